@@ -1,0 +1,111 @@
+"""The mixer contract: one recurrence, two ways to run it, and a state that is handed in and back."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+
+State = NamedTuple
+"""A NamedTuple of batch-first tensors, declared beside the mixer that uses it."""
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters that train alike: a factor on the learning rate, and whether weights decay."""
+
+    parameters: list[nn.Parameter]
+    lr_factor: float = 1.0
+    max_lr: float | None = None
+    decay: bool = True
+
+
+class Mixer(nn.Module, ABC):
+    """Mixes information along time: x (b, t, d) to y (b, t, d).
+
+    ``step`` is the definition, plain enough to check against the paper. ``forward`` equals repeated ``step``
+    in whatever parallel form is fastest; chunks join through the state. A final mixer is never subclassed.
+    """
+
+    d_model: int
+    causal: ClassVar[bool] = True
+    accepts_dt: ClassVar[bool] = False
+    """Whether ``dt`` means something here; where it does not, passing one raises."""
+
+    @abstractmethod
+    def init_state(self, batch: int, max_length: int | None = None) -> tuple:
+        """The state before the first token, for ``batch`` rows, on the parameters' device.
+
+        ``max_length`` bounds the number of tokens to come, for mixers whose state grows with them.
+        """
+
+    @abstractmethod
+    def step(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
+        """One token: (b, d) and a state to (b, d) and the next state. ``state`` is not mutated."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Sequence,
+        state: tuple | None = None,
+        *,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Sequence, tuple]:
+        """Many tokens: equals repeated ``step``. Token t starts from ``init_state`` where ``resets[b, t]``."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """A small instance: it feeds the contract tests, the benchmarks, ``list`` and the docs."""
+
+    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+        """One token, overwriting a state that its caller owns. The default is ``step`` plus a copy."""
+        y_t, after = self.step(x_t, state, dt_t=dt_t)
+        for old, new in zip(state, after, strict=True):
+            old.copy_(new)
+        return y_t
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """This mixer's own groups; parameters in none of them train at the global rate with decay."""
+        return []
+
+    def refuse_dt(self, dt: Tensor | None) -> None:
+        """Raise where ``dt`` is given to a mixer that has no continuous time."""
+        if dt is not None and not self.accepts_dt:
+            raise ValueError(
+                f"{type(self).__name__} has no continuous time, so it takes no dt; got one of shape "
+                f"{tuple(dt.shape)}. Drop dt, or choose a mixer that honours it (`hippodrome list mixers`)."
+            )
+
+
+def reset_rows(state: tuple, fresh: tuple, rows: Tensor) -> tuple:
+    """The state with the marked rows (b,) taken from ``fresh``: what a reset does before a step."""
+    return type(state)(
+        *(
+            torch.where(rows.view(-1, *[1] * (old.dim() - 1)), new, old)
+            for old, new in zip(state, fresh, strict=True)
+        )
+    )
+
+
+def run_steps(
+    mixer: Mixer,
+    x: Tensor,
+    state: tuple | None = None,
+    *,
+    resets: Tensor | None = None,
+    dt: Tensor | None = None,
+) -> tuple[Tensor, tuple]:
+    """``forward`` by its definition: one ``step`` after the other. The oracle of the contract tests."""
+    b, t, _ = x.shape
+    fresh = mixer.init_state(b, t)
+    state = fresh if state is None else state
+    outputs = []
+    for i in range(t):
+        if resets is not None:
+            state = reset_rows(state, fresh, resets[:, i])
+        y_t, state = mixer.step(x[:, i], state, dt_t=None if dt is None else dt[:, i])
+        outputs.append(y_t)
+    return torch.stack(outputs, 1), state

@@ -1,0 +1,60 @@
+"""The model contract: what training, generation, races and analysis rely on, and nothing more."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+from torch import Tensor, nn
+
+from hippodrome.mixers.base import ParameterGroup
+from hippodrome.shapes import Batch, Mean
+
+
+class Objective(NamedTuple):
+    """The metric a race chooses by, and which way is better."""
+
+    metric: str
+    better: Literal["lower", "higher"]
+
+
+class Model(nn.Module, ABC):
+    """A task around a backbone: inputs to outputs with a state, a loss, and exact metrics."""
+
+    objective: ClassVar[Objective]
+    backbone: nn.Module
+
+    @abstractmethod
+    def init_state(self, batch: int, max_length: int | None = None) -> tuple:
+        """The state before the first input of ``batch`` rows."""
+
+    @abstractmethod
+    def forward(
+        self, inputs: Tensor, state: tuple | None = None, *, resets: Tensor | None = None, dt: Tensor | None = None
+    ) -> tuple[Tensor, tuple]:
+        """Outputs for many inputs at once, and the state after them."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """The scalar to minimise, a mean over the batch."""
+
+    @abstractmethod
+    def metrics(self, batch: Any) -> Mapping[str, Mean]:
+        """Metrics as totals and counts: a ragged last batch adds up exactly. Holds ``objective.metric``."""
+
+    @abstractmethod
+    def tokens(self, batch: Batch) -> int:
+        """How many tokens (steps of all rows) a batch holds: the unit of budgets and throughput."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The groups of all mixers inside; every other parameter trains at the global rate."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """A small instance."""
+
+    @classmethod
+    @abstractmethod
+    def example_batch(cls) -> Batch:
+        """A batch that fits ``example()``."""

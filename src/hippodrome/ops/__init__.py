@@ -1,0 +1,1 @@
+"""Pure functions on tensors: the recurrences and convolutions every mixer is made of, a folder each."""

@@ -1,0 +1,106 @@
+"""Linear scan on the CPU: custom ops around the fused Numba kernels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hippodrome.ops._custom import register_second_order
+from hippodrome.ops._threads import run_tiles
+from hippodrome.ops.linear_scan import torch_
+
+NAME = "numba"
+
+
+def refusal(*tensors: Tensor | None) -> str | None:
+    """The kernels take float32 and float64 on the CPU; half precision is widened at the door."""
+    for x in tensors:
+        if x is not None and x.device.type != "cpu":
+            return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
+    return None
+
+
+@torch.library.custom_op("hippodrome::linear_scan", mutates_args=())
+def _forward(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
+    from hippodrome.ops.linear_scan import _numba_kernel as kernel
+
+    h = torch.empty(x.shape, dtype=x.dtype)
+    last = torch.empty(state.shape, dtype=x.dtype)
+    b, t, d = x.shape
+    if h.numel():
+        run_tiles(
+            kernel.forward,
+            b * kernel.blocks(d),
+            a.contiguous().numpy(),
+            x.contiguous().numpy(),
+            state.contiguous().numpy(),
+            resets.contiguous().numpy(),
+            h.numpy(),
+            last.numpy(),
+        )
+    return h, last
+
+
+@_forward.register_fake
+def _(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(state.shape)
+
+
+@torch.library.custom_op("hippodrome::linear_scan_backward", mutates_args=())
+def _backward(
+    grad_h: Tensor, grad_last: Tensor, a: Tensor, x: Tensor, state: Tensor, resets: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from hippodrome.ops.linear_scan import _numba_kernel as kernel
+
+    grad_a = torch.empty(x.shape, dtype=x.dtype)
+    grad_x = torch.empty(x.shape, dtype=x.dtype)
+    grad_state = torch.empty(state.shape, dtype=x.dtype)
+    b, t, d = x.shape
+    if x.numel():
+        run_tiles(
+            kernel.backward,
+            b * kernel.blocks(d),
+            a.contiguous().numpy(),
+            state.contiguous().numpy(),
+            resets.contiguous().numpy(),
+            h.contiguous().numpy(),
+            grad_h.contiguous().numpy(),
+            grad_last.contiguous().numpy(),
+            grad_a.numpy(),
+            grad_x.numpy(),
+            grad_state.numpy(),
+        )
+    return grad_a, grad_x, grad_state
+
+
+@_backward.register_fake
+def _(grad_h, grad_last, a, x, state, resets, h):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(state.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[0])
+
+
+def _gradient(ctx: Any, grad_h: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward(grad_h, grad_last, *ctx.saved_tensors), None)
+
+
+def _form(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
+    return torch_.linear_scan(a, x, state, resets if resets.numel() else None)
+
+
+_forward.register_autograd(_gradient, setup_context=_setup)
+register_second_order(_backward, _form, outputs=2, inputs=4)
+
+
+def linear_scan(
+    a: Tensor, x: Tensor, initial_state: Tensor | None, resets: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """States and last state; arguments as at the door."""
+    dtype = x.dtype
+    wide = torch.promote_types(torch.promote_types(a.dtype, dtype), torch.float32)
+    state = x.new_zeros(x[:, 0].shape) if initial_state is None else initial_state
+    marks = resets if resets is not None else x.new_zeros((0, 0), dtype=torch.bool)
+    h, last = _forward(a.to(wide), x.to(wide), state.to(wide), marks)
+    return h.to(dtype), last.to(dtype)

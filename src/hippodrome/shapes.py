@@ -1,0 +1,76 @@
+"""The legend of letters, the tensor types made of them, and the batches that move between the floors.
+
+Letters, everywhere in the code and the docs: ``b`` batch, ``t`` time, ``d`` channels (the model width),
+``n`` size of a channel's state, ``h`` heads, ``p`` channels of one head, ``k`` and ``v`` key and value
+size, ``g`` groups of heads that share a parameter, ``w`` taps of a short convolution, ``l`` length of a
+kernel, ``c`` variates of a series, ``q`` quantiles, ``2`` a trailing axis holding real and imaginary part.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Sequence = Float[Tensor, "b t d"]
+Token = Float[Tensor, "b d"]
+Resets = Bool[Tensor, "b t"]
+TimeSteps = Float[Tensor, "b t"]
+
+
+class TokenBatch(NamedTuple):
+    """Discrete tokens and what to predict at each: the batch of a language model.
+
+    ``targets`` holds -100 where nothing is to be predicted. ``resets[b, t]`` marks the first token of a
+    document packed behind another one; None when every row is one piece.
+    """
+
+    tokens: Int[Tensor, "b t"]
+    targets: Int[Tensor, "b t"]
+    resets: Bool[Tensor, "b t"] | None = None
+
+
+class LabelledBatch(NamedTuple):
+    """Sequences with one class each: the batch of a classifier.
+
+    ``inputs`` are raw values (b, t, c), or token ids (b, t). Rows shorter than t are padded on the right;
+    ``lengths`` counts the valid steps.
+    """
+
+    inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"]
+    lengths: Int[Tensor, "b"]
+    labels: Int[Tensor, "b"]
+
+
+class SeriesBatch(NamedTuple):
+    """A window of the past and the future to forecast from it, in raw units: the batch of a forecaster."""
+
+    past: Float[Tensor, "b t c"]
+    future: Float[Tensor, "b horizon c"]
+
+
+Batch = TokenBatch | LabelledBatch | SeriesBatch
+
+
+class Mean(NamedTuple):
+    """A mean kept as its total and its count, so that batches of unequal size add up exactly."""
+
+    total: Float[Tensor, ""]
+    count: int
+
+    @property
+    def value(self) -> float:
+        """The mean itself."""
+        return float(self.total) / self.count
+
+
+__all__ = [
+    "Batch",
+    "LabelledBatch",
+    "Mean",
+    "Resets",
+    "Sequence",
+    "SeriesBatch",
+    "TimeSteps",
+    "Token",
+    "TokenBatch",
+]
