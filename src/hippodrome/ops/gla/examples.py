@@ -1,0 +1,30 @@
+"""Inputs of gated linear attention shared by its tests, its benchmarks and the docs."""
+
+import torch
+from torch import Tensor
+
+
+def inputs(
+    b: int = 2,
+    t: int = 37,
+    h: int = 2,
+    k: int = 4,
+    v: int = 3,
+    *,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    with_state: bool = True,
+    with_resets: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Arguments of the door in order: q, k, v, log_decay = logsigmoid(normal) / 4, a state, and a few resets."""
+    r = torch.Generator().manual_seed(seed)
+    q = torch.randn(b, t, h, k, generator=r, dtype=dtype) / k**0.5
+    key = torch.randn(b, t, h, k, generator=r, dtype=dtype)
+    value = torch.randn(b, t, h, v, generator=r, dtype=dtype)
+    log_decay = torch.nn.functional.logsigmoid(torch.randn(b, t, h, k, generator=r, dtype=dtype)) / 4
+    state = torch.randn(b, h, k, v, generator=r, dtype=dtype) if with_state else None
+    resets = torch.rand(b, t, generator=r) < 0.1 if with_resets else None
+    return q, key, value, log_decay, state, resets
+
+
+BENCH_SHAPES = [{"b": 1, "t": 2048, "h": 4, "k": 64, "v": 128}]
