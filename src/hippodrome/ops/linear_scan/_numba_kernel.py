@@ -1,4 +1,4 @@
-"""Numba kernels of the linear scan: one tile is one batch row and a block of channels, time runs inside it."""
+"""Numba kernels of the linear scan: one tile is one batch row and a block of channels, time runs inside."""
 
 import numpy as np
 from numba import njit

@@ -1,0 +1,43 @@
+"""Inputs of the selective scan shared by its tests, its benchmarks and the docs."""
+
+import torch
+from torch import Tensor
+
+
+def inputs(
+    b: int = 2,
+    t: int = 37,
+    d: int = 6,
+    n: int = 4,
+    g: int = 0,
+    *,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    with_skip: bool = True,
+    with_gate: bool = True,
+    with_bias: bool = True,
+    with_state: bool = True,
+    with_resets: bool = True,
+) -> tuple[Tensor | None, ...]:
+    """Arguments of the door in order: A = -(1..n) times noise, step sizes around 0.1 once through softplus.
+
+    ``g`` groups of B and C; 0 gives them no group axis.
+    """
+    r = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=r, dtype=dtype)
+
+    u, dt = normal(b, t, d), 0.5 * normal(b, t, d) - 2.0
+    A = -torch.arange(1, n + 1, dtype=dtype) * (0.5 + torch.rand(d, n, generator=r, dtype=dtype))
+    shape = (b, t, g, n) if g else (b, t, n)
+    B, C = normal(*shape), normal(*shape)
+    D = normal(d) if with_skip else None
+    z = normal(b, t, d) if with_gate else None
+    dt_bias = 0.3 * normal(d) if with_bias else None
+    state = normal(b, d, n) if with_state else None
+    resets = torch.rand(b, t, generator=r) < 0.1 if with_resets else None
+    return u, dt, A, B, C, D, z, dt_bias, state, resets
+
+
+BENCH_SHAPES = [{"b": 1, "t": 1024, "d": 1536, "n": 16}, {"b": 4, "t": 2048, "d": 1536, "n": 16}]

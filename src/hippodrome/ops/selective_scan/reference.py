@@ -1,0 +1,52 @@
+"""Definition of the selective scan, one step at a time in float64: the oracle of every other backend."""
+
+import torch
+from torch import Tensor
+
+NAME = "reference"
+
+
+def refusal(*tensors: Tensor | None) -> str | None:
+    """Nothing is refused: the definition runs anywhere."""
+    return None
+
+
+def selective_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_state: Tensor | None,
+    resets: Tensor | None,
+    softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Outputs and final state; arguments as at the door."""
+    dtype = u.dtype
+    u, dt, A, B, C = u.double(), dt.double(), A.double(), B.double(), C.double()
+    b, t, d = u.shape
+    if B.dim() == 4:
+        B = B.repeat_interleave(d // B.shape[2], 2)
+        C = C.repeat_interleave(d // C.shape[2], 2)
+    else:
+        B, C = B[:, :, None], C[:, :, None]
+    if dt_bias is not None:
+        dt = dt + dt_bias.double()
+    if softplus:
+        dt = torch.logaddexp(dt, torch.zeros_like(dt))
+    h = u.new_zeros(b, d, A.shape[1]) if initial_state is None else initial_state.double()
+    outputs = []
+    for i in range(t):
+        if resets is not None:
+            h = torch.where(resets[:, i, None, None], 0.0, h)
+        h = torch.exp(dt[:, i, :, None] * A) * h + dt[:, i, :, None] * B[:, i] * u[:, i, :, None]
+        y = (C[:, i] * h).sum(-1)
+        if D is not None:
+            y = y + D.double() * u[:, i]
+        if z is not None:
+            y = y * torch.nn.functional.silu(z[:, i].double())
+        outputs.append(y)
+    return torch.stack(outputs, 1).to(dtype), h.to(torch.promote_types(dtype, torch.float32))
