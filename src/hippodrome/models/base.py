@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from hippodrome.mixers.base import ParameterGroup
@@ -29,9 +30,19 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, inputs: Tensor, state: tuple | None = None, *, resets: Tensor | None = None, dt: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: tuple | None = None,
+        *,
+        resets: Tensor | None = None,
+        dt: Tensor | None = None,
     ) -> tuple[Tensor, tuple]:
         """Outputs for many inputs at once, and the state after them."""
+
+    def step(self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Tensor, tuple]:
+        """Outputs for one input of each row: ``forward`` on a sequence of one, without its time axis."""
+        outputs, state = self(inputs_t[:, None], state, dt=None if dt_t is None else dt_t[:, None])
+        return outputs[:, 0], state
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
@@ -58,3 +69,17 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def example_batch(cls) -> Batch:
         """A batch that fits ``example()``."""
+
+
+def scale_residual_outputs(backbone: nn.Module) -> None:
+    """Divide every product that writes into the residual stream by the root of their number, in place.
+
+    The rule of GPT-2 (Radford et al. 2019, section 2.3), which the published Mamba models follow: the sum of
+    N branches keeps the variance of one. The products are found by the names they carry in the mixers
+    (``out_proj``) and multilayer perceptrons (``fc2``) of the house.
+    """
+    ends = ("out_proj.weight", "fc2.weight")
+    weights = [weight for name, weight in backbone.named_parameters() if name.endswith(ends)]
+    with torch.no_grad():
+        for weight in weights:
+            weight.div_(len(weights) ** 0.5)

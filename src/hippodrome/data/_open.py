@@ -1,0 +1,87 @@
+"""From a path or a name to the reader that knows it, and a sentence where none does."""
+
+import difflib
+from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+
+from hippodrome.data.base import Kind, Task
+
+BUILT_IN = {
+    "python-docs": ("text", "open_python_docs"),
+}
+"""Sources that need no download: name -> (file of this folder, function)."""
+
+READERS: dict[str, tuple[str, str, Kind]] = {
+    "text": ("text", "open_text", "language"),
+}
+"""Readers of paths: name -> (file of this folder, function, kind of its task)."""
+
+BY_SUFFIX: dict[str, str] = {}
+"""What a file's name ends with -> reader; anything else is read as text."""
+
+
+def open_source(
+    source: str | Path,
+    *,
+    kind: Kind | None = None,
+    length: int | None = None,
+    tokenizer: str | int | None = None,
+    seed: int | None = None,
+) -> Task:
+    """The task behind a path or a built-in name.
+
+    Args:
+        source: a path (text file or folder, ``.csv``, ``.parquet``, ``.ts``, ``.npz``, folder of wav files),
+            or one of the names in ``BUILT_IN``.
+        kind: what to make of it, where the path alone leaves a choice ("language" reads any file as text).
+        length: tokens a window (text).
+        tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text).
+        seed: of whatever the source draws.
+
+    Raises:
+        ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
+            that names file, row and column.
+    """
+    options = {"length": length, "tokenizer": tokenizer, "seed": seed}
+    name, reader, arguments = _reader(source, kind)
+    given = {option: value for option, value in options.items() if value is not None}
+    known = [option for option in signature(reader).parameters if option in options]
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        raise ValueError(
+            f"the source {name!r} has no option {', '.join(map(repr, unknown))}; it knows "
+            f"{', '.join(map(repr, known))}. Leave the others out."
+        )
+    return reader(*arguments, **given)
+
+
+def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., Task], tuple]:
+    if str(source) in BUILT_IN:
+        file, function = BUILT_IN[str(source)]
+        return str(source), _load(file, function), ()
+    path = Path(source)
+    if not path.exists():
+        near = difflib.get_close_matches(str(source), BUILT_IN, 1)
+        raise ValueError(
+            f"a source is a path or one of {', '.join(map(repr, BUILT_IN))}; there is no file or folder "
+            f"{str(source)!r}. " + (f"Did you mean {near[0]!r}?" if near else "Correct the path.")
+        )
+    chosen = "text" if kind == "language" else _by_path(path)
+    file, function, made = READERS[chosen]
+    if kind is not None and kind != made:
+        raise ValueError(
+            f"{path} is read as {chosen}, which makes a {made} task; got kind {kind!r}. Leave kind out, or "
+            f"name a source of that kind."
+        )
+    return str(path), _load(file, function), (path,)
+
+
+def _by_path(path: Path) -> str:
+    suffixes = "".join(path.suffixes).lower()
+    return next((reader for end, reader in BY_SUFFIX.items() if suffixes.endswith(end)), "text")
+
+
+def _load(file: str, function: str) -> Callable[..., Task]:
+    return getattr(import_module(f"hippodrome.data.{file}"), function)
