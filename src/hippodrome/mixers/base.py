@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from jaxtyping import Bool
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 State = NamedTuple
@@ -71,6 +72,37 @@ class Mixer(nn.Module, ABC):
         """This mixer's own groups; parameters in none of them train at the global rate with decay."""
         return []
 
+    def reset_rows(self, state: tuple, rows: Bool[Tensor, "b"]) -> tuple:
+        """The state with the marked rows as ``init_state`` makes them: what a reset does before a step."""
+        return reset_rows(state, self.init_state(rows.shape[0]), rows)
+
+    def check_call(
+        self, x: Tensor, state: tuple | None, resets: Tensor | None = None, dt: Tensor | None = None
+    ) -> None:
+        """Raise where a call cannot be meant: no tokens, rows that do not match, a ``dt`` with no time.
+
+        ``forward`` calls it first. It looks at shapes only.
+        """
+        name = type(self).__name__
+        self.refuse_dt(dt)
+        if x.shape[1] == 0:
+            raise ValueError(
+                f"{name} needs at least one token; got x of shape {tuple(x.shape)}. Skip the call."
+            )
+        if state is not None:
+            for tensor in state:
+                if tensor.shape[0] != x.shape[0]:
+                    raise ValueError(
+                        f"The state handed to {name} has {tensor.shape[0]} rows and the input {x.shape[0]}; they "
+                        f"must match. Take init_state({x.shape[0]}), or the state of the same rows."
+                    )
+        for what, marks in (("resets", resets), ("dt", dt)):
+            if marks is not None and marks.shape != x.shape[:2]:
+                raise ValueError(
+                    f"{name} takes {what} of shape (b, t) = {tuple(x.shape[:2])}, one for each token; "
+                    f"got {tuple(marks.shape)}."
+                )
+
     def refuse_dt(self, dt: Tensor | None) -> None:
         """Raise where ``dt`` is given to a mixer that has no continuous time."""
         if dt is not None and not self.accepts_dt:
@@ -81,7 +113,7 @@ class Mixer(nn.Module, ABC):
 
 
 def reset_rows(state: tuple, fresh: tuple, rows: Tensor) -> tuple:
-    """The state with the marked rows (b,) taken from ``fresh``: what a reset does before a step."""
+    """The state with the marked rows (b,) taken from ``fresh``."""
     return type(state)(
         *(
             torch.where(rows.view(-1, *[1] * (old.dim() - 1)), new, old)
@@ -100,12 +132,11 @@ def run_steps(
 ) -> tuple[Tensor, tuple]:
     """``forward`` by its definition: one ``step`` after the other. The oracle of the contract tests."""
     b, t, _ = x.shape
-    fresh = mixer.init_state(b, t)
-    state = fresh if state is None else state
+    state = mixer.init_state(b, t) if state is None else state
     outputs = []
     for i in range(t):
         if resets is not None:
-            state = reset_rows(state, fresh, resets[:, i])
+            state = mixer.reset_rows(state, resets[:, i])
         y_t, state = mixer.step(x[:, i], state, dt_t=None if dt is None else dt[:, i])
         outputs.append(y_t)
     return torch.stack(outputs, 1), state

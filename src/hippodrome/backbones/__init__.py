@@ -1,0 +1,1 @@
+"""Backbones: how mixers are stacked."""

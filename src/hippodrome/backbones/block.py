@@ -1,0 +1,78 @@
+"""A block: a mixer along time, then if wanted a perceptron, each behind a norm and inside a residual."""
+
+from typing import Self
+
+from torch import Tensor, nn
+
+from hippodrome.layers.mlp import GatedMLP
+from hippodrome.layers.norm import NormKind, build_norm
+from hippodrome.mixers.base import Mixer, ParameterGroup
+from hippodrome.mixers.min_gru import MinGRU
+from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x)) (pre-norm residuals: Xiong et al. 2020, arXiv 2002.04745).
+
+    Args:
+        mixer: what mixes along time; the block's state is its state.
+        mlp: what mixes channels of each token; None for a block of the mixer alone.
+        norm: "rms" or "layer".
+        dropout: chance that an element of a branch is dropped in training.
+    """
+
+    def __init__(
+        self, mixer: Mixer, mlp: GatedMLP | None = None, *, norm: NormKind = "rms", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.d_model = mixer.d_model
+        self.causal = mixer.causal
+        self.norm_kind = norm
+        self.norm = build_norm(norm, mixer.d_model)
+        self.mixer = mixer
+        self.mlp_norm = build_norm(norm, mixer.d_model) if mlp is not None else None
+        self.mlp = mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def init_state(self, batch: int, max_length: int | None = None) -> tuple:
+        """The mixer's state before the first token."""
+        return self.mixer.init_state(batch, max_length)
+
+    def reset_rows(self, state: tuple, rows: Tensor) -> tuple:
+        """The state with the marked rows (b,) as before the first token."""
+        return self.mixer.reset_rows(state, rows)
+
+    def forward(
+        self,
+        x: Sequence,
+        state: tuple | None = None,
+        *,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Sequence, tuple]:
+        """Many tokens: (b, t, d) to (b, t, d) and the mixer's state after them."""
+        y, state = self.mixer(self.norm(x), state, resets=resets, dt=dt)
+        return self._channels(x + self.dropout(y)), state
+
+    def step(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
+        """One token: (b, d) to (b, d) and the next state."""
+        y_t, state = self.mixer.step(self.norm(x_t), state, dt_t=dt_t)
+        return self._channels(x_t + self.dropout(y_t)), state
+
+    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+        """One token, overwriting a state that its caller owns."""
+        return self._channels(x_t + self.dropout(self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t)))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The mixer's own groups."""
+        return self.mixer.parameter_groups()
+
+    def _channels(self, x: Tensor) -> Tensor:
+        if self.mlp is None or self.mlp_norm is None:
+            return x
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+    @classmethod
+    def example(cls) -> Self:
+        """A small instance."""
+        return cls(MinGRU(8), GatedMLP(8))

@@ -1,0 +1,113 @@
+"""A stack: blocks one after the other, and a last norm."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hippodrome.backbones.block import Block
+from hippodrome.layers.norm import build_norm
+from hippodrome.mixers.base import ParameterGroup
+from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+
+
+class Stack(nn.Module):
+    """Blocks in depth. Its state is the tuple of its mixers' states, first block first.
+
+    The maps that write into the residual stream (``out_proj`` of a mixer, ``fc2`` of a perceptron) are divided
+    by the square root of the number of residual branches at construction, so that the stream's size does not
+    grow with depth (Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3).
+
+    Args:
+        blocks: at least one, all of the same width. Hand each block to one stack only.
+        norm: whether a norm of the last block's kind follows.
+        recompute: keep only the blocks' inputs for the backward pass and run each block again there: less
+            memory for about a third more work.
+
+    Raises:
+        ValueError: no blocks, or blocks of different widths.
+    """
+
+    def __init__(self, blocks: list[Block], norm: bool = True, recompute: bool = False) -> None:
+        super().__init__()
+        widths = {block.d_model for block in blocks}
+        if len(widths) != 1:
+            raise ValueError(
+                "A stack needs at least one block, all of one width; got "
+                + (f"widths {sorted(widths)}." if widths else "none.")
+            )
+        self.d_model = blocks[0].d_model
+        self.causal = all(block.causal for block in blocks)
+        self.recompute = recompute
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = build_norm(blocks[-1].norm_kind, self.d_model) if norm else nn.Identity()
+        writers = [getattr(block.mixer, "out_proj", None) for block in blocks]
+        writers += [block.mlp.fc2 for block in blocks if block.mlp is not None]
+        with torch.no_grad():
+            for layer in writers:
+                if isinstance(layer, nn.Linear):
+                    layer.weight /= len(writers) ** 0.5
+
+    def init_state(self, batch: int, max_length: int | None = None) -> tuple:
+        """The states before the first token, one for each block."""
+        return tuple(block.init_state(batch, max_length) for block in self._blocks())
+
+    def reset_rows(self, state: tuple, rows: Tensor) -> tuple:
+        """The states with the marked rows (b,) as before the first token."""
+        pairs = zip(self._blocks(), self._states(state), strict=True)
+        return tuple(block.reset_rows(inner, rows) for block, inner in pairs)
+
+    def forward(
+        self,
+        x: Sequence,
+        state: tuple | None = None,
+        *,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Sequence, tuple]:
+        """Many tokens: (b, t, d) to (b, t, d) and the states after them."""
+        after: list[Any] = []
+        for block, inner in zip(self._blocks(), self._states(state), strict=True):
+            if self.recompute and torch.is_grad_enabled():
+                x, last = checkpoint(block, x, inner, resets=resets, dt=dt, use_reentrant=False)
+            else:
+                x, last = block(x, inner, resets=resets, dt=dt)
+            after.append(last)
+        return self.norm(x), tuple(after)
+
+    def step(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
+        """One token: (b, d) to (b, d) and the next states."""
+        after: list[Any] = []
+        for block, inner in zip(self._blocks(), self._states(state), strict=True):
+            x_t, last = block.step(x_t, inner, dt_t=dt_t)
+            after.append(last)
+        return self.norm(x_t), tuple(after)
+
+    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+        """One token, overwriting the states, which the caller owns."""
+        for block, inner in zip(self._blocks(), self._states(state), strict=True):
+            x_t = block.advance_(x_t, inner, dt_t=dt_t)
+        return self.norm(x_t)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The groups of all mixers inside."""
+        return [group for block in self._blocks() for group in block.parameter_groups()]
+
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def _states(self, state: tuple | None) -> tuple:
+        if state is None:
+            return (None,) * len(self.blocks)
+        if len(state) != len(self.blocks):
+            raise ValueError(
+                f"A stack of {len(self.blocks)} blocks takes a tuple of as many states; got {len(state)}. "
+                "Take init_state, or the state that a forward of this stack returned."
+            )
+        return state
+
+    @classmethod
+    def example(cls) -> Self:
+        """A small instance."""
+        return cls([Block.example(), Block.example()])

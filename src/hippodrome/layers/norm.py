@@ -1,0 +1,69 @@
+"""Norms: root-mean-square normalization, plain and gated by groups, with statistics in float32 or wider."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+NormKind = Literal["rms", "layer"]
+
+
+class RMSNorm(nn.Module):
+    """w * x / sqrt(mean(x^2) + eps) over the last axis (Zhang, Sennrich 2019, arXiv 1910.07467, equation 4).
+
+    Statistics are taken in float32 at least; the result has the dtype of the input.
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The normalized input."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.rms_norm(x.to(wide), self.weight.shape, self.weight.to(wide), self.eps).to(x.dtype)
+
+
+class GatedRMSNorm(nn.Module):
+    """w * RMS_group(y * silu(z)): the gate first, then a norm over each of ``groups`` equal runs of channels.
+
+    The output norm of Mamba-2 (Dao, Gu 2024, arXiv 2405.21060, section 7.1, figure 6), with groups as in its
+    tensor-parallel form (section 8.1).
+
+    Raises:
+        ValueError: ``groups`` does not divide ``d_model``.
+    """
+
+    def __init__(self, d_model: int, groups: int = 1, eps: float = 1e-5) -> None:
+        super().__init__()
+        if groups < 1 or d_model % groups:
+            raise ValueError(
+                f"The groups of a norm must divide its channels; got {groups} groups for {d_model} channels. "
+                "Take a divisor."
+            )
+        self.groups = groups
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The gated, normalized input."""
+        wide = torch.promote_types(y.dtype, torch.float32)
+        gated = (y.to(wide) * F.silu(z.to(wide))).unflatten(-1, (self.groups, -1))
+        normed = F.rms_norm(gated, gated.shape[-1:], None, self.eps).flatten(-2)
+        return (normed * self.weight.to(wide)).to(y.dtype)
+
+
+def build_norm(kind: NormKind, d_model: int) -> nn.Module:
+    """The norm of this name over d_model channels.
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    if kind == "rms":
+        return RMSNorm(d_model)
+    if kind == "layer":
+        return nn.LayerNorm(d_model)
+    raise ValueError(f"A norm is 'rms' or 'layer'; got {kind!r}.")
