@@ -36,7 +36,7 @@ SUFFIXES = (
 
 
 class Window(NamedTuple):
-    """One item of a text: tokens and their successors, (t,) each; IGNORED targets where the text has ended."""
+    """One item of a text: tokens and their successors, (t,) each; IGNORED where the text has ended."""
 
     tokens: Tensor
     targets: Tensor
@@ -103,7 +103,7 @@ def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     """
     if vocab_size < 256:
         raise ValueError(
-            f"a byte-pair tokenizer holds the 256 bytes and merges of them, so its vocabulary is 256 or more; "
+            f"a byte-pair tokenizer holds the 256 bytes and merges of them: its vocabulary is 256 or more; "
             f"got {vocab_size}. Ask for 256 or more, or take tokenizer='bytes'."
         )
     tokenizer = Tokenizer(models.BPE())
@@ -120,10 +120,9 @@ def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """The token ids of a text, in the smallest type that holds them."""
-    small = np.uint8 if tokenizer.get_vocab_size() <= 256 else np.uint16
-    kind: Any = small if tokenizer.get_vocab_size() <= 2**16 else np.int32
     if is_bytes(tokenizer):
         return np.frombuffer(text.encode(), dtype=np.uint8)
+    kind: Any = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     return np.concatenate(
         [
             np.array(tokenizer.encode(piece, add_special_tokens=False).ids, dtype=kind)

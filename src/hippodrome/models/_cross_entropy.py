@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from hippodrome.models.base import exact_sum
+
 IGNORED = -100
 _ELEMENTS = 2**24
 """Logits formed at once: 64 MiB in float32."""
@@ -41,12 +43,12 @@ def linear_cross_entropy(
 def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
     """Total nats, number of correct first guesses and number of rows, without gradients."""
     with torch.no_grad():
-        nats = torch.zeros((), dtype=_exact(x), device=x.device)
+        nats = exact_sum(x.new_zeros(0))
         correct = torch.zeros((), dtype=torch.int64, device=x.device)
         for rows in _chunks(len(x), len(weight)):
             logits, chosen, valid = _logits(x[rows], weight, targets[rows])
             losses = logits.logsumexp(1) - logits.gather(1, chosen[:, None])[:, 0]
-            nats += (losses * valid).sum(dtype=nats.dtype)
+            nats += exact_sum(losses * valid)
             correct += ((logits.argmax(1) == chosen) & valid).sum()
         return Score(nats, correct, (targets != IGNORED).sum())
 
@@ -107,8 +109,3 @@ def _chunks(rows: int, vocab: int) -> Iterator[slice]:
     """Slices of rows whose logits together stay below the bound; the last may be shorter."""
     size = max(1, _ELEMENTS // vocab)
     return (slice(low, min(low + size, rows)) for low in range(0, rows, size))
-
-
-def _exact(x: Tensor) -> torch.dtype:
-    """The type for sums over many rows: float64 where the device has it."""
-    return torch.float32 if x.device.type == "mps" else torch.float64

@@ -22,7 +22,7 @@ class Model(nn.Module, ABC):
     """A task around a backbone: inputs to outputs with a state, a loss, and exact metrics."""
 
     objective: ClassVar[Objective]
-    backbone: nn.Module
+    backbone: Any
 
     @abstractmethod
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
@@ -71,15 +71,6 @@ class Model(nn.Module, ABC):
         """A batch that fits ``example()``."""
 
 
-def scale_residual_outputs(backbone: nn.Module) -> None:
-    """Divide every product that writes into the residual stream by the root of their number, in place.
-
-    The rule of GPT-2 (Radford et al. 2019, section 2.3), which the published Mamba models follow: the sum of
-    N branches keeps the variance of one. The products are found by the names they carry in the mixers
-    (``out_proj``) and multilayer perceptrons (``fc2``) of the house.
-    """
-    ends = ("out_proj.weight", "fc2.weight")
-    weights = [weight for name, weight in backbone.named_parameters() if name.endswith(ends)]
-    with torch.no_grad():
-        for weight in weights:
-            weight.div_(len(weights) ** 0.5)
+def exact_sum(values: Tensor) -> Tensor:
+    """The sum in float64 where the device has it: a metric's total over batches of any size."""
+    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)

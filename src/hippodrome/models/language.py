@@ -2,26 +2,25 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models._cross_entropy import IGNORED, linear_cross_entropy, score
-from hippodrome.models.base import Model, Objective, scale_residual_outputs
+from hippodrome.models.base import Model, Objective
 from hippodrome.shapes import Mean, TokenBatch
 
 
 class LanguageModel(Model):
     """Embedding, backbone, linear head: p(token_{t+1} | tokens up to t) = softmax(W h_t).
 
-    Initialization as published with GPT-2 and Mamba (Radford et al. 2019, section 2.3; Gu and Dao 2023,
-    arXiv 2312.00752, appendix E.2): the embedding is N(0, 0.02^2), and each product that writes into the
-    residual stream is divided by the square root of the number of residual branches, which changes the
-    backbone it is given.
+    The embedding starts as N(0, 0.02^2) (Radford et al. 2019, section 2.3; the published Mamba models do the
+    same); the scaling of what writes into the residual stream is the stack's.
 
     Args:
         backbone: causal, width ``d_model``.
@@ -49,8 +48,8 @@ class LanguageModel(Model):
             )
         if isinstance(bytes_per_token, list) and len(bytes_per_token) != vocab_size:
             raise ValueError(
-                f"bytes_per_token as a list holds one number for each of the {vocab_size} token ids; it has "
-                f"{len(bytes_per_token)}. Take it from the tokenizer that made the tokens, or give one number."
+                f"bytes_per_token as a list holds a number for each of the {vocab_size} token ids; it has "
+                f"{len(bytes_per_token)}. Take it from the tokenizer of the tokens, or give one number."
             )
         self.vocab_size, self.tie, self.bytes_per_token = vocab_size, tie, bytes_per_token
         self.embedding = nn.Embedding(vocab_size, backbone.d_model)  # type: ignore[arg-type]
@@ -59,7 +58,6 @@ class LanguageModel(Model):
         nn.init.normal_(self.embedding.weight, std=0.02)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.02)
-        scale_residual_outputs(backbone)
         table = torch.tensor(bytes_per_token if isinstance(bytes_per_token, list) else [], dtype=torch.int64)
         self.register_buffer("token_bytes", table, persistent=False)
 
@@ -131,3 +129,17 @@ class LanguageModel(Model):
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of the mixers inside."""
         return self.backbone.parameter_groups()
+
+    @classmethod
+    def example(cls) -> Self:
+        """A small instance over 11 tokens."""
+        return cls(Stack.example(), 11)
+
+    @classmethod
+    def example_batch(cls) -> TokenBatch:
+        """Three rows of seven tokens, one of them with nothing to predict at two places."""
+        numbers = torch.Generator().manual_seed(0)
+        tokens = torch.randint(11, (3, 8), generator=numbers)
+        targets = tokens[:, 1:].clone()
+        targets[1, 5:] = IGNORED
+        return TokenBatch(tokens[:, :-1], targets)

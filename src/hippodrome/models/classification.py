@@ -1,0 +1,204 @@
+"""The sequence classifier: a variable number of steps, of values or of tokens, to one class."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hippodrome.backbones.stack import Stack
+from hippodrome.mixers.base import ParameterGroup
+from hippodrome.models.base import Model, Objective, exact_sum
+from hippodrome.ops.linear_scan import linear_scan
+from hippodrome.shapes import LabelledBatch, Mean
+
+
+class PooledState(NamedTuple):
+    """The backbone's state, and the sum and number of the features since the last reset."""
+
+    backbone: tuple
+    total: Float[Tensor, "b d"]
+    steps: Float[Tensor, "b 1"]
+
+
+class ClassificationModel(Model):
+    """Values or tokens, backbone, pooling over the steps so far, linear head.
+
+    ``forward`` gives logits at every step, (b, t, classes): those of the sequence up to there, so that a
+    stream has a running answer and chunks join. The answer for a row is the logits at its last valid step,
+    which is what ``logits``, ``loss`` and ``metrics`` use; steps behind it change nothing.
+
+    Args:
+        backbone: causal, width ``d_model``.
+        classes: names of the classes, in the order of the labels.
+        channels: values a step; None for token sequences.
+        vocab_size: number of token ids; None for values. One of the two is given.
+        pooling: "mean" of the features since the last reset, or the "last" feature.
+        location: mean of each channel over the train data, taken off before anything else; None for zeros.
+        scale: standard deviation of each channel over the train data; None for ones, a zero counts as one.
+
+    A missing value (NaN) is read as the channel's mean.
+
+    Raises:
+        ValueError: not exactly one of ``channels`` and ``vocab_size``, fewer than two classes, lists that do
+            not fit the channels, or a backbone that is not causal.
+    """
+
+    objective: ClassVar[Objective] = Objective("accuracy", "higher")
+    location: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        classes: list[str],
+        channels: int | None = None,
+        vocab_size: int | None = None,
+        pooling: Literal["mean", "last"] = "mean",
+        location: list[float] | None = None,
+        scale: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self._check(backbone, classes, channels, vocab_size, pooling, location, scale)
+        self.classes, self.channels, self.vocab_size, self.pooling = classes, channels, vocab_size, pooling
+        self.backbone = backbone
+        d_model: int = self.backbone.d_model
+        self.input = nn.Linear(channels, d_model) if channels else nn.Embedding(vocab_size or 0, d_model)
+        self.head = nn.Linear(d_model, len(classes))
+        width = channels or 0
+        self.register_buffer("location", torch.tensor(location if location else [0.0] * width))
+        spread = torch.tensor(scale if scale else [1.0] * width)
+        self.register_buffer("scale", torch.where(spread > 0, spread, 1.0))
+
+    def init_state(self, batch: int, max_length: int | None = None) -> PooledState:
+        """The backbone's state before the first step, and nothing pooled yet."""
+        weight = self.head.weight
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return PooledState(
+            self.backbone.init_state(batch, max_length),
+            torch.zeros(batch, weight.shape[1], dtype=wide, device=weight.device),
+            torch.zeros(batch, 1, dtype=wide, device=weight.device),
+        )
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"],
+        state: tuple | None = None,
+        *,
+        resets: Tensor | None = None,
+        dt: Tensor | None = None,
+    ) -> tuple[Float[Tensor, "b t classes"], PooledState]:
+        """Logits of the sequence up to each step since the last reset, and the state after the last step."""
+        before = self.init_state(inputs.shape[0], inputs.shape[1]) if state is None else PooledState(*state)
+        features, inner = self.backbone(self._embed(inputs), before.backbone, resets=resets, dt=dt)
+        wide = features.to(before.total.dtype)
+        counted = torch.cat([wide, torch.ones_like(wide[..., :1])], -1)
+        start = torch.cat([before.total, before.steps], -1)
+        sums, last = linear_scan(torch.ones_like(counted), counted, start, resets)
+        pooled = (sums[..., :-1] / sums[..., -1:]).to(features.dtype) if self.pooling == "mean" else features
+        return self.head(pooled), PooledState(inner, last[:, :-1], last[:, -1:])
+
+    def step(
+        self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b classes"], PooledState]:
+        """Logits after one more step of each row, (b, c) or (b,), and the next state."""
+        before = PooledState(*state)
+        features, inner = self.backbone.step(self._embed(inputs_t), before.backbone, dt_t=dt_t)
+        after = PooledState(inner, before.total + features.to(before.total.dtype), before.steps + 1)
+        pooled = (after.total / after.steps).to(features.dtype) if self.pooling == "mean" else features
+        return self.head(pooled), after
+
+    def logits(
+        self, inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"], lengths: Int[Tensor, "b"]
+    ) -> Float[Tensor, "b classes"]:
+        """The answer for each row: its logits at step ``lengths - 1``. What lies behind is not read."""
+        valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+        inputs = torch.where(valid[..., None] if inputs.dim() == 3 else valid, inputs, 0)
+        features, _ = self.backbone(self._embed(inputs))
+        if self.pooling == "last":
+            pooled = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
+        else:
+            wide = features.to(torch.promote_types(features.dtype, torch.float32))
+            total = torch.where(valid[..., None], wide, 0.0).sum(1)
+            pooled = (total / lengths[:, None]).to(features.dtype)
+        return self.head(pooled)
+
+    def loss(self, batch: LabelledBatch) -> Float[Tensor, ""]:
+        """Mean cross-entropy in nats over the rows."""
+        logits = self.logits(batch.inputs, batch.lengths)
+        return functional.cross_entropy(_wide(logits), batch.labels)
+
+    def metrics(self, batch: LabelledBatch) -> Mapping[str, Mean]:
+        """ "accuracy" over the rows, and "nats" of cross-entropy a row."""
+        with torch.no_grad():
+            logits = _wide(self.logits(batch.inputs, batch.lengths))
+            losses = functional.cross_entropy(logits, batch.labels, reduction="none")
+            right = logits.argmax(-1) == batch.labels
+        count = len(batch.labels)
+        return {"accuracy": Mean(exact_sum(right), count), "nats": Mean(exact_sum(losses), count)}
+
+    def tokens(self, batch: Any) -> int:
+        """Valid steps of all rows."""
+        return int(batch.lengths.sum())
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The groups of the mixers inside."""
+        return self.backbone.parameter_groups()
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        if self.channels is None:
+            return self.input(inputs)
+        scaled = (inputs - self.location) / self.scale
+        return self.input(torch.nan_to_num(scaled, nan=0.0))
+
+    @staticmethod
+    def _check(
+        backbone: nn.Module,
+        classes: list[str],
+        channels: int | None,
+        vocab_size: int | None,
+        pooling: str,
+        location: list[float] | None,
+        scale: list[float] | None,
+    ) -> None:
+        if (channels is None) == (vocab_size is None):
+            raise ValueError(
+                f"a classifier reads values or tokens: give channels or vocab_size, one of the two; got "
+                f"channels={channels} and vocab_size={vocab_size}. Leave the other at None."
+            )
+        if len(classes) < 2:
+            raise ValueError(f"a classifier needs two classes at least; got {classes}. Check the labels.")
+        if pooling not in ("mean", "last"):
+            raise ValueError(f"pooling is 'mean' or 'last'; got {pooling!r}. Take one of the two.")
+        for name, values in (("location", location), ("scale", scale)):
+            if values is not None and len(values) != (channels or 0):
+                raise ValueError(
+                    f"{name} holds one number for each of the {channels or 0} channels; got {len(values)}. "
+                    f"Take the train statistics of the same channels."
+                )
+        if not getattr(backbone, "causal", True):
+            raise ValueError(
+                "the running answer of a classifier needs a causal backbone; got one that is not. Choose a "
+                "causal one."
+            )
+
+    @classmethod
+    def example(cls) -> Self:
+        """A small instance over values."""
+        return cls(
+            Stack.example(), ["low", "middle", "high"], channels=2, location=[0.5, 0.0], scale=[2.0, 1.0]
+        )
+
+    @classmethod
+    def example_batch(cls) -> LabelledBatch:
+        """Three rows of different lengths."""
+        numbers = torch.Generator().manual_seed(0)
+        inputs = torch.randn(3, 7, 2, generator=numbers)
+        return LabelledBatch(inputs, torch.tensor([7, 3, 5]), torch.tensor([0, 2, 1]))
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
