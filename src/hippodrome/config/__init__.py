@@ -1,0 +1,27 @@
+"""Configuration: a constructor's signature is its schema, a kind is a file's name, ``build`` alone builds.
+
+A *spec* is a plain dict: ``{"kind": "mamba", "d_model": 64}``. A new file under ``mixers/`` is a new kind with
+no other file touched. Nothing is imported before it is asked for, so that listing kinds needs no PyTorch.
+"""
+
+from hippodrome.config.find import FAMILIES, find, kinds, suggest
+from hippodrome.config.patterns import count_parameters, match_width, parse_pattern, stack_spec
+from hippodrome.config.recipe import Claim, Recipe, RecipeModel
+from hippodrome.config.schema import build, schema, validate
+
+__all__ = [
+    "FAMILIES",
+    "Claim",
+    "Recipe",
+    "RecipeModel",
+    "build",
+    "count_parameters",
+    "find",
+    "kinds",
+    "match_width",
+    "parse_pattern",
+    "schema",
+    "stack_spec",
+    "suggest",
+    "validate",
+]

@@ -1,0 +1,150 @@
+"""Patterns such as ``mamba2x3+attention``, the stacks they stand for, and widths that match a parameter count."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from hippodrome.config.find import find, kinds, suggest
+from hippodrome.config.schema import build
+
+
+def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
+    """The kind of mixer in each layer: ``mamba2x3+attention`` is three of one, then one of the other.
+
+    The pattern is repeated and cut off to ``depth`` layers; None takes it once. Raises ValueError for an empty
+    part, a count below one, or an unknown kind, with the nearest one there is.
+    """
+    known = kinds("mixers")
+    layers: list[str] = []
+    for part in pattern.replace(" ", "").split("+"):
+        match = re.fullmatch(r"(.+?)x(\d+)", part)
+        kind, count = (match[1], int(match[2])) if match and part not in known else (part, 1)
+        if not kind or count < 1:
+            raise ValueError(
+                f"a pattern is kinds joined by +, each with an optional count of 1 or more (mamba2x3+attention); "
+                f"got {pattern!r}"
+            )
+        if kind not in known:
+            raise ValueError(f"there is no mixer {kind!r} (in the pattern {pattern!r}){suggest(kind, known)}")
+        layers += [kind] * count
+    if depth is None:
+        return tuple(layers)
+    if depth < 1:
+        raise ValueError(f"the depth counts layers, so it is 1 or more; got {depth}")
+    return tuple(layers[i % len(layers)] for i in range(depth))
+
+
+def stack_spec(
+    pattern: str,
+    d_model: int,
+    depth: int | None = None,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    mlp: bool | Collection[str] | None = None,
+    d_hidden: int | None = None,
+    norm: str = "rms",
+    dropout: float = 0.0,
+) -> dict[str, Any]:
+    """The spec of a stack of blocks after a pattern.
+
+    ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp`` says
+    which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those of every
+    kind whose class does not declare ``mixes_channels = True``: Mamba's block, for one, is its own MLP.
+    """
+    layers = parse_pattern(pattern, depth)
+    options = options or {}
+    unused = [kind for kind in options if kind not in layers]
+    if unused:
+        raise ValueError(
+            f"options for {unused[0]!r}, which is not in {pattern!r}{suggest(unused[0], set(layers))}"
+        )
+    blocks = []
+    for kind in layers:
+        if mlp is None:
+            wanted = not getattr(find("mixers", kind), "mixes_channels", False)
+        else:
+            wanted = mlp if isinstance(mlp, bool) else kind in mlp
+        blocks.append(
+            {
+                "kind": "block",
+                "mixer": {"kind": kind, "d_model": d_model, **options.get(kind, {})},
+                "mlp": {"kind": "mlp", "d_model": d_model, "d_hidden": d_hidden} if wanted else None,
+                "norm": norm,
+                "dropout": dropout,
+            }
+        )
+    return {"kind": "stack", "blocks": blocks}
+
+
+def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True) -> int:
+    """How many parameters the model of a spec has, tied ones once; ``embeddings=False`` leaves tables out.
+
+    Built on the meta device, so that nothing is allocated; where an initialisation needs real numbers, on the CPU.
+    """
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                model = build(spec)
+        except RuntimeError:
+            with torch.device("cpu"):
+                model = build(spec)
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return sum(p.numel() for p in model.parameters() if embeddings or id(p) not in tables)
+
+
+def match_width(
+    make_spec: Callable[[int], Mapping[str, Any]],
+    parameters: int,
+    multiple: int = 8,
+    *,
+    embeddings: bool = True,
+) -> int:
+    """The width whose model has the number of parameters closest to ``parameters``.
+
+    ``make_spec`` takes a width (d_model) and gives a model's spec. Widths tried are multiples of ``multiple``, or
+    of what the constructors ask for beyond that (head counts). Raises the constructors' ValueError where they
+    refuse every width, and says so where even the smallest model is more than twice the size asked for.
+    """
+    valid = _valid_widths(make_spec, multiple)
+    start, stride = valid
+    counts: dict[int, int] = {}
+
+    def count(index: int) -> int:
+        if index not in counts:
+            counts[index] = count_parameters(make_spec(start + index * stride), embeddings=embeddings)
+        return counts[index]
+
+    if count(0) > 2 * parameters:
+        raise ValueError(
+            f"no width gives {parameters:,} parameters: the smallest model (width {start}) has {count(0):,}. "
+            f"Ask for more parameters or fewer layers."
+        )
+    low, high = 0, 1
+    while count(high) < parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < parameters else (low, middle)
+    best = min((low, high), key=lambda i: abs(count(i) - parameters))
+    return start + best * stride
+
+
+def _valid_widths(
+    make_spec: Callable[[int], Mapping[str, Any]], multiple: int, limit: int = 1024
+) -> tuple[int, int]:
+    """The first width that the constructors accept, and the distance to the next."""
+    accepted: list[int] = []
+    refusal: ValueError | None = None
+    for width in range(multiple, limit + 1, multiple):
+        try:
+            count_parameters(make_spec(width))
+        except ValueError as error:
+            refusal = refusal or error
+        else:
+            accepted.append(width)
+        if len(accepted) == 2:
+            return accepted[0], accepted[1] - accepted[0]
+    raise refusal or ValueError(f"no width up to {limit} is accepted")

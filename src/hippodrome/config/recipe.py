@@ -1,0 +1,61 @@
+"""A recipe: a published system as data, with its source and the numbers that the source claims."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Claim(BaseModel):
+    """A number that a source reports: the task, the metric, its value, and where it stands (table, page)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    task: str
+    metric: str
+    value: float
+    source: str
+
+
+class RecipeModel(BaseModel):
+    """The backbone of a system: a pattern of mixers, its depth and width, and options by kind of mixer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    pattern: str
+    depth: int = Field(ge=1)
+    d_model: int = Field(ge=1)
+    options: dict[str, dict[str, Any]] = {}
+    mlp: bool | list[str] | None = None
+    d_hidden: int | None = None
+    norm: str = "rms"
+    dropout: float = 0.0
+
+    def stack(self, d_model: int | None = None, depth: int | None = None) -> dict[str, Any]:
+        """The spec of the backbone, at another width or depth where one is given."""
+        from hippodrome.config.patterns import stack_spec
+
+        return stack_spec(
+            self.pattern,
+            d_model or self.d_model,
+            depth or self.depth,
+            options=self.options,
+            mlp=self.mlp,
+            d_hidden=self.d_hidden,
+            norm=self.norm,
+            dropout=self.dropout,
+        )
+
+
+class Recipe(BaseModel):
+    """A published system: what it is made of, how it is trained, and what its authors report.
+
+    ``family`` names the engine; ``training`` holds settings of the trainer by their names there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    family: str
+    citation: str = Field(description="BibTeX", min_length=1)
+    model: RecipeModel
+    training: dict[str, Any] = {}
+    claims: list[Claim] = []
+    notes: str = ""
