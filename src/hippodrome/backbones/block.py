@@ -1,7 +1,5 @@
 """A block: a mixer along time, then if wanted a perceptron, each behind a norm and inside a residual."""
 
-from typing import Self
-
 from torch import Tensor, nn
 
 from hippodrome.layers.mlp import GatedMLP
@@ -73,6 +71,6 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "Block":
         """A small instance."""
         return cls(MinGRU(8), GatedMLP(8))

@@ -1,6 +1,6 @@
 """A stack: blocks one after the other, and a last norm."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 class Stack(nn.Module):
     """Blocks in depth. Its state is the tuple of its mixers' states, first block first.
 
-    The maps that write into the residual stream (``out_proj`` of a mixer, ``fc2`` of a perceptron) are divided
-    by the square root of the number of residual branches at construction, so that the stream's size does not
-    grow with depth (Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3).
+    The maps that write into the residual stream (``out_proj`` of a mixer, ``fc2`` of a perceptron) are
+    divided by the square root of the number of residual branches at construction, so that the stream's size
+    does not grow with depth (Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3).
 
     Args:
         blocks: at least one, all of the same width. Hand each block to one stack only.
@@ -108,6 +108,6 @@ class Stack(nn.Module):
         return state
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "Stack":
         """A small instance."""
         return cls([Block.example(), Block.example()])

@@ -1,4 +1,4 @@
-"""The short causal convolution that stands before a recurrence: one filter a channel, a window as its state."""
+"""The short causal convolution that stands before a recurrence: one filter a channel, its state a window."""
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ Window = Float[Tensor, "b w_1 d"]
 class ShortConv(nn.Module):
     """y_t[d] = bias[d] + sum_k weight[d, k] x_{t-w+1+k}[d], then silu if wanted; no tap crosses a reset.
 
-    The window is the last w - 1 raw inputs, oldest first. Parameters have the names, shapes and initial values
-    of a depthwise ``torch.nn.Conv1d``: weight (d, 1, w), bias (d).
+    The window is the last w - 1 raw inputs, oldest first. Parameters have the names, shapes and initial
+    values of a depthwise ``torch.nn.Conv1d``: weight (d, 1, w), bias (d).
 
     Args:
         channels: d.

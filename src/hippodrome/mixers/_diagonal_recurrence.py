@@ -1,4 +1,4 @@
-"""The diagonal recurrence engine: h_t = a_t h_{t-1} + u_t, each channel on its own, behind a short convolution."""
+"""The diagonal recurrence engine: h_t = a_t h_{t-1} + u_t in each channel, behind a short convolution."""
 
 from abc import abstractmethod
 from typing import NamedTuple

@@ -1,12 +1,12 @@
 """The mixer contract: one recurrence, two ways to run it, and a state that is handed in and back."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from jaxtyping import Bool
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 State = NamedTuple
@@ -54,11 +54,11 @@ class Mixer(nn.Module, ABC):
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
     ) -> tuple[Sequence, tuple]:
-        """Many tokens: equals repeated ``step``. Token t starts from ``init_state`` where ``resets[b, t]``."""
+        """Many tokens: equals repeated ``step``; token t starts from ``init_state`` where ``resets[b, t]``."""
 
     @classmethod
     @abstractmethod
-    def example(cls) -> Self:
+    def example(cls) -> "Mixer":
         """A small instance: it feeds the contract tests, the benchmarks, ``list`` and the docs."""
 
     def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
@@ -93,8 +93,8 @@ class Mixer(nn.Module, ABC):
             for tensor in state:
                 if tensor.shape[0] != x.shape[0]:
                     raise ValueError(
-                        f"The state handed to {name} has {tensor.shape[0]} rows and the input {x.shape[0]}; they "
-                        f"must match. Take init_state({x.shape[0]}), or the state of the same rows."
+                        f"The state handed to {name} has {tensor.shape[0]} rows and the input {x.shape[0]}; "
+                        f"they must match. Take init_state({x.shape[0]}), or the state of the same rows."
                     )
         for what, marks in (("resets", resets), ("dt", dt)):
             if marks is not None and marks.shape != x.shape[:2]:

@@ -1,6 +1,7 @@
 """The gated recurrent unit: the nonlinear recurrence every race is run against."""
 
-from typing import NamedTuple, Self
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -65,7 +66,7 @@ class GRU(Mixer):
             return self._run(x, state)
         cuts = [0, *(i for i in resets.any(0).nonzero()[:, 0].tolist() if i > 0), x.shape[1]]
         outputs = []
-        for first, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, end in pairwise(cuts):
             y, state = self._run(x[:, first:end], self.reset_rows(state, resets[:, first]))
             outputs.append(y)
         return torch.cat(outputs, 1), state
@@ -79,6 +80,6 @@ class GRU(Mixer):
         return y, State(last[0].to(state.h.dtype))
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "GRU":
         """A small instance."""
         return cls(8)

@@ -1,7 +1,5 @@
 """minGRU: a gated recurrent unit whose gate and candidate look at the input alone."""
 
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +11,8 @@ class MinGRU(DiagonalRecurrence):
     """h_t = (1 - z_t) h_{t-1} + z_t c_t, z_t = sigmoid(W_z x_t + b_z), c_t = W_c x_t + b_c.
 
     Feng, Tung, Ahmed, Bengio, Hajimirsadeghi 2024, "Were RNNs all we needed?", arXiv 2410.01201, section 3.1,
-    equations of the minGRU; its log-space form is not needed, since the scan here never divides. A short causal
-    convolution stands before it and a linear map after it.
+    equations of the minGRU; its log-space form is not needed, since the scan here never divides. A short
+    causal convolution stands before it and a linear map after it.
 
     Args:
         d_model: channels in and out.
@@ -46,6 +44,6 @@ class MinGRU(DiagonalRecurrence):
         return self.out_proj(h)
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "MinGRU":
         """A small instance."""
         return cls(8)
