@@ -1,7 +1,7 @@
 """Configuration: a constructor's signature is its schema, a kind is a file's name, ``build`` alone builds.
 
-A *spec* is a plain dict: ``{"kind": "mamba", "d_model": 64}``. A new file under ``mixers/`` is a new kind with
-no other file touched. Nothing is imported before it is asked for, so that listing kinds needs no PyTorch.
+A *spec* is a plain dict: ``{"kind": "mamba", "d_model": 64}``. A new file under ``mixers/`` is a new kind
+with no other file touched. Nothing is imported before it is asked for: listing kinds needs no PyTorch.
 """
 
 from hippodrome.config.find import FAMILIES, find, kinds, suggest

@@ -1,4 +1,4 @@
-"""Patterns such as ``mamba2x3+attention``, the stacks they stand for, and widths that match a parameter count."""
+"""Patterns such as ``mamba2x3+attention``, their stacks, and widths that match a parameter count."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -11,8 +11,8 @@ from hippodrome.config.schema import build
 def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
     """The kind of mixer in each layer: ``mamba2x3+attention`` is three of one, then one of the other.
 
-    The pattern is repeated and cut off to ``depth`` layers; None takes it once. Raises ValueError for an empty
-    part, a count below one, or an unknown kind, with the nearest one there is.
+    The pattern is repeated and cut off to ``depth`` layers; None takes it once. Raises ValueError for an
+    empty part, a count below one, or an unknown kind, with the nearest one there is.
     """
     known = kinds("mixers")
     layers: list[str] = []
@@ -21,8 +21,8 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
         kind, count = (match[1], int(match[2])) if match and part not in known else (part, 1)
         if not kind or count < 1:
             raise ValueError(
-                f"a pattern is kinds joined by +, each with an optional count of 1 or more (mamba2x3+attention); "
-                f"got {pattern!r}"
+                f"a pattern is kinds joined by +, each with an optional count of 1 or more "
+                f"(mamba2x3+attention); got {pattern!r}"
             )
         if kind not in known:
             raise ValueError(f"there is no mixer {kind!r} (in the pattern {pattern!r}){suggest(kind, known)}")
@@ -47,16 +47,17 @@ def stack_spec(
 ) -> dict[str, Any]:
     """The spec of a stack of blocks after a pattern.
 
-    ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp`` says
-    which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those of every
-    kind whose class does not declare ``mixes_channels = True``: Mamba's block, for one, is its own MLP.
+    ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
+    says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
+    of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP.
     """
     layers = parse_pattern(pattern, depth)
     options = options or {}
     unused = [kind for kind in options if kind not in layers]
     if unused:
         raise ValueError(
-            f"options for {unused[0]!r}, which is not in {pattern!r}{suggest(unused[0], set(layers))}"
+            f"options for {unused[0]!r}, which is not in the pattern {pattern!r}"
+            f"{suggest(unused[0], dict.fromkeys(layers))}"
         )
     blocks = []
     for kind in layers:
@@ -79,7 +80,8 @@ def stack_spec(
 def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True) -> int:
     """How many parameters the model of a spec has, tied ones once; ``embeddings=False`` leaves tables out.
 
-    Built on the meta device, so that nothing is allocated; where an initialisation needs real numbers, on the CPU.
+    Built on the meta device, so that nothing is allocated; where an initialization needs real numbers, on the
+    CPU. PyTorch's random state stays as it was.
     """
     import torch
     from torch import nn
@@ -104,12 +106,12 @@ def match_width(
 ) -> int:
     """The width whose model has the number of parameters closest to ``parameters``.
 
-    ``make_spec`` takes a width (d_model) and gives a model's spec. Widths tried are multiples of ``multiple``, or
-    of what the constructors ask for beyond that (head counts). Raises the constructors' ValueError where they
-    refuse every width, and says so where even the smallest model is more than twice the size asked for.
+    ``make_spec`` takes a width (d_model) and gives a model's spec. Widths tried are multiples of
+    ``multiple``, or of what the constructors ask for beyond that (head counts). ``embeddings`` says whether
+    embedding tables count. Raises the constructors' ValueError where they refuse every width, and says so
+    where even the smallest model is more than twice the size asked for.
     """
-    valid = _valid_widths(make_spec, multiple)
-    start, stride = valid
+    start, stride = _valid_widths(make_spec, multiple)
     counts: dict[int, int] = {}
 
     def count(index: int) -> int:

@@ -1,15 +1,15 @@
-"""Schemas derived from constructor signatures, checking of specs, and ``build``, which alone turns one into modules.
+"""Schemas derived from constructor signatures, checking of specs, and ``build``, which alone makes modules.
 
-Plain parameters (numbers, text, lists of them) are taken as annotated. A parameter annotated with a module class
-takes a spec: ``Mixer`` any kind of mixer, ``Block`` that class alone, and ``nn.Module`` any kind of the family that
-the parameter is named after (``backbone``: backbones), else of ``layers``.
+Plain parameters (numbers, text, lists of them) are taken as annotated. A parameter annotated with a module
+class takes a spec: ``Mixer`` any kind of mixer, ``Block`` that class alone, and ``nn.Module`` any kind of the
+family that the parameter is named after (``backbone``: backbones), else of ``layers``.
 """
 
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
@@ -145,18 +145,18 @@ def _resolve(value: Any, family: str, allowed: list[str], base: type | None = No
             "spec", f"is a {family[:-1]}, so a table with its kind; got {_shown(value)}"
         )
     if "kind" not in value:
-        raise PydanticCustomError("spec", f"names no kind of {family[:-1]}{suggest('', allowed)}")
+        raise _mistake(f"names no kind of {family[:-1]}{suggest('', allowed)}")
     kind = value["kind"]
     if kind not in allowed:
-        raise PydanticCustomError("spec", f"there is no {family[:-1]} {kind!r} here{suggest(kind, allowed)}")
+        raise _mistake(f"there is no {family[:-1]} {kind!r} here{suggest(kind, allowed)}")
     cls = find(family, kind)
     if base is not None and not issubclass(cls, base):
-        raise PydanticCustomError("spec", f"{kind!r} is a {cls.__name__}, which is no {base.__name__}")
+        raise _mistake(f"{kind!r} is a {cls.__name__}, which is no {base.__name__}")
     model = _spec_model(cls)
     known = [n for n in model.model_fields if n != "kind"]
     details = [
         InitErrorDetails(
-            type=PydanticCustomError("spec", f"{kind} has no such key{suggest(key, known)}"),
+            type=_mistake(f"{kind} has no such key{suggest(key, known)}"),
             loc=(str(key),),
             input=key,
         )
@@ -180,11 +180,11 @@ def _detail(error: Any) -> InitErrorDetails:
         message = error["msg"]
     else:
         message = f"{error['msg'][:1].lower()}{error['msg'][1:]}; got {_shown(error['input'])}"
-    return InitErrorDetails(
-        type=PydanticCustomError("spec", "{message}", {"message": message}),
-        loc=error["loc"],
-        input=error["input"],
-    )
+    return InitErrorDetails(type=_mistake(message), loc=error["loc"], input=error["input"])
+
+
+def _mistake(message: str) -> PydanticCustomError:
+    return PydanticCustomError("spec", "{message}", {"message": message})
 
 
 def _shown(value: Any) -> str:
@@ -204,7 +204,10 @@ def _checked(spec: Mapping[str, Any], family: str) -> _Spec:
 
 def _construct(value: Any, path: str, problems: list[tuple[str, str]]) -> Any:
     """A checked value turned into what the constructor takes; a constructor's refusal joins ``problems``."""
-    inner: Callable[[Any, object], Any] = lambda v, key: _construct(v, f"{path}.{key}".strip("."), problems)  # noqa: E731
+
+    def inner(part: Any, key: object) -> Any:
+        return _construct(part, f"{path}.{key}".strip("."), problems)
+
     if isinstance(value, list | tuple):
         return type(value)([inner(v, i) for i, v in enumerate(value)])
     if isinstance(value, dict):
