@@ -13,15 +13,17 @@ def inputs(
     *,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
+    softplus: bool = True,
     with_skip: bool = True,
     with_gate: bool = True,
     with_bias: bool = True,
     with_state: bool = True,
     with_resets: bool = True,
 ) -> tuple[Tensor | None, ...]:
-    """Arguments of the door in order: A = -(1..n) times noise, step sizes around 0.1 once through softplus.
+    """Arguments of the door in order: A = -(1..n) times noise, step sizes around 0.1.
 
-    ``g`` groups of B and C; 0 gives them no group axis.
+    ``g`` groups of B and C; 0 gives them no group axis. With ``softplus`` the step sizes are meant to go
+    through softplus; without, they are positive as they stand.
     """
     r = torch.Generator().manual_seed(seed)
 
@@ -29,12 +31,14 @@ def inputs(
         return torch.randn(*shape, generator=r, dtype=dtype)
 
     u, dt = normal(b, t, d), 0.5 * normal(b, t, d) - 2.0
+    dt = dt if softplus else torch.exp(dt)
     A = -torch.arange(1, n + 1, dtype=dtype) * (0.5 + torch.rand(d, n, generator=r, dtype=dtype))
     shape = (b, t, g, n) if g else (b, t, n)
     B, C = normal(*shape), normal(*shape)
     D = normal(d) if with_skip else None
     z = normal(b, t, d) if with_gate else None
-    dt_bias = 0.3 * normal(d) if with_bias else None
+    bias = 0.3 * normal(d)
+    dt_bias = (bias if softplus else bias.abs()) if with_bias else None
     state = normal(b, d, n) if with_state else None
     resets = torch.rand(b, t, generator=r) < 0.1 if with_resets else None
     return u, dt, A, B, C, D, z, dt_bias, state, resets
