@@ -79,6 +79,7 @@ def leaf(x: Any) -> Any:
 
 
 def pull(leaves: Arguments, results: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Gradients of a fixed random weighting of ``results`` to those leaves that require one, by name."""
     generator = torch.Generator().manual_seed(7)
     weights = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype) for y in results]
     wanted = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.requires_grad]
@@ -91,28 +92,34 @@ def pull(leaves: Arguments, results: Sequence[Tensor], names: Sequence[str]) -> 
 
 
 def named(case: OpCase, arguments: Arguments) -> Iterator[tuple[str, Any]]:
+    """Names and arguments side by side."""
     return zip(case.names, arguments, strict=True)
 
 
 def batched(case: OpCase, name: str, x: Any) -> bool:
+    """Whether axis 0 of this argument is the batch."""
     return x is not None and (name in case.along_time or name in ("resets", "initial_state"))
 
 
 def cut(case: OpCase, arguments: Arguments, first: int, last: int) -> Arguments:
+    """The arguments of steps first to last alone."""
     timed = {*case.along_time, "resets"}
-    named = named(case, arguments)
-    return tuple(x[:, first:last] if name in timed and x is not None else x for name, x in named)
+    pairs = named(case, arguments)
+    return tuple(x[:, first:last] if name in timed and x is not None else x for name, x in pairs)
 
 
 def with_state(case: OpCase, arguments: Arguments, state: Tensor | None) -> Arguments:
+    """The arguments with another initial state."""
     return tuple(state if name == "initial_state" else x for name, x in named(case, arguments))
 
 
 def without(case: OpCase, arguments: Arguments, absent: str) -> Arguments:
+    """The arguments with one left out."""
     return tuple(None if name == absent else x for name, x in named(case, arguments))
 
 
 def slice_of_wider(x: Any) -> Any:
+    """The same values as a view into a tensor with a longer last axis."""
     if not isinstance(x, Tensor):
         return x
     wider = x.new_zeros(*x.shape[:-1], x.shape[-1] + 3)
