@@ -23,6 +23,10 @@ class Model(nn.Module, ABC):
 
     objective: ClassVar[Objective]
     backbone: Any
+    first_chunk: int = 1
+    """How many inputs the first call of a stream takes at least."""
+    chunk: int = 1
+    """Later calls take a multiple of this, and the first its least and a multiple of this."""
 
     @abstractmethod
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
