@@ -1,0 +1,57 @@
+"""What can be told about mixers and their papers by reading files, without importing PyTorch."""
+
+import ast
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from hippodrome.config.find import kinds, suggest
+
+
+class MixerFacts(NamedTuple):
+    """One mixer as its file tells it."""
+
+    kind: str
+    name: str
+    summary: str
+    source: str
+
+
+def mixers() -> list[MixerFacts]:
+    """All mixers, sorted by kind."""
+    return [mixer(kind) for kind in kinds("mixers")]
+
+
+@cache
+def mixer(kind: str) -> MixerFacts:
+    """The facts of one kind. Raises ValueError for a kind there is not."""
+    known = kinds("mixers")
+    if kind not in known:
+        raise ValueError(f"there is no mixer {kind!r}{suggest(kind, known)}")
+    spec = find_spec("hippodrome.mixers")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    path = next(p for f in folders if (p := Path(f) / f"{kind}.py").is_file())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    chosen = next((n for n in public if any(getattr(m, "name", "") == "example" for m in n.body)), None)
+    about = _sentence(ast.get_docstring(tree) or "")
+    if chosen is None:
+        return MixerFacts(kind, "", about, "")
+    return MixerFacts(kind, chosen.name, about, _citation(ast.get_docstring(chosen) or ""))
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.strip().split("\n\n")[0].split())
+
+
+def _citation(text: str) -> str:
+    """The sentence of a docstring that begins with authors and a year."""
+    for paragraph in text.split("\n\n"):
+        flat = " ".join(paragraph.split())
+        # A sentence ends at a stop behind a word or a number and before a capital; initials end none.
+        for part in re.split(r"(?<=[a-z\d)\"']{2})[.;]\s+(?=[A-Z\"])", flat):
+            if re.match(r"[A-Z][^.]*?\b(19|20)\d\d\b", part):
+                return part.rstrip(".")
+    return ""
