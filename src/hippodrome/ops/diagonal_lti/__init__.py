@@ -10,6 +10,7 @@ a system that does not change with time).
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
 from hippodrome.ops.diagonal_lti import reference, torch_
 
@@ -22,9 +23,9 @@ def diagonal_lti(
     w: Float[Tensor, "d n 2"],
     initial_state: Float[Tensor, "b d n 2"] | None = None,
     resets: Bool[Tensor, "b t"] | None = None,
-    *,
     v: Float[Tensor, "d n 2"] | None = None,
     skip: Float[Tensor, "d"] | None = None,
+    *,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b d n 2"]]:
     """Outputs y (b, t, d) and the last state (b, d, n, 2).
@@ -43,8 +44,20 @@ def diagonal_lti(
     The state and all sums are float32 at least; y has the dtype of u.
 
     Raises:
-        ValueError: no backend can run these tensors; the message lists why, one by one.
+        ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
+    check_arguments(
+        "diagonal_lti",
+        {
+            "u": (u, "b t d"),
+            "log_a": (log_a, "d n 2"),
+            "w": (w, "d n 2"),
+            "initial_state": (initial_state, "b d n 2"),
+            "resets": (resets, "b t"),
+            "v": (v, "d n 2"),
+            "skip": (skip, "d"),
+        },
+    )
     chosen = choose("diagonal_lti", BACKENDS, backend, u, log_a, w, initial_state, resets, v, skip)
     return chosen.diagonal_lti(u, log_a, w, initial_state, resets, v, skip)
 

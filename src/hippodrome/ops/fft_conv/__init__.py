@@ -7,6 +7,7 @@ around (Gu, Goel, Ré 2021, arXiv 2111.00396, section 2.4).
 from jaxtyping import Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
 from hippodrome.ops.fft_conv import reference, torch_
 
@@ -22,8 +23,9 @@ def fft_conv(
     run in float32 at least, also under autocast; the result has the dtype of x.
 
     Raises:
-        ValueError: no backend can run these tensors; the message lists why, one by one.
+        ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
+    check_arguments("fft_conv", {"x": (x, "b t d"), "kernel": (kernel, "d l")})
     chosen = choose("fft_conv", BACKENDS, backend, x, kernel)
     return chosen.fft_conv(x, kernel)
 

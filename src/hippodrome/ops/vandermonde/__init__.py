@@ -7,6 +7,7 @@ A product with a Vandermonde matrix of the powers of a (Gu, Gupta, Goel, Ré 202
 from jaxtyping import Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
 from hippodrome.ops.vandermonde import reference, torch_
 
@@ -25,12 +26,13 @@ def vandermonde(
         length: how many values.
 
     Raises:
-        ValueError: the length is below 1, or no backend can run these tensors.
+        ValueError: the length is below 1, a shape does not fit, or no backend can run these tensors.
     """
     if length < 1:
         raise ValueError(
             f"vandermonde: a kernel has at least one value; got length {length}. Ask for 1 or more."
         )
+    check_arguments("vandermonde", {"log_a": (log_a, "d n 2"), "c": (c, "d n 2")})
     chosen = choose("vandermonde", BACKENDS, backend, log_a, c)
     return chosen.vandermonde(log_a, c, length)
 

@@ -1,0 +1,75 @@
+"""Where poles start: the diagonal approximations of HiPPO for S4D, and the ring of the LRU."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from hippodrome.inits import hippo
+
+Modes = Float64[Tensor, "half 2"]
+
+
+def _half(d_state: int) -> Tensor:
+    if d_state < 2 or d_state % 2:
+        raise ValueError(f"A state of conjugate pairs has an even size, at least 2; got {d_state}.")
+    return torch.arange(d_state // 2, dtype=torch.float64)
+
+
+def lin(d_state: int) -> Modes:
+    """S4D-Lin: -1/2 + i pi n, one of each conjugate pair, (d_state / 2, 2)."""
+    n = _half(d_state)
+    return torch.stack([torch.full_like(n, -0.5), math.pi * n], -1)
+
+
+def inv(d_state: int) -> Modes:
+    """S4D-Inv: -1/2 + i (N / pi) (N / (2n + 1) - 1) with N = d_state, (d_state / 2, 2)."""
+    n = _half(d_state)
+    return torch.stack([torch.full_like(n, -0.5), d_state / math.pi * (d_state / (2 * n + 1) - 1)], -1)
+
+
+def real(d_state: int) -> Modes:
+    """S4D-Real: -(n + 1), the diagonal of LegS itself, with imaginary part zero, (d_state / 2, 2)."""
+    n = _half(d_state)
+    return torch.stack([-(n + 1), torch.zeros_like(n)], -1)
+
+
+def legs(d_state: int) -> Modes:
+    """S4D-LegS: the eigenvalues of the normal part of LegS with positive imaginary part, (d_state / 2, 2)."""
+    return hippo.legs_normal(d_state)[0]
+
+
+S4D = {"lin": lin, "inv": inv, "real": real, "legs": legs}
+"""Initial poles by name (Gu, Gupta, Goel, Ré 2022, arXiv 2206.11893, section 4)."""
+
+
+class Ring(NamedTuple):
+    """Poles exp(-exp(nu) + i exp(theta)) in a ring, and the factor exp(gamma) that keeps the state's size."""
+
+    nu: Float64[Tensor, "n"]
+    theta: Float64[Tensor, "n"]
+    gamma: Float64[Tensor, "n"]
+
+
+def ring(n: int, r_min: float, r_max: float, max_phase: float) -> Ring:
+    """n poles uniform in area on the ring r_min <= |lambda| <= r_max with phase below max_phase (radians).
+
+    (Orvieto et al. 2023, arXiv 2303.06349, lemma 3.2 and section 3.4.) gamma is log sqrt(1 - |lambda|^2):
+    white noise of variance 1 then gives a state of variance 1.
+
+    Raises:
+        ValueError: the radii are not 0 <= r_min < r_max <= 1, or max_phase is not positive.
+    """
+    if not 0 <= r_min < r_max <= 1 or max_phase <= 0:
+        raise ValueError(
+            "A ring of stable poles needs 0 <= r_min < r_max <= 1 and max_phase > 0; got "
+            f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}."
+        )
+    # Off the ends of the interval: at 0 and 1 the logarithms below may be infinite.
+    u = 1e-9 + (1 - 2e-9) * torch.rand(2, n, dtype=torch.float64)
+    log_square = torch.log(u[0] * (r_max**2 - r_min**2) + r_min**2)
+    return Ring(
+        torch.log(-0.5 * log_square), torch.log(max_phase * u[1]), 0.5 * torch.log(-torch.expm1(log_square))
+    )

@@ -1,0 +1,85 @@
+"""S4D: a bank of diagonal state space systems, one for each channel."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hippodrome.inits import hippo, spectrum, steps
+from hippodrome.layers.gated_output import GatedOutput
+from hippodrome.mixers._lti import Bank, System
+from hippodrome.mixers.base import ParameterGroup
+
+
+class S4D(Bank):
+    """x' = A x + B u, y = 2 Re C x + D u for each channel, then GELU and a gated linear unit across channels.
+
+    Gu, Gupta, Goel, Ré 2022, "On the parameterization and initialization of diagonal state space models",
+    arXiv 2206.11893, equation 1 with A diagonal (section 3), one of each conjugate pair kept. Inside the
+    boundary of this mixer is what the published layer holds between its norm and its residual: the system
+    with its skip D, GELU, a linear map to twice the width and the gate. Dropout and norm belong to the
+    block around it.
+
+    ``dt`` multiplies the step size. The state is x itself, at the sampling times, whatever dt was.
+
+    Args:
+        d_model: channels in and out.
+        d_state: real size N of each channel's state; N / 2 complex numbers are kept.
+        init: where the poles start: "lin", "inv", "legs" or "real" (see ``inits.spectrum``).
+        discretization: "zoh" or "bilinear".
+        dt_min: smallest initial step size; 1 / dt is about how many steps a channel remembers.
+        dt_max: largest initial step size.
+
+    Raises:
+        ValueError: d_state is odd, or an unknown init or discretization.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        init: str = "legs",
+        discretization: str = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ) -> None:
+        super().__init__()
+        if init not in spectrum.S4D:
+            raise ValueError(f"S4D has no init {init!r}; expected one of {', '.join(spectrum.S4D)}.")
+        self.d_model = d_model
+        self.choose_discretization(discretization)
+        poles = spectrum.S4D[init](d_state).expand(d_model, -1, -1)
+        n = d_state // 2
+        B = torch.zeros(d_model, n, 2, dtype=torch.float64)
+        B[..., 0] = hippo.legs_normal(d_state)[1] if init == "legs" else 1.0
+        kind = torch.get_default_dtype()
+        self.log_dt = nn.Parameter(steps.log_uniform(d_model, dt_min, dt_max).log().to(kind))
+        self.log_A_real = nn.Parameter((-poles[..., 0]).clamp_min(1e-4).log().to(kind))
+        self.A_imag = nn.Parameter(poles[..., 1].to(kind).clone())
+        self.B = nn.Parameter(B.to(kind))
+        self.C = nn.Parameter(torch.randn(d_model, n, 2) * 0.5**0.5)
+        self.D = nn.Parameter(torch.randn(d_model))
+        self.output = GatedOutput(d_model)
+
+    def system(self) -> System:
+        """A = -exp(log_A_real) + i A_imag: stable whatever training does."""
+        wide = torch.promote_types(self.B.dtype, torch.float32)
+        A = torch.stack([-torch.exp(self.log_A_real.to(wide)), self.A_imag.to(wide)], -1)
+        return System(A, self.B.to(wide), 2 * self.C.to(wide), self.D.to(wide))
+
+    def step_size(self) -> Float[Tensor, "d"]:
+        """exp(log_dt)."""
+        return torch.exp(self.log_dt.to(torch.promote_types(self.log_dt.dtype, torch.float32)))
+
+    def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
+        """GELU, linear, gate."""
+        return self.output(y)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Step sizes, A and B: at most 1e-3, no decay."""
+        slow = [self.log_dt, self.log_A_real, self.A_imag, self.B]
+        return [ParameterGroup(slow, max_lr=1e-3, decay=False)]
+
+    @classmethod
+    def example(cls) -> "S4D":
+        """A small instance."""
+        return cls(8, d_state=8)
