@@ -1,0 +1,1 @@
+"""Training: a budget, settings, a loop that a kill cannot hurt, and exact evaluation."""
