@@ -15,10 +15,11 @@ BUILT_IN = {
 
 READERS: dict[str, tuple[str, str, Kind]] = {
     "text": ("text", "open_text", "language"),
+    "table": ("tables", "open_table", "forecasting"),
 }
 """Readers of paths: name -> (file of this folder, function, kind of its task)."""
 
-BY_SUFFIX: dict[str, str] = {}
+BY_SUFFIX: dict[str, str] = {".csv": "table", ".csv.gz": "table", ".parquet": "table"}
 """What a file's name ends with -> reader; anything else is read as text."""
 
 
@@ -29,6 +30,12 @@ def open_source(
     length: int | None = None,
     tokenizer: str | int | None = None,
     seed: int | None = None,
+    look_back: int | None = None,
+    horizon: int | None = None,
+    split: str | tuple[float, float, float] | None = None,
+    season: int | None = None,
+    targets: list[str] | None = None,
+    time: str | None = None,
 ) -> Task:
     """The task behind a path or a built-in name.
 
@@ -39,12 +46,28 @@ def open_source(
         length: tokens a window (text).
         tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text).
         seed: of whatever the source draws.
+        look_back: steps of the past that a forecast reads (series).
+        horizon: steps to forecast (series).
+        split: "ett", "ettm" or fractions such as "0.7/0.1/0.2" (series).
+        season: steps of a season, for the seasonal naive baseline (series).
+        targets: columns to forecast (series in tables).
+        time: the column of stamps (series in tables).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
             that names file, row and column.
     """
-    options = {"length": length, "tokenizer": tokenizer, "seed": seed}
+    options = {
+        "length": length,
+        "tokenizer": tokenizer,
+        "seed": seed,
+        "look_back": look_back,
+        "horizon": horizon,
+        "split": split,
+        "season": season,
+        "targets": targets,
+        "time": time,
+    }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
     known = [option for option in signature(reader).parameters if option in options]

@@ -272,7 +272,7 @@ class ForecastingModel(Model):
             )
         if sorted(set(quantiles)) != list(quantiles) or not all(0 < level < 1 for level in quantiles):
             raise ValueError(
-                f"quantiles are increasing levels inside (0, 1); got {quantiles}. Sort them, leave out 0 and 1."
+                f"quantiles are increasing levels inside (0, 1); got {quantiles}. Sort them, drop 0 and 1."
             )
         for name, values in (("location", location), ("scale", scale)):
             if values is not None and len(values) != channels:
