@@ -16,10 +16,11 @@ BUILT_IN = {
 READERS: dict[str, tuple[str, str, Kind]] = {
     "text": ("text", "open_text", "language"),
     "table": ("tables", "open_table", "forecasting"),
+    "ts": ("ts", "open_ts", "classification"),
 }
 """Readers of paths: name -> (file of this folder, function, kind of its task)."""
 
-BY_SUFFIX: dict[str, str] = {".csv": "table", ".csv.gz": "table", ".parquet": "table"}
+BY_SUFFIX: dict[str, str] = {".csv": "table", ".csv.gz": "table", ".parquet": "table", ".ts": "ts"}
 """What a file's name ends with -> reader; anything else is read as text."""
 
 
@@ -36,6 +37,7 @@ def open_source(
     season: int | None = None,
     targets: list[str] | None = None,
     time: str | None = None,
+    valid: float | None = None,
 ) -> Task:
     """The task behind a path or a built-in name.
 
@@ -52,6 +54,7 @@ def open_source(
         season: steps of a season, for the seasonal naive baseline (series).
         targets: columns to forecast (series in tables).
         time: the column of stamps (series in tables).
+        valid: share of the train sequences to validate on (labelled sequences).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -67,6 +70,7 @@ def open_source(
         "season": season,
         "targets": targets,
         "time": time,
+        "valid": valid,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}

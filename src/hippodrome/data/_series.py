@@ -119,8 +119,8 @@ def series_task(
             )
             raise ValueError(
                 f"{where}: a horizon of {horizon} behind a look-back of {look_back} fits nowhere into the "
-                f"{words} part, which leaves room for {max(longest, 0)} steps to forecast. Give more rows, or a "
-                f"shorter horizon or look-back."
+                f"{words} part, which leaves room for {max(longest, 0)} steps to forecast. Give more rows, "
+                f"or a shorter horizon or look-back."
             )
     known = np.concatenate([one.values[: one.borders[0]] for one in series])
     if np.isnan(known).all(0).any():

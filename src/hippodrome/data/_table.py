@@ -152,7 +152,7 @@ def is_number(cell: object) -> bool:
 
 
 def stamps(table: Table, name: str) -> np.ndarray:
-    """A column of stamps as datetime64[ns], or as int64 where all cells are whole numbers (20240131 is a date).
+    """A column of stamps as datetime64[ns], or as int64 where all are whole numbers (20240131 is a date).
 
     Raises:
         ValueError: a cell that is neither, named by its row.
@@ -250,7 +250,7 @@ def _number(table: Table, name: str, row: int, cell: object) -> float:
             table.where,
             "a number",
             shown(cell),
-            "Correct the cell, leave it empty if the value is missing, or leave the column out of the targets.",
+            "Correct the cell, leave it empty if it is missing, or leave the column out of the targets.",
             row=row,
             column=name,
         )

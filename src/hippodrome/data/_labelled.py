@@ -1,0 +1,162 @@
+"""Labelled sequences made into a classification task: stratified parts, padding, train statistics."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hippodrome.data.base import Task, mixed
+from hippodrome.shapes import LabelledBatch
+
+
+class LabelledItem(NamedTuple):
+    """One sequence, values (t, c) or token ids (t,), and the index of its class."""
+
+    inputs: Tensor
+    label: int
+
+
+class LabelledSequences(Dataset):
+    """Sequences of any length with one class each.
+
+    Args:
+        read: what gives sequence i, as an array of values (t, c) or of token ids (t,).
+        labels: index of the class of each sequence.
+        chosen: which of them this part holds.
+    """
+
+    def __init__(self, read: Callable[[int], np.ndarray], labels: np.ndarray, chosen: np.ndarray) -> None:
+        self.read, self.labels, self.chosen = read, labels, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> LabelledItem:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(self.chosen[index])
+        array = self.read(which)
+        kind = np.int64 if array.ndim == 1 else np.float32
+        return LabelledItem(torch.from_numpy(array.astype(kind)), int(self.labels[which]))
+
+
+def collate(items: list[LabelledItem]) -> LabelledBatch:
+    """Sequences to a batch (b, t, c) or (b, t), zeros behind the end of the shorter ones."""
+    inputs = torch.nn.utils.rnn.pad_sequence([item.inputs for item in items], batch_first=True)
+    lengths = torch.tensor([len(item.inputs) for item in items])
+    return LabelledBatch(inputs, lengths, torch.tensor([item.label for item in items]))
+
+
+def stratified(
+    labels: np.ndarray, chosen: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``chosen`` in two: what stays, and about ``share`` of each class; the same for the same seed.
+
+    A class of two or more gives at least one and keeps at least one; a class of one keeps it.
+    """
+    keep, cut = [], []
+    for label in np.unique(labels[chosen]):
+        members = chosen[labels[chosen] == label]
+        order = sorted(range(len(members)), key=lambda i: mixed(seed, int(members[i])))
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        cut.extend(members[order[:count]])
+        keep.extend(members[order[count:]])
+    return np.sort(np.array(keep, dtype=np.int64)), np.sort(np.array(cut, dtype=np.int64))
+
+
+def labelled_task(
+    read: Callable[[int], np.ndarray],
+    labels: np.ndarray,
+    parts: Sequence[np.ndarray],
+    classes: list[str],
+    name: str,
+    where: str,
+    details: dict[str, Any],
+    *,
+    lengths: np.ndarray,
+    vocab_size: int | None = None,
+    tokenizer: Any = None,
+    statistics_from: int | None = None,
+) -> Task:
+    """The task of labelled sequences whose parts are known.
+
+    Args:
+        read: what gives sequence i.
+        labels: index of the class of each.
+        parts: indices of train, validation and test.
+        classes: names in the order of the indices.
+        name: of the task.
+        where: for errors.
+        details: for the report; counts are added.
+        lengths: steps of each sequence.
+        vocab_size: for tokens; None for values.
+        tokenizer: for tokens.
+        statistics_from: how many train sequences the mean and deviation are taken from; None for all.
+
+    Raises:
+        ValueError: fewer than two classes, or an empty part.
+    """
+    if len(classes) < 2:
+        raise ValueError(
+            f"{where}: a classification needs two classes at least; there is {', '.join(classes) or 'none'}. "
+            f"Check where the labels come from."
+        )
+    for words, part in zip(("train", "validation", "test"), parts, strict=True):
+        if not len(part):
+            raise ValueError(
+                f"{where}: the {words} part is empty: {len(labels)} sequences of {len(classes)} classes are too "
+                f"few to cut it from. Give three sequences or more of each class."
+            )
+    facts: dict[str, Any] = {"classes": classes}
+    if vocab_size is None:
+        taken = parts[0] if statistics_from is None else parts[0][:: -(-len(parts[0]) // statistics_from)]
+        location, scale, missing = _statistics(read, taken)
+        facts |= {"channels": len(location), "location": location, "scale": scale}
+        details = {**details, "missing in train": missing}
+        if len(taken) < len(parts[0]):
+            details["mean and deviation from"] = f"{len(taken)} of {len(parts[0])} train sequences"
+    else:
+        facts["vocab_size"] = vocab_size
+    details = {
+        **details,
+        "sequences": dict(zip(("train", "valid", "test"), map(len, parts), strict=True)),
+        "steps": {"least": int(lengths.min()), "most": int(lengths.max()), "mean": float(lengths.mean())},
+        "per class in train": dict(
+            zip(classes, np.bincount(labels[parts[0]], minlength=len(classes)).tolist(), strict=True)
+        ),
+    }
+    train, valid, test = (LabelledSequences(read, labels, part) for part in parts)
+    return Task(
+        kind="classification",
+        name=name,
+        train=train,
+        valid=valid,
+        test=test,
+        collate=collate,
+        facts=facts,
+        tokenizer=tokenizer,
+        details=details,
+        naive=lambda: {"majority class": _majority(labels[parts[0]], labels[parts[2]], len(classes))},
+    )
+
+
+def _majority(train: np.ndarray, test: np.ndarray, classes: int) -> dict[str, float]:
+    """Accuracy of the most frequent train class, and nats of the train frequencies (one added to each)."""
+    counts = np.bincount(train, minlength=classes) + 1.0
+    nats = -np.log(counts / counts.sum())
+    return {"accuracy": float((test == counts.argmax()).mean()), "nats": float(nats[test].mean())}
+
+
+def _statistics(
+    read: Callable[[int], np.ndarray], chosen: np.ndarray
+) -> tuple[list[float], list[float], int]:
+    """Mean and deviation of each channel over all steps, and how many values were missing."""
+    values = np.concatenate([read(int(i)) for i in chosen]).astype(np.float64)
+    seen = ~np.isnan(values)
+    count = np.maximum(seen.sum(0), 1)
+    mean = np.where(seen, values, 0.0).sum(0) / count
+    deviation = np.sqrt(np.where(seen, values - mean, 0.0).__pow__(2).sum(0) / count)
+    return mean.tolist(), deviation.tolist(), int((~seen).sum())
