@@ -1,6 +1,5 @@
 """Batches: which rows come when, as a pure function of seed and position, and how they reach the device."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, NamedTuple, cast
 
@@ -30,7 +29,13 @@ class Shuffled(Sampler[list[int]]):
     def __init__(self, rows: int, batch_size: int, seed: int, position: int, share: Share) -> None:
         if rows < 1:
             raise ValueError("there is nothing to train on: the training set is empty")
-        self.rows, self.batch_size, self.seed, self.position, self.share = rows, batch_size, seed, position, share
+        self.rows, self.batch_size, self.seed, self.position, self.share = (
+            rows,
+            batch_size,
+            seed,
+            position,
+            share,
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
         start = self.position + self.share.rank * self.batch_size
@@ -58,7 +63,7 @@ class InOrder(Sampler[list[int]]):
     """
 
     def __init__(self, rows: int, batch_size: int, batches: int | None, share: Share) -> None:
-        every = list(itertools.batched(range(rows), batch_size))[:batches] if rows else []
+        every = [range(i, min(i + batch_size, rows)) for i in range(0, rows, batch_size)][:batches]
         rounds = -(-len(every) // share.world)
         mine = [i * share.world + share.rank for i in range(rounds)]
         self.real = [i < len(every) for i in mine]
@@ -71,7 +76,9 @@ class InOrder(Sampler[list[int]]):
         return len(self.batches)
 
 
-def loader(dataset: Dataset, order: Sampler[list[int]], collate: Collate, workers: int, pin: bool) -> DataLoader:
+def loader(
+    dataset: Dataset, order: Sampler[list[int]], collate: Collate, workers: int, pin: bool
+) -> DataLoader:
     """A loader of these batches. It has a generator of its own, so that it leaves PyTorch's alone."""
     return DataLoader(
         dataset,

@@ -1,9 +1,10 @@
 """Checkpoints that a kill cannot spoil: written aside, flushed, renamed; checked by a checksum when read.
 
-The file is named by its step and the CRC-32 of its bytes, so that a file that was cut off or damaged is known
-for what it is and the one before it is taken. Only tensors and plain values are inside (``weights_only=True``).
+The file is named by its step and the CRC-32 of its bytes, so that one that was cut off or damaged is known
+for what it is and the one before it is taken. Only tensors and plain values are inside (``weights_only``).
 """
 
+import os
 import random
 import re
 import warnings
@@ -42,14 +43,14 @@ class _Sink:
         """Asked for by ``torch.save``; the owner flushes."""
 
 
-def write_atomically(path: Path, fill: Callable[[BinaryIO], None], name: Callable[[], str] | None = None) -> Path:
+def write_atomically(
+    path: Path, fill: Callable[[BinaryIO], object], name: Callable[[], str] | None = None
+) -> Path:
     """Writes a file under a temporary name, flushes it to the disk, and renames it to ``path``.
 
     ``name`` may choose the last part of the name when the content is known. Raises OSError, having removed
     what was written; a file that stood under the name stays as it was.
     """
-    import os
-
     aside = path.with_name(f".{path.name}.tmp")
     try:
         with aside.open("wb") as file:
@@ -138,10 +139,17 @@ def _checksum(path: Path) -> int:
 def random_states(device: torch.device) -> dict[str, Any]:
     """The state of every generator that training may draw from: PyTorch's, NumPy's, Python's."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    keys = np.asarray(keys)
     return {
         "torch": torch.get_rng_state(),
         "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
         "python": random.getstate(),
     }
 

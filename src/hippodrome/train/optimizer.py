@@ -34,14 +34,12 @@ def optimizer_groups(model: Model, weight_decay: float) -> list[dict[str, Any]]:
     decays = [p for p in rest if p.dim() >= 2 and id(p) not in tables]
     stays = [p for p in rest if p.dim() < 2 or id(p) in tables]
     for parameters, decay in ((decays, weight_decay), (stays, 0.0)):
-        groups.append(
-            {"params": parameters, "weight_decay": decay, "lr_factor": 1.0, "max_lr": float("inf")}
-        )
+        groups.append({"params": parameters, "weight_decay": decay, "lr_factor": 1.0, "max_lr": float("inf")})
     return [group for group in groups if group["params"]]
 
 
 def adamw(model: Model, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
-    """AdamW over ``optimizer_groups``, in one fused kernel where every parameter is on a device that has it."""
+    """AdamW over ``optimizer_groups``, in one fused kernel where the parameters' device has it."""
     groups = optimizer_groups(model, weight_decay)
     devices = {p.device.type for group in groups for p in group["params"]}
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=devices <= {"cpu", "cuda", "mps", "xpu"})
