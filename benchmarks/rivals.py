@@ -1,0 +1,76 @@
+"""The rivals' side of each row: their scan or convolution, and around it what makes the work equal to ours.
+
+Each takes its inputs in the layout it likes best, so that no transposition is counted against it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def eager_selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """Selective scan around ``accelerated_scan.ref.scan``; u, dt and y (b, d, t), B and C (b, n, t)."""
+    from accelerated_scan.ref import scan
+
+    b, d, t = u.shape
+    a = torch.exp(dt[:, :, None] * A[None, :, :, None])
+    x = (dt * u)[:, :, None] * B[:, None]
+    h = scan(a.reshape(b, -1, t), x.reshape(b, -1, t)).view(b, d, -1, t)
+    return (h * C[:, None]).sum(2) + D[:, None] * u
+
+
+def mambapy_selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """Selective scan around ``mambapy.pscan``; u and dt (b, t, d), B and C (b, t, n), y (b, t, d)."""
+    from mambapy.pscan import pscan
+
+    a = torch.exp(dt[..., None] * A)
+    x = (dt * u)[..., None] * B[:, :, None]
+    return (pscan(a, x) @ C[..., None]).squeeze(3) + D * u
+
+
+def fft_convolution(u: Tensor, kernel: Tensor) -> Tensor:
+    """Causal convolution by the convolution theorem; u (b, d, t), kernel (d, t)."""
+    t = u.shape[-1]
+    size = 2 * t
+    return torch.fft.irfft(torch.fft.rfft(u, n=size) * torch.fft.rfft(kernel, n=size), n=size)[..., :t]
+
+
+def textbook_s4d(
+    u: Tensor, log_decay: Tensor, frequency: Tensor, weight: Tensor, log_dt: Tensor, D: Tensor
+) -> Tensor:
+    """S4D as its paper's listing has it (Gu, Gupta, Goel, Re 2022, arXiv 2206.11893): kernel, then FFT.
+
+    u (b, d, t); A = -exp(log_decay) + i frequency, (d, n); weight (d, n) complex holds C B; log_dt (d).
+    """
+    A = torch.complex(-torch.exp(log_decay), frequency)
+    step = torch.exp(log_dt)[:, None]
+    discrete = A * step
+    scale = weight * (torch.exp(discrete) - 1) / A
+    powers = torch.exp(discrete[..., None] * torch.arange(u.shape[-1]))
+    kernel = torch.einsum("dn,dnt->dt", scale, powers).real
+    return fft_convolution(u, kernel) + D[:, None] * u
+
+
+def transformers_ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk: int = 64
+) -> Tensor:
+    """The chunked form that transformers runs on a CPU; layouts as ours."""
+    from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
+
+    return mamba2_chunk_scan(x, dt, A, B, C, chunk, D=D)
+
+
+def conv1d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise causal convolution by ``F.conv1d``; x (b, d, t), weight (d, w)."""
+    taps = weight.shape[1]
+    return F.conv1d(x, weight[:, None], bias, padding=taps - 1, groups=x.shape[1])[..., : x.shape[2]]
+
+
+def unrolled_shifts(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise causal convolution as a sum of shifted copies; x (b, t, d), weight (d, w)."""
+    t, taps = x.shape[1], weight.shape[1]
+    padded = F.pad(x, (0, 0, taps - 1, 0))
+    y = bias + padded[:, :t] * weight[:, 0]
+    for i in range(1, taps):
+        y = y + padded[:, i : i + t] * weight[:, i]
+    return y
