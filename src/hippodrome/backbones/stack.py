@@ -17,7 +17,8 @@ class Stack(nn.Module):
 
     The maps that write into the residual stream (``out_proj`` of a mixer, ``fc2`` of a perceptron) are
     divided by the square root of the number of residual branches at construction, so that the stream's size
-    does not grow with depth (Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3).
+    does not grow with depth (Radford et al. 2019, "Language models are unsupervised multitask learners",
+    section 2.3).
 
     Args:
         blocks: at least one, all of the same width. Hand each block to one stack only.

@@ -51,3 +51,24 @@ class ShortConv(nn.Module):
         inputs = torch.cat([window, x_t[:, None].to(window.dtype)], 1)
         y_t = ((inputs * self.weight.squeeze(1).T).sum(1) + self.bias).to(x_t.dtype)
         return F.silu(y_t) if self.silu else y_t, inputs[:, 1:]
+
+
+class NoConv(nn.Module):
+    """What stands in an engine's place for a short convolution where a member has none: a window of nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("_empty", torch.empty(0, channels), persistent=False)
+
+    def init_window(self, batch: int) -> Window:
+        """(b, 0, d)."""
+        dtype = torch.promote_types(self._empty.dtype, torch.float32)
+        return self._empty.new_zeros(batch, *self._empty.shape, dtype=dtype)
+
+    def forward(self, x: Sequence, window: Window | None, resets: Resets | None) -> tuple[Sequence, Window]:
+        """The tokens as they are."""
+        return x, self.init_window(x.shape[0])
+
+    def step(self, x_t: Token, window: Window) -> tuple[Token, Window]:
+        """The token as it is."""
+        return x_t, window

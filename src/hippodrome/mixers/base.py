@@ -54,7 +54,7 @@ class Mixer(nn.Module, ABC):
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
     ) -> tuple[Sequence, tuple]:
-        """Many tokens: equals repeated ``step``; token t starts from ``init_state`` where ``resets[b, t]``."""
+        """Many tokens: equals repeated ``step``; token t starts afresh where ``resets[b, t]``."""
 
     @classmethod
     @abstractmethod

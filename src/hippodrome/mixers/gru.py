@@ -64,7 +64,10 @@ class GRU(Mixer):
         state = self.init_state(x.shape[0]) if state is None else state
         if resets is None:
             return self._run(x, state)
-        cuts = [0, *(i for i in resets.any(0).nonzero()[:, 0].tolist() if i > 0), x.shape[1]]
+        # While a graph is traced the marks have no values, so every token is a stretch of its own.
+        traced = torch.compiler.is_compiling()
+        marked = range(x.shape[1]) if traced else resets.any(0).nonzero()[:, 0].tolist()
+        cuts = [0, *(i for i in marked if i > 0), x.shape[1]]
         outputs = []
         for first, end in pairwise(cuts):
             y, state = self._run(x[:, first:end], self.reset_rows(state, resets[:, first]))

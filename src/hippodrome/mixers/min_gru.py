@@ -16,14 +16,14 @@ class MinGRU(DiagonalRecurrence):
 
     Args:
         d_model: channels in and out.
-        expand: channels of the recurrence as a multiple of d_model.
+        d_recurrent: channels of the recurrence; None takes d_model.
         taps: of the short convolution; 1 leaves only a scale and a shift of each channel.
     """
 
-    def __init__(self, d_model: int, expand: int = 1, taps: int = 4) -> None:
+    def __init__(self, d_model: int, d_recurrent: int | None = None, taps: int = 4) -> None:
         super().__init__()
         self.d_model = d_model
-        self.d_state = expand * d_model
+        self.d_state = d_model if d_recurrent is None else d_recurrent
         self.conv = ShortConv(d_model, taps)
         self.in_proj = nn.Linear(d_model, 2 * self.d_state)
         self.out_proj = nn.Linear(self.d_state, d_model, bias=False)

@@ -1,0 +1,42 @@
+"""Learned step sizes: their first values, and the low-rank map whose bias the scan adds."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def initial_step_bias(
+    channels: int, dt_min: float = 1e-3, dt_max: float = 0.1, dt_floor: float = 1e-4
+) -> Float[Tensor, "d"]:
+    """Biases b with softplus(b) log-uniform between dt_min and dt_max, at least dt_floor, one a channel.
+
+    Gu, Dao 2023, arXiv 2312.00752, section 3.6. The inverse of softplus is taken in float64.
+
+    Raises:
+        ValueError: not 0 < dt_min <= dt_max.
+    """
+    if not 0 < dt_min <= dt_max:
+        raise ValueError(f"Step sizes need 0 < dt_min <= dt_max; got dt_min {dt_min} and dt_max {dt_max}.")
+    low, high = math.log(dt_min), math.log(dt_max)
+    dt = torch.exp(torch.rand(channels, dtype=torch.float64) * (high - low) + low).clamp(min=dt_floor)
+    return (dt + torch.log(-torch.expm1(-dt))).to(torch.get_default_dtype())
+
+
+class StepProjection(nn.Linear):
+    """x W^T, without the bias that it holds: the scan adds that in float32, whatever the precision here.
+
+    The weight starts uniform within rank^-1/2, the bias as ``initial_step_bias`` says.
+    """
+
+    def __init__(self, rank: int, channels: int, dt_min: float, dt_max: float, dt_floor: float) -> None:
+        super().__init__(rank, channels)
+        with torch.no_grad():
+            self.weight.uniform_(-(rank**-0.5), rank**-0.5)
+            self.bias.copy_(initial_step_bias(channels, dt_min, dt_max, dt_floor))
+
+    def forward(self, x: Float[Tensor, "*tokens r"]) -> Float[Tensor, "*tokens d"]:
+        """The product alone."""
+        return F.linear(x, self.weight)

@@ -1,0 +1,98 @@
+"""The matrix state engine: each head keeps a matrix, decays it, writes an outer product and reads it by a query."""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from hippodrome.layers.short_conv import NoConv, ShortConv
+from hippodrome.mixers.base import Mixer
+from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+
+Channels = Float[Tensor, "*tokens _"]
+"""Channels of any number of tokens: (b, t, e) in ``forward``, (b, e) in ``step``."""
+
+
+class State(NamedTuple):
+    """What a matrix state mixer carries from token to token."""
+
+    window: Float[Tensor, "b w_1 e"]
+    """Last inputs of the short convolution, oldest first; none (w_1 = 0) where there is no convolution."""
+    S: Float[Tensor, "b h _ _"]
+    """The matrix of each head, in float32 or wider."""
+
+
+class Drive(NamedTuple):
+    """What one token does to the matrices, for any number of tokens (the leading axes)."""
+
+    q: Float[Tensor, "*tokens g k"]
+    """Queries, which read."""
+    k: Float[Tensor, "*tokens g k"]
+    """Keys: where to write."""
+    v: Float[Tensor, "*tokens h v"]
+    """Values: what to write."""
+    decay: Tensor
+    """What the member's rule decays by, (..., h) or (..., h, k): step sizes or logarithms, float32 or wider."""
+
+
+class MatrixState(Mixer):
+    """y = readout(S q): S decays, then takes in an outer product of key and value.
+
+    A member sets ``heads``, the two sizes of ``matrix`` and ``conv``. It supplies maps that act on each token
+    alone (``project`` before the convolution, ``drive`` to queries, keys, values and decays, ``readout``
+    behind) and its write rule twice: for one token (``write``) and for many (``scan``, an op).
+    """
+
+    heads: int
+    matrix: tuple[int, int]
+    conv: ShortConv | NoConv
+
+    @abstractmethod
+    def project(self, x: Channels) -> tuple[Channels, Any]:
+        """From the layer's input: what the convolution takes, and what is set aside."""
+
+    @abstractmethod
+    def drive(self, inner: Channels, side: Any, dt: Float[Tensor, "*tokens"] | None) -> Drive:
+        """Queries, keys, values and decays from the convolved channels and what was set aside."""
+
+    @abstractmethod
+    def write(self, drive: Drive, S: Tensor) -> tuple[Tensor, Tensor]:
+        """The rule: what one token (b, h, ...) reads (b, h, v), and the matrices after it."""
+
+    @abstractmethod
+    def scan(self, drive: Drive, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
+        """The rule over many tokens (b, t, h, ...): all that is read (b, t, h, v), and the last matrices."""
+
+    @abstractmethod
+    def readout(self, y: Float[Tensor, "*tokens h v"], side: Any) -> Channels:
+        """The layer's output from what was read and what was set aside."""
+
+    def init_state(self, batch: int, max_length: int | None = None) -> State:
+        """Zeros. ``max_length`` changes nothing: the state does not grow."""
+        window = self.conv.init_window(batch)
+        return State(window, window.new_zeros(batch, self.heads, *self.matrix))
+
+    def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
+        """One token: convolution, write, read, readout."""
+        self.refuse_dt(dt_t)
+        inner, side = self.project(x_t)
+        inner, window = self.conv.step(inner, state.window)
+        y, S = self.write(self.drive(inner, side, dt_t), state.S)
+        return self.readout(y.to(inner.dtype), side), State(window, S)
+
+    def forward(
+        self,
+        x: Sequence,
+        state: State | None = None,
+        *,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Sequence, State]:
+        """Many tokens, the write rule by its op."""
+        self.check_call(x, state, resets, dt)
+        window, S = (None, None) if state is None else state
+        inner, side = self.project(x)
+        inner, window = self.conv(inner, window, resets)
+        y, S = self.scan(self.drive(inner, side, dt), S, resets)
+        return self.readout(y, side), State(window, S)

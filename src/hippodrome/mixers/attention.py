@@ -1,0 +1,232 @@
+"""Softmax attention over all of the past or a sliding window of it: the rival of every state space, and its partner."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from hippodrome.layers.heads import check_divides, head_size
+from hippodrome.mixers import _attention as engine
+from hippodrome.mixers.base import Mixer
+from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+
+
+class State(NamedTuple):
+    """Keys and values in a fixed number of slots: all that ``max_length`` tokens need, or a ring."""
+
+    k: Float[Tensor, "b s kv e"]
+    """Keys, turned to their positions; token p since the last reset lies in slot p mod s."""
+    v: Float[Tensor, "b s kv e"]
+    """Values, likewise."""
+    count: Int[Tensor, "b"]
+    """Tokens since the last reset."""
+
+
+class GrowingState(NamedTuple):
+    """The same with as many slots as there were tokens: every token adds one."""
+
+    k: Float[Tensor, "b s kv e"]
+    """Keys, turned to their positions; token p since the last reset lies in slot p."""
+    v: Float[Tensor, "b s kv e"]
+    """Values, likewise."""
+    count: Int[Tensor, "b"]
+    """Tokens since the last reset."""
+
+
+class Attention(Mixer):
+    """o_t = sum_s softmax_s(q_t . k_s / sqrt(e)) v_s over the tokens s <= t since the last reset.
+
+    Vaswani et al. 2017, arXiv 1706.03762, equation 1, masked to the past; keys and values shared by groups of
+    query heads (Ainslie et al. 2023, arXiv 2305.13245, section 2.2); rotary positions (Su et al. 2021, arXiv
+    2104.09864, equation 34), counted from the last reset; a window as in Beltagy et al. 2020 (arXiv
+    2004.05150, section 3.1).
+
+    Args:
+        d_model: channels in and out.
+        heads: of queries; None takes heads of 64 channels, or the largest even size below that divides.
+        kv_heads: of keys and values; None takes as many as of queries.
+        window: how many tokens a query sees, itself among them; None for all.
+        rope: whether positions turn queries and keys; without, order shows only through the mask.
+        rope_base: the longest rotary wavelength is 2 pi times this.
+
+    Raises:
+        ValueError: heads do not divide d_model, kv_heads do not divide heads, a head's size is odd under
+            rope, or the window is empty.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        heads: int | None = None,
+        kv_heads: int | None = None,
+        window: int | None = None,
+        rope: bool = True,
+        rope_base: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        heads = d_model // head_size(d_model) if heads is None else heads
+        check_divides("heads", heads, "d_model", d_model)
+        kv_heads = heads if kv_heads is None else kv_heads
+        check_divides("kv_heads", kv_heads, "heads", heads)
+        size = d_model // heads
+        if rope and size % 2:
+            raise ValueError(
+                f"Rotary positions turn pairs of channels, so a head's size must be even; got {d_model} channels "
+                f"in {heads} heads, {size} each. Choose other heads, or rope=False."
+            )
+        if window is not None and window < 1:
+            raise ValueError(
+                f"A window holds at least the token itself; got {window}. Take None for all tokens."
+            )
+        self.d_model = d_model
+        self.heads = heads
+        self.kv_heads = kv_heads
+        self.size = size
+        self.window = window
+        self.rope = rope
+        self.rope_base = rope_base
+        self.in_proj = nn.Linear(d_model, (heads + 2 * kv_heads) * size, bias=False)
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def init_state(self, batch: int, max_length: int | None = None) -> State | GrowingState:
+        """No tokens. Slots for ``max_length`` tokens; for a window, its ring; else none, and they grow.
+
+        A cache of ``max_length`` slots refuses more tokens than that after a reset.
+        """
+        slots = max_length if self.window is None else self.window
+        kind = GrowingState if slots is None else State
+        shape = (batch, slots or 0, self.kv_heads, self.size)
+        # Keys and values are stored, never summed into, so the weights' own precision does.
+        weight = self.in_proj.weight
+        return kind(
+            weight.new_zeros(shape), weight.new_zeros(shape), weight.new_zeros(batch, dtype=torch.int64)
+        )
+
+    def reset_rows(self, state: tuple, rows: Bool[Tensor, "b"]) -> tuple:
+        """The state with the marked rows emptied; slots stay."""
+        k, v, count = state
+        mark = rows[:, None, None, None]
+        return type(state)(k.masked_fill(mark, 0.0), v.masked_fill(mark, 0.0), count.masked_fill(rows, 0))
+
+    def step(
+        self, x_t: Token, state: State | GrowingState, *, dt_t: Tensor | None = None
+    ) -> tuple[Token, State | GrowingState]:
+        """One token over the cache, which is copied; ``advance_`` is the form that does not."""
+        self.refuse_dt(dt_t)
+        self._check_room(state, 1)
+        k, v, count = state
+        if isinstance(state, GrowingState):
+            k, v = F.pad(k, (0, 0, 0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
+        else:
+            k, v = k.clone(), v.clone()
+        return self._read(x_t, k, v, count), type(state)(k, v, count + 1)
+
+    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+        """One token, written into the caller's cache.
+
+        Raises:
+            ValueError: the cache has no fixed number of slots.
+        """
+        self.refuse_dt(dt_t)
+        if isinstance(state, GrowingState):
+            raise ValueError(
+                "A cache that grows cannot be written in place; make the state with "
+                "init_state(batch, max_length), or use step."
+            )
+        self._check_room(state, 1)
+        y_t = self._read(x_t, *state)
+        state[2].add_(1)
+        return y_t
+
+    def forward(
+        self,
+        x: Sequence,
+        state: State | GrowingState | None = None,
+        *,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Sequence, State | GrowingState]:
+        """Many tokens by fused attention; with a window in time linear in t."""
+        self.check_call(x, state, resets, dt)
+        b, t, _ = x.shape
+        fresh = state is None
+        state = self.init_state(b) if state is None else state
+        self._check_room(state, t)
+        q, k, v = self._project(x)
+        plain = fresh and resets is None
+        if resets is None:
+            resets = torch.zeros(b, t, dtype=torch.bool, device=x.device)
+        number, stretch = engine.stretches(resets, state.count)
+        if self.rope:
+            # Rows of a fresh call without resets agree, so one row of angles serves all.
+            at = number[:1] if plain else number
+            q, k = engine.rotate(q, at, self.rope_base), engine.rotate(k, at, self.rope_base)
+        count = number[:, -1] + 1
+        first = count - t
+        slots = state.k.shape[1] + (t if isinstance(state, GrowingState) else 0)
+        if plain and isinstance(state, GrowingState):
+            after = GrowingState(k, v, count)
+        else:
+            after = type(state)(
+                engine.write(state.k, k, slots, first, count),
+                engine.write(state.v, v, slots, first, count),
+                count,
+            )
+        if plain and (self.window is None or t <= self.window):
+            y = engine.attend(q, k, v, None)
+        elif self.window is None:
+            before = engine.slot_positions(state.count, state.k.shape[1])
+            keys, values = torch.cat([state.k.to(k.dtype), k], 1), torch.cat([state.v.to(v.dtype), v], 1)
+            key_number = torch.cat([before, number], 1)
+            key_stretch = torch.cat([torch.zeros_like(before), stretch], 1)
+            y = engine.attend_all(q, keys, values, number, stretch, key_number, key_stretch)
+        else:
+            # The ring unrolled: its tokens in the order of time, ending with the newest.
+            before = state.count[:, None] + torch.arange(-self.window, 0, device=x.device)
+            index = (before % self.window)[..., None, None].expand_as(state.k)
+            keys = torch.cat([state.k.gather(1, index).to(k.dtype), k], 1)
+            values = torch.cat([state.v.gather(1, index).to(v.dtype), v], 1)
+            key_number = torch.cat([before, number], 1)
+            key_stretch = torch.cat([torch.where(before < 0, -2, 0), stretch], 1)
+            y = engine.attend_window(q, keys, values, number, stretch, key_number, key_stretch, self.window)
+        return self.out_proj(y.flatten(2)), after
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.in_proj(x).unflatten(-1, (-1, self.size))
+        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], -2)
+        return q, k, v
+
+    def _read(self, x_t: Tensor, k: Tensor, v: Tensor, count: Tensor) -> Tensor:
+        """Write one token into the slots given, which are overwritten, and attend over all that are filled."""
+        q, k_t, v_t = self._project(x_t[:, None])
+        if self.rope:
+            at = count[:, None]
+            q, k_t = engine.rotate(q, at, self.rope_base), engine.rotate(k_t, at, self.rope_base)
+        slots = k.shape[1]
+        slot = (count % slots)[:, None, None, None].expand_as(k_t)
+        k.scatter_(1, slot, k_t.to(k.dtype))
+        v.scatter_(1, slot, v_t.to(v.dtype))
+        filled = torch.arange(slots, device=k.device) <= count[:, None]
+        y = engine.attend(q, k.to(q.dtype), v.to(q.dtype), filled[:, None])
+        return self.out_proj(y.flatten(1))
+
+    def _check_room(self, state: tuple, tokens: int) -> None:
+        """Raise where a cache without a window would overwrite its own past."""
+        slots, count = state[0].shape[1], state[2]
+        if isinstance(state, GrowingState) or self.window is not None:
+            return
+        # On an accelerator reading the count would stall the queue, and under compilation it is not a number.
+        known = count.device.type == "cpu" and not torch.compiler.is_compiling()
+        used = int(count.max()) if known and len(count) else 0
+        if used + tokens > slots:
+            raise ValueError(
+                f"This cache has {slots} slots, {used} of them filled, and {tokens} tokens more do not fit. Make the "
+                "state with a larger init_state(batch, max_length), without max_length, or choose a window."
+            )
+
+    @classmethod
+    def example(cls) -> "Attention":
+        """A small instance."""
+        return cls(8, heads=4, kv_heads=2)

@@ -1,0 +1,80 @@
+"""Gated linear attention: a matrix state whose every key channel decays at a rate chosen by the token."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hippodrome.layers.heads import check_divides
+from hippodrome.layers.norm import RMSNorm
+from hippodrome.layers.short_conv import NoConv
+from hippodrome.mixers._matrix_state import Channels, Drive, MatrixState
+from hippodrome.ops.gla import gla
+from hippodrome.shapes import Resets
+
+TEMPERATURE = 16.0
+"""The paper's tau: the root taken of every decay, so that memories start long."""
+
+
+class GatedLinearAttention(MatrixState):
+    """alpha_t = sigmoid(W_2 W_1 x_t + b)^(1/16); S_t = diag(alpha_t) S_{t-1} + k_t v_t^T; o_t = S_t^T q_t in
+    each head; out_proj(RMS(o) silu(gate(x))).
+
+    Yang, Wang, Shen, Panda, Kim 2023, "Gated linear attention transformers with hardware-efficient training",
+    arXiv 2312.06635, equation 3 and section 4.4, with a root-mean-square norm for its layer norm and queries
+    scaled by the root of the key size. Keys are half as wide as values, as in the paper.
+
+    Args:
+        d_model: channels in and out.
+        heads: how many matrices.
+        gate_rank: rank of the map to the decays.
+
+    Raises:
+        ValueError: the heads do not divide half of d_model.
+    """
+
+    def __init__(self, d_model: int, heads: int = 4, gate_rank: int = 16) -> None:
+        super().__init__()
+        keys = d_model // 2
+        check_divides("heads", heads, "half of d_model", keys)
+        check_divides("heads", heads, "d_model", d_model)
+        self.d_model = d_model
+        self.heads = heads
+        self.matrix = (keys // heads, d_model // heads)
+        self.parts = [keys, keys, d_model, d_model, gate_rank]
+        self.conv = NoConv(d_model)
+        self.in_proj = nn.Linear(d_model, sum(self.parts), bias=False)
+        self.decay_proj = nn.Linear(gate_rank, keys)
+        self.norm = RMSNorm(self.matrix[1])
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def project(self, x: Channels) -> tuple[Channels, tuple[Tensor, ...]]:
+        """The input as it is for the convolution that is not there; every projection set aside."""
+        return x, self.in_proj(x).split(self.parts, -1)
+
+    def drive(self, inner: Channels, side: tuple[Tensor, ...], dt: Tensor | None) -> Drive:
+        """Queries, keys, values by linear maps, decays by the low-rank one."""
+        q, k, v, _, low = side
+        raw = self.decay_proj(low)
+        log_decay = F.logsigmoid(raw.to(torch.promote_types(raw.dtype, torch.float32))) / TEMPERATURE
+        q, k, v, log_decay = (m.unflatten(-1, (self.heads, -1)) for m in (q, k, v, log_decay))
+        return Drive(q * self.matrix[0] ** -0.5, k, v, log_decay)
+
+    def write(self, drive: Drive, S: Tensor) -> tuple[Tensor, Tensor]:
+        """S = diag(alpha) S + k v^T; o = S^T q."""
+        q, k, v, log_decay = drive
+        q, k, v = (m.to(log_decay.dtype) for m in (q, k, v))
+        S = torch.addcmul(S * torch.exp(log_decay)[..., None], k[..., None], v[..., None, :])
+        return (S * q[..., None]).sum(-2), S
+
+    def scan(self, drive: Drive, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
+        """The same in chunks."""
+        return gla(*drive, S, resets)
+
+    def readout(self, y: Tensor, side: tuple[Tensor, ...]) -> Channels:
+        """A norm over each head, the gate, a linear map."""
+        return self.out_proj(self.norm(y).flatten(-2) * F.silu(side[3]))
+
+    @classmethod
+    def example(cls) -> "GatedLinearAttention":
+        """A small instance."""
+        return cls(8, heads=2, gate_rank=3)

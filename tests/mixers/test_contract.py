@@ -1,0 +1,100 @@
+"""The contract, held against every mixer that the folder holds."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hippodrome.mixers
+from hippodrome.mixers.base import Mixer
+from hippodrome.testing.mixers import check_forward, check_mixer, check_resets, prepared, tokens, warm_state
+
+FOLDER = Path(hippodrome.mixers.__file__).parent
+KINDS = sorted(f.stem for f in FOLDER.glob("*.py") if not f.stem.startswith("_") and f.stem != "base")
+LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33]
+
+
+def mixer_class(kind: str) -> type[Mixer]:
+    module = importlib.import_module(f"hippodrome.mixers.{kind}")
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Mixer) and value.__module__ == module.__name__
+    )
+    return found
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_contract(kind: str) -> None:
+    check_mixer(mixer_class(kind).example())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_lengths_chunks_and_resets(kind: str, data: st.DataObject) -> None:
+    mixer = mixer_class(kind).example()
+    length = data.draw(st.sampled_from(LENGTHS), label="length")
+    places = st.integers(0, length - 1)
+    splits = data.draw(st.lists(places, max_size=5), label="splits")
+    rows = data.draw(st.lists(st.lists(places, max_size=4), min_size=3, max_size=3), label="resets")
+    resets = torch.zeros(3, length, dtype=torch.bool)
+    for b, marks in enumerate(rows):
+        resets[b, marks] = True
+    check_forward(mixer, length, splits=splits, resets=resets)
+    check_resets(mixer, length, rows)
+
+
+def test_meta_device(kind: str) -> None:
+    with torch.device("meta"):
+        mixer = mixer_class(kind).example()
+    assert all(p.is_meta for p in mixer.parameters())
+
+
+def test_bfloat16_weights(kind: str) -> None:
+    mixer = mixer_class(kind).example().bfloat16()
+    x = tokens(mixer, 2, 6, torch.bfloat16)
+    y, state = mixer(x)
+    y_t, _ = mixer.step(x[:, 0], state)
+    assert y.dtype == y_t.dtype == torch.bfloat16
+    assert y.isfinite().all()
+    assert y_t.isfinite().all()
+
+
+def test_example_is_small(kind: str) -> None:
+    mixer = mixer_class(kind).example()
+    assert sum(p.numel() for p in mixer.parameters()) < 20_000
+    assert mixer.d_model <= 16
+
+
+def test_parameter_groups_hold_own_parameters_once(kind: str) -> None:
+    mixer = mixer_class(kind).example()
+    own = {id(p) for p in mixer.parameters()}
+    grouped = [id(p) for group in mixer.parameter_groups() for p in group.parameters]
+    assert set(grouped) <= own
+    assert len(grouped) == len(set(grouped))
+
+
+@pytest.mark.compiled
+def test_compiles_whole(kind: str) -> None:
+    mixer = prepared(mixer_class(kind).example(), torch.float32)
+    x = tokens(mixer, 2, 3, torch.float32)
+    state = warm_state(mixer, 2, torch.float32)
+    resets = torch.tensor([[False, False, False], [False, True, False]])
+    torch.compiler.reset()
+    forward = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+    step = torch.compile(mixer.step, fullgraph=True, backend="aot_eager")
+    y = forward(x)[0]
+    torch.testing.assert_close(y, mixer(x)[0])
+    y.sum().backward()
+    with torch.no_grad():
+        torch.testing.assert_close(forward(x, state, resets=resets)[0], mixer(x, state, resets=resets)[0])
+        torch.testing.assert_close(step(x[:, 0], state)[0], mixer.step(x[:, 0], state)[0])
