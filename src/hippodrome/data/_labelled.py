@@ -107,8 +107,8 @@ def labelled_task(
     for words, part in zip(("train", "validation", "test"), parts, strict=True):
         if not len(part):
             raise ValueError(
-                f"{where}: the {words} part is empty: {len(labels)} sequences of {len(classes)} classes are too "
-                f"few to cut it from. Give three sequences or more of each class."
+                f"{where}: the {words} part is empty: {len(labels)} sequences of {len(classes)} classes are "
+                f"too few to cut it from. Give three sequences or more of each class."
             )
     facts: dict[str, Any] = {"classes": classes}
     if vocab_size is None:

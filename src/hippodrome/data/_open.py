@@ -10,18 +10,23 @@ from hippodrome.data.base import Kind, Task
 
 BUILT_IN = {
     "python-docs": ("text", "open_python_docs"),
+    "listops": ("listops", "open_listops"),
+    "seasonal": ("generated", "open_seasonal"),
+    "chaotic": ("generated", "open_chaotic"),
 }
 """Sources that need no download: name -> (file of this folder, function)."""
 
-READERS: dict[str, tuple[str, str, Kind]] = {
-    "text": ("text", "open_text", "language"),
-    "table": ("tables", "open_table", "forecasting"),
-    "ts": ("ts", "open_ts", "classification"),
+READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
+    "text": ("text", "open_text", ("language",)),
+    "table": ("tables", "open_table", ("forecasting",)),
+    "ts": ("ts", "open_ts", ("classification",)),
+    "npz": ("npz", "open_npz", ("classification", "forecasting")),
+    "wav": ("wav", "open_wav", ("classification",)),
 }
-"""Readers of paths: name -> (file of this folder, function, kind of its task)."""
+"""Readers of paths: name -> (file of this folder, function, kinds of task it makes)."""
 
-BY_SUFFIX: dict[str, str] = {".csv": "table", ".csv.gz": "table", ".parquet": "table", ".ts": "ts"}
-"""What a file's name ends with -> reader; anything else is read as text."""
+BY_SUFFIX = {".csv": "table", ".csv.gz": "table", ".parquet": "table", ".ts": "ts", ".npz": "npz"}
+"""What a file's name ends with -> reader; any other file is read as text."""
 
 
 def open_source(
@@ -38,23 +43,27 @@ def open_source(
     targets: list[str] | None = None,
     time: str | None = None,
     valid: float | None = None,
+    count: int | None = None,
+    noise: float | None = None,
 ) -> Task:
-    """The task behind a path or a built-in name.
+    """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
     Args:
-        source: a path (text file or folder, ``.csv``, ``.parquet``, ``.ts``, ``.npz``, folder of wav files),
-            or one of the names in ``BUILT_IN``.
+        source: a path (text file or folder, ``.csv``, ``.csv.gz``, ``.parquet``, ``.ts``, ``.npz``, folder of
+            recordings), or one of the names in ``BUILT_IN``.
         kind: what to make of it, where the path alone leaves a choice ("language" reads any file as text).
-        length: tokens a window (text).
+        length: tokens a window (text), or the upper bound of an expression's (listops).
         tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text).
         seed: of whatever the source draws.
         look_back: steps of the past that a forecast reads (series).
         horizon: steps to forecast (series).
-        split: "ett", "ettm" or fractions such as "0.7/0.1/0.2" (series).
+        split: "ett", "ettm" or fractions such as "0.7/0.1/0.2" (series in files).
         season: steps of a season, for the seasonal naive baseline (series).
-        targets: columns to forecast (series in tables).
-        time: the column of stamps (series in tables).
-        valid: share of the train sequences to validate on (labelled sequences).
+        targets: columns to forecast (tables).
+        time: the column of stamps (tables).
+        valid: share of the train sequences to validate on (labelled sequences in files).
+        count: how much to generate (listops: expressions; seasonal and chaotic: steps).
+        noise: size of the noise (chaotic).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -71,6 +80,8 @@ def open_source(
         "targets": targets,
         "time": time,
         "valid": valid,
+        "count": count,
+        "noise": noise,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -81,7 +92,13 @@ def open_source(
             f"the source {name!r} has no option {', '.join(map(repr, unknown))}; it knows "
             f"{', '.join(map(repr, known))}. Leave the others out."
         )
-    return reader(*arguments, **given)
+    task = reader(*arguments, **given)
+    if kind is not None and task.kind != kind:
+        raise ValueError(
+            f"the source {name!r} makes a {task.kind} task; kind {kind!r} was asked. Leave kind out, or "
+            f"name a source of that kind."
+        )
+    return task
 
 
 def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., Task], tuple]:
@@ -97,17 +114,20 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
         )
     chosen = "text" if kind == "language" else _by_path(path)
     file, function, made = READERS[chosen]
-    if kind is not None and kind != made:
+    if kind is not None and kind not in made:
         raise ValueError(
-            f"{path} is read as {chosen}, which makes a {made} task; got kind {kind!r}. Leave kind out, or "
+            f"{path} is read as {chosen}, for {' or '.join(made)}; got kind {kind!r}. Leave kind out, or "
             f"name a source of that kind."
         )
     return str(path), _load(file, function), (path,)
 
 
 def _by_path(path: Path) -> str:
-    suffixes = "".join(path.suffixes).lower()
-    return next((reader for end, reader in BY_SUFFIX.items() if suffixes.endswith(end)), "text")
+    if path.is_dir():
+        sounds = any(path.glob("*/*.wav")) or any(path.glob("train/*/*.wav"))
+        return "wav" if sounds or any(path.glob("*/*.flac")) or any(path.glob("*/*.ogg")) else "text"
+    name = path.name.lower()
+    return next((reader for end, reader in BY_SUFFIX.items() if name.endswith(end)), "text")
 
 
 def _load(file: str, function: str) -> Callable[..., Task]:

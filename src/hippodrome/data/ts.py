@@ -76,8 +76,8 @@ def read_ts(path: Path) -> TsFile:
     """One ``.ts`` file. Rows in errors count cases from 1; ``?`` and NaN are missing values.
 
     Raises:
-        ValueError: no ``@data``, no class labels, time stamps, a case whose channels differ in length, a
-            number of channels that differs from the first case's, a label the header does not name, a bad value.
+        ValueError: no ``@data``, no class labels, time stamps, a case whose channels differ in length or
+            in number from the first case's, a label the header does not name, a bad value.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
 """The sequence classifier: a variable number of steps, of values or of tokens, to one class."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -185,7 +185,7 @@ class ClassificationModel(Model):
             )
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "ClassificationModel":
         """A small instance over values."""
         return cls(
             Stack.example(), ["low", "middle", "high"], channels=2, location=[0.5, 0.0], scale=[2.0, 1.0]

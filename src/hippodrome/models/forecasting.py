@@ -1,7 +1,7 @@
 """The forecaster: a window of the past to a point and quantiles for every step of the horizon."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -288,7 +288,7 @@ class ForecastingModel(Model):
             )
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "ForecastingModel":
         """A small instance whose patches overlap and do not fill the look-back evenly."""
         return cls(
             Stack.example(),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -131,7 +131,7 @@ class LanguageModel(Model):
         return self.backbone.parameter_groups()
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "LanguageModel":
         """A small instance over 11 tokens."""
         return cls(Stack.example(), 11)
 
