@@ -33,7 +33,7 @@ Status = Literal["running", "finished", "stopped early", "diverged"]
 
 
 class FitResult(NamedTuple):
-    """What came of a run: what was spent, the best validation (with its step), and the journal's records.
+    """What came of a run: what was spent, the best validation and its step, and the journal's records.
 
     ``seconds`` are of training alone. ``message`` is a sentence where the run did not simply finish.
     ``weights`` are the best ones, whole and on the CPU, by their names in the model; empty where the run
@@ -44,6 +44,7 @@ class FitResult(NamedTuple):
     tokens: int
     seconds: float
     best: dict[str, float]
+    best_step: int
     history: list[dict[str, Any]]
     status: Status
     message: str
@@ -65,6 +66,7 @@ class Progress:
     status: Status = "running"
     message: str = ""
     best: dict[str, float] = field(default_factory=dict)
+    best_step: int = 0
 
 
 class Objective(nn.Module):
@@ -125,6 +127,7 @@ class Loop:
                 self._steps()
                 if self.valid is None and p.status == "finished":
                     self.best_weights = parallel.whole_weights(self.fabric, self.objective)
+                    p.best_step = p.steps
                 self._save()
         finally:
             self.journal.close()
@@ -132,7 +135,15 @@ class Loop:
             parallel.load_weights(self.fabric, self.objective, self.fabric.broadcast(self.best_weights))
         weights = {name.removeprefix("model."): tensor for name, tensor in self.best_weights.items()}
         return FitResult(
-            p.steps, p.tokens, p.seconds, p.best, self.journal.records, p.status, p.message, weights
+            p.steps,
+            p.tokens,
+            p.seconds,
+            p.best,
+            p.best_step,
+            self.journal.records,
+            p.status,
+            p.message,
+            weights,
         )
 
     def _steps(self) -> None:
@@ -240,7 +251,7 @@ class Loop:
         metric, better = self.model.objective
         sign = 1 if better == "higher" else -1
         if sign * found[metric] > sign * p.best.get(metric, -sign * math.inf):
-            p.best, p.stale = {**found, "step": p.steps}, 0
+            p.best, p.best_step, p.stale = found, p.steps, 0
             self.best_weights = parallel.whole_weights(self.fabric, self.objective)
         else:
             p.stale += 1
@@ -285,7 +296,7 @@ class Loop:
                 "weights": weights,
                 "optimizer": optimizer,
                 "precision": self.fabric.strategy.precision.state_dict(),
-                "best_weights": None if p.best.get("step") == p.steps else self.best_weights,
+                "best_weights": None if p.best_step == p.steps else self.best_weights,
                 "random": states,
             }
             checkpoint.write(self.folder / "checkpoints", p.steps, state)
@@ -310,6 +321,7 @@ class Loop:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.main:
             self.best_weights = state["weights"] if state["best_weights"] is None else state["best_weights"]
-        if p.status == "finished" and self.settings.budget.fraction(p.steps, p.tokens, p.seconds) < 1:
-            p.status = "running"
+        spent = self.settings.budget.fraction(p.steps, p.tokens, p.seconds)
+        if p.status == "finished" and spent < 1:  # the budget was raised since
+            p.status, p.validations = "running", int(spent * self.settings.validations)
         checkpoint.restore_random(state["random"][self.share.rank], self.fabric.device)

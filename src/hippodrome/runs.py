@@ -1,0 +1,341 @@
+"""Run folders: train a spec on a task into one, load the model out of one, evaluate it.
+
+A run folder holds ``config.json`` (format version, spec, task, settings, versions, command),
+``model.safetensors`` (the weights that were best on validation), ``tokenizer.json`` for text,
+``metrics.jsonl``, ``checkpoints/``, and ``result.json``, which is written last and so tells that the run came
+to its end.
+"""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hippodrome import config
+from hippodrome.data.base import Task
+from hippodrome.models.base import Model
+from hippodrome.train.checkpoint import random_states, restore_random, write_atomically
+from hippodrome.train.fit import evaluate as evaluate_model
+from hippodrome.train.fit import fit
+from hippodrome.train.loop import OnEvent
+from hippodrome.train.parallel import is_main
+from hippodrome.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FORMAT = 1
+"""The version of the run folder. It rises when an older program could not read a newer folder."""
+
+_OURS = ("config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "result.json", "report.html")
+
+
+class Result(NamedTuple):
+    """What came of a run. ``seconds`` are of training alone; ``valid`` are the metrics at ``best_step``, the
+    best validation, whose weights the folder holds."""
+
+    folder: Path
+    status: str
+    message: str
+    parameters: int
+    steps: int
+    tokens: int
+    seconds: float
+    valid: dict[str, float]
+    best_step: int
+
+
+class Run(NamedTuple):
+    """A run folder, opened: the model ready for inference, and what is known about it.
+
+    ``details`` are the task's: its kind and name, source, counts and so on. ``result`` is None where the run
+    has not ended.
+    """
+
+    model: Model
+    spec: dict[str, Any]
+    tokenizer: "Tokenizer | None"
+    details: dict[str, Any]
+    folder: Path
+    settings: TrainSettings
+    result: Result | None
+
+
+def train(
+    spec: Mapping[str, Any],
+    task: Task,
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+    command: str | None = None,
+) -> Result:
+    """Builds the model of ``spec`` with the task's facts, trains it, and leaves a run folder.
+
+    ``spec`` may leave out ``kind`` and whatever the task's facts say. ``resume`` continues a run that was
+    stopped or killed (and returns the result of one that ended); ``overwrite`` removes a run first. Raises
+    ValueError where the folder holds a run and neither is said, where it holds anything else, and where the
+    run in it is of another spec; OSError where it can no longer be written.
+    """
+    folder = Path(folder)
+    full = config.validate({"kind": task.kind, **task.facts, **spec})
+    main = is_main(settings)
+    if main:
+        _claim(folder, full, resume, overwrite)
+        ended = read_result(folder)
+        if ended is not None and _spent(settings, ended):
+            return ended
+        (folder / "result.json").unlink(missing_ok=True)
+        _write_head(folder, full, task, settings, command)
+    before = random_states(torch.device("cpu"))
+    try:
+        torch.manual_seed(settings.seed)
+        model: Model = config.build(full)
+    finally:
+        restore_random(before, torch.device("cpu"))
+    parameters = sum(p.numel() for p in model.parameters())
+    fitted = fit(
+        model, task.train, task.valid, task.collate, settings, folder, resume=resume, on_event=on_event
+    )
+    result = Result(
+        folder,
+        fitted.status,
+        fitted.message,
+        parameters,
+        fitted.steps,
+        fitted.tokens,
+        fitted.seconds,
+        fitted.best,
+        fitted.best_step,
+    )
+    if main:
+        if fitted.weights:
+            _write_weights(folder / "model.safetensors", fitted.weights, _aliases(model))
+        _write_json(folder / "result.json", {**result._asdict(), "folder": folder.name})
+    return result
+
+
+def load(path: str | Path, device: str = "cpu") -> Run:
+    """Opens a run folder; the model is on ``device`` and in evaluation mode.
+
+    Only JSON and safetensors are read, never code. Raises ValueError in a sentence where the folder is none,
+    is of a newer format, or has no weights, and where the weights do not fit the model, by name.
+    """
+    folder = Path(path)
+    head = read_config(folder)
+    result = read_result(folder)
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        why = "has not ended; resume it" if result is None else f"{result.status}: {result.message}"
+        raise ValueError(f"there is no model in {folder}: the run {why}")
+    model: Model = config.build(head["spec"])
+    _load_weights(model, weights)
+    model.to(_device(device)).eval()
+    tokenizer = None
+    if (folder / "tokenizer.json").exists():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    settings = TrainSettings.model_validate(head["settings"])
+    return Run(model, head["spec"], tokenizer, head["task"], folder, settings, result)
+
+
+def evaluate(
+    run: Run,
+    task: Task,
+    split: Literal["train", "valid", "test"] = "test",
+    *,
+    batch_size: int | None = None,
+) -> dict[str, float]:
+    """The metrics of a run's model on one part of a task, on the device where the model is."""
+    device = next(run.model.parameters()).device
+    dataset = {"train": task.train, "valid": task.valid, "test": task.test}[split]
+    return evaluate_model(run.model, dataset, task.collate, batch_size or run.settings.batch_size, device)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of a run folder says; raises ValueError in a sentence where it cannot be read."""
+    path = folder / "config.json"
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        what = "there is no such folder" if not folder.exists() else "it has no config.json"
+        raise ValueError(f"{folder} is not a run folder: {what}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    version = head.get("format") if isinstance(head, dict) else None
+    if not isinstance(version, int):
+        raise ValueError(f"{path} names no format version, so {folder} is not a run folder")
+    if version > FORMAT:
+        made = head.get("versions", {}).get("hippodrome", "a newer version")
+        raise ValueError(
+            f"{folder} has run format {version}, and this program reads up to {FORMAT}. It was made by "
+            f"hippodrome {made}: install that or a later one"
+        )
+    return head
+
+
+def read_result(folder: Path) -> Result | None:
+    """What ``result.json`` of a run folder says; None where the run has not ended."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Result(*(folder if name == "folder" else values[name] for name in Result._fields))
+
+
+def _claim(folder: Path, spec: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Sees to it that the folder is free for this run, or is this run's."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is not empty and is no run folder. Name another, or a new one")
+    if overwrite and not resume:
+        for name in _OURS:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return
+    if not resume:
+        ended = "finished" if (folder / "result.json").exists() else "unfinished"
+        raise ValueError(f"{folder} holds a run that is {ended}. Resume it, overwrite it, or name another")
+    there = read_config(folder)["spec"]
+    if there != spec:
+        raise ValueError(
+            f"{folder} holds a run of another model ({_difference(there, spec)}). Name another folder, or "
+            f"overwrite it"
+        )
+
+
+def _spent(settings: TrainSettings, result: Result) -> bool:
+    """Whether a run that ended has nothing more to do: a larger budget makes it go on."""
+    spent = settings.budget.fraction(result.steps, result.tokens, result.seconds)
+    return result.status != "finished" or spent >= 1
+
+
+def _difference(there: Any, here: Any, path: str = "") -> str:
+    """The first place at which two specs differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in [*there, *(k for k in here if k not in there)]:
+            if there.get(key) != here.get(key):
+                return _difference(there.get(key), here.get(key), f"{path}.{key}".strip("."))
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for i, (a, b) in enumerate(zip(there, here, strict=True)):
+            if a != b:
+                return _difference(a, b, f"{path}.{i}".strip("."))
+    return f"{path}: there {str(there)[:40]}, here {str(here)[:40]}"
+
+
+def _write_head(
+    folder: Path, spec: dict[str, Any], task: Task, settings: TrainSettings, command: str | None
+) -> None:
+    """Makes the folder and writes what is known before training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"the run folder {folder} cannot be made ({error.strerror or error}). Name another"
+        ) from None
+    packages = ("hippodrome", "torch", "numba", "numpy", "lightning")
+    head = {
+        "format": FORMAT,
+        "spec": spec,
+        "task": {"kind": task.kind, "name": task.name, **task.details},
+        "settings": settings.model_dump(mode="json"),
+        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
+        "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    _write_json(folder / "config.json", head)
+    if task.tokenizer is not None:
+        _write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write_text(path, json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numbers and arrays as numbers and lists, the rest as text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: Exception) -> OSError:
+    reason = getattr(error, "strerror", None) or error
+    message = f"{path.name} could not be written ({reason}). Make room or choose another folder, then resume"
+    return OSError(getattr(error, "errno", None), message, str(path.parent))
+
+
+def _aliases(model: Model) -> set[str]:
+    """Names of tied parameters beside the first name of each: they need no second copy in a file."""
+    first = {name for name, _ in model.named_parameters()}
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+
+
+def _write_weights(path: Path, weights: Mapping[str, Tensor], leave_out: set[str]) -> None:
+    """Writes safetensors under a temporary name, flushes, renames."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items() if name not in leave_out}
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(tensors, aside, metadata={"format": "pt"})
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from None
+
+
+def _load_weights(model: Model, path: Path) -> None:
+    """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    there = model.state_dict()
+    wanted = set(there) - _aliases(model)
+    problems = [
+        *(f"{name} is missing" for name in sorted(wanted - set(found))),
+        *(f"{name} is not in the model" for name in sorted(set(found) - set(there))),
+        *(
+            f"{name} has shape {tuple(found[name].shape)}, the model's is {tuple(there[name].shape)}"
+            for name in sorted(set(found) & set(there))
+            if found[name].shape != there[name].shape
+        ),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(found, strict=False)
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the accelerator where there is one."""
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found or torch.device("cpu")
+    return torch.device(name)
