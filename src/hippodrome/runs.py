@@ -192,7 +192,7 @@ def read_result(folder: Path) -> Result | None:
     if not path.exists():
         return None
     values = json.loads(path.read_text(encoding="utf-8"))
-    return Result(*(folder if name == "folder" else values[name] for name in Result._fields))
+    return Result._make(folder if name == "folder" else values[name] for name in Result._fields)
 
 
 def _claim(folder: Path, spec: dict[str, Any], resume: bool, overwrite: bool) -> None:
