@@ -166,14 +166,6 @@ def test_first_statement_says_what_the_file_is() -> None:
     report([f"{place(path)}: no docstring" for path in everything() if not ast.get_docstring(tree(path))])
 
 
-def is_abstract(node: ast.ClassDef) -> bool:
-    """A class that says it is unfinished: ABC or Protocol among its bases, or an abstract method."""
-    if {"ABC", "Protocol"} & set(base_names(node)):
-        return True
-    methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return any("abstractmethod" in ast.unparse(mark) for m in methods for mark in m.decorator_list)
-
-
 def base_names(node: ast.ClassDef) -> list[str]:
     """The last names of a class's bases, subscripts off."""
     return [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
@@ -184,14 +176,46 @@ def classes(path: Path) -> list[ast.ClassDef]:
     return [node for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
 
 
+@cache
+def class_table() -> dict[str, ast.ClassDef]:
+    """Every class of the library by its name."""
+    return {node.name: node for path in library() for node in classes(path)}
+
+
+def is_bare(node: ast.ClassDef) -> bool:
+    """A class that only holds settings for those below it: a docstring, model_config, ClassVars."""
+    for item in node.body:
+        text = ast.unparse(item)
+        settings = text.startswith("model_config") or "ClassVar" in text.split("=")[0]
+        if not (isinstance(item, ast.Expr | ast.Pass) or settings):
+            return False
+    return True
+
+
+def left_abstract(name: str) -> set[str]:
+    """The abstract methods that a class of ours leaves to those below it."""
+    node = class_table().get(name)
+    if node is None:
+        return set()
+    methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
+    own = {m.name for m in methods if any("abstractmethod" in ast.unparse(d) for d in m.decorator_list)}
+    inherited = set().union(*(left_abstract(base) for base in base_names(node)))
+    return own | (inherited - {m.name for m in methods})
+
+
+def is_abstract(node: ast.ClassDef) -> bool:
+    """A class that is unfinished: marked ABC or Protocol, with abstract methods left over, or bare."""
+    return (
+        bool({"ABC", "Protocol"} & set(base_names(node))) or bool(left_abstract(node.name)) or is_bare(node)
+    )
+
+
 def test_no_concrete_class_of_ours_is_subclassed() -> None:
-    concrete = {node.name for path in library() for node in classes(path) if not is_abstract(node)}
-    abstract = {node.name for path in library() for node in classes(path) if is_abstract(node)}
     problems = []
     for path in library():
         for node in classes(path):
             for base in base_names(node):
-                if base in concrete - abstract:
+                if base in class_table() and not is_abstract(class_table()[base]):
                     problems.append(f"{place(path, node)}: {node.name} subclasses the concrete {base}")
     report(problems)
 
