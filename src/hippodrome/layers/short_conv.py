@@ -43,8 +43,8 @@ class ShortConv(nn.Module):
 
     def forward(self, x: Sequence, window: Window | None, resets: Resets | None) -> tuple[Sequence, Window]:
         """Many tokens, and the window after them."""
-        activation = "silu" if self.silu else None
-        return causal_conv(x, self.weight.squeeze(1), self.bias, window, resets, activation=activation)
+        taps = self.weight.squeeze(1)
+        return causal_conv(x, taps, self.bias, window, resets, activation="silu" if self.silu else None)
 
     def step(self, x_t: Token, window: Window) -> tuple[Token, Window]:
         """One token, and the window after it."""
@@ -54,7 +54,9 @@ class ShortConv(nn.Module):
 
 
 class NoConv(nn.Module):
-    """What stands in an engine's place for a short convolution where a member has none: a window of nothing."""
+    """What an engine holds in a short convolution's place where a member has none: a window of nothing."""
+
+    _empty: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The attention engine: rotary positions, masks from positions and stretches, and caches of keys and values.
 
-A cache has slots (b, s, kv, e), and each row counts its tokens since the row's last reset. Token number p of a row
+A cache has slots (b, s, kv, e), and each row counts its tokens since its last reset. Token number p of a row
 lies in slot p mod s. So one formula serves a cache that holds everything (s never runs out) and a ring that
 holds the last s tokens (new ones overwrite old ones), and a reset only sets the count to zero.
 """
@@ -81,8 +81,8 @@ def attend_window(
 ) -> Tensor:
     """Each query over the last ``window`` keys of its own stretch, itself among them, in time linear in t.
 
-    Keys hold ``window`` tokens from before the first query in the order of time, then the queries' own tokens.
-    Queries go in blocks; a block of size m sees ``window`` + m keys.
+    Keys hold ``window`` tokens from before the first query in the order of time, then the queries' own
+    tokens. Queries go in blocks; a block of size m sees ``window`` + m keys.
     """
     b, t, heads, e = q.shape
     m = min(window, t)

@@ -1,4 +1,4 @@
-"""The matrix state engine: each head keeps a matrix, decays it, writes an outer product and reads it by a query."""
+"""The matrix state engine: each head keeps a matrix, decays it, writes an outer product, reads by a query."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Drive(NamedTuple):
     v: Float[Tensor, "*tokens h v"]
     """Values: what to write."""
     decay: Tensor
-    """What the member's rule decays by, (..., h) or (..., h, k): step sizes or logarithms, float32 or wider."""
+    """What the rule decays by, (..., h) or (..., h, k): step sizes or logarithms, in float32 or wider."""
 
 
 class MatrixState(Mixer):

@@ -1,4 +1,4 @@
-"""Softmax attention over all of the past or a sliding window of it: the rival of every state space, and its partner."""
+"""Softmax attention over all of the past or a sliding window of it: every state space's rival and partner."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class State(NamedTuple):
     """Keys, turned to their positions; token p since the last reset lies in slot p mod s."""
     v: Float[Tensor, "b s kv e"]
     """Values, likewise."""
-    count: Int[Tensor, "b"]
+    seen: Int[Tensor, "b"]
     """Tokens since the last reset."""
 
 
@@ -31,7 +31,7 @@ class GrowingState(NamedTuple):
     """Keys, turned to their positions; token p since the last reset lies in slot p."""
     v: Float[Tensor, "b s kv e"]
     """Values, likewise."""
-    count: Int[Tensor, "b"]
+    seen: Int[Tensor, "b"]
     """Tokens since the last reset."""
 
 
@@ -73,8 +73,8 @@ class Attention(Mixer):
         size = d_model // heads
         if rope and size % 2:
             raise ValueError(
-                f"Rotary positions turn pairs of channels, so a head's size must be even; got {d_model} channels "
-                f"in {heads} heads, {size} each. Choose other heads, or rope=False."
+                f"Rotary positions turn pairs of channels, so a head's size must be even; got {d_model} "
+                f"channels in {heads} heads, {size} each. Choose other heads, or rope=False."
             )
         if window is not None and window < 1:
             raise ValueError(
@@ -96,19 +96,21 @@ class Attention(Mixer):
         A cache of ``max_length`` slots refuses more tokens than that after a reset.
         """
         slots = max_length if self.window is None else self.window
-        kind = GrowingState if slots is None else State
         shape = (batch, slots or 0, self.kv_heads, self.size)
         # Keys and values are stored, never summed into, so the weights' own precision does.
         weight = self.in_proj.weight
-        return kind(
-            weight.new_zeros(shape), weight.new_zeros(shape), weight.new_zeros(batch, dtype=torch.int64)
+        k, v, seen = (
+            weight.new_zeros(shape),
+            weight.new_zeros(shape),
+            weight.new_zeros(batch, dtype=torch.int64),
         )
+        return GrowingState(k, v, seen) if slots is None else State(k, v, seen)
 
-    def reset_rows(self, state: tuple, rows: Bool[Tensor, "b"]) -> tuple:
+    def reset_rows(self, state: State | GrowingState, rows: Bool[Tensor, "b"]) -> State | GrowingState:
         """The state with the marked rows emptied; slots stay."""
-        k, v, count = state
         mark = rows[:, None, None, None]
-        return type(state)(k.masked_fill(mark, 0.0), v.masked_fill(mark, 0.0), count.masked_fill(rows, 0))
+        k, v = state.k.masked_fill(mark, 0.0), state.v.masked_fill(mark, 0.0)
+        return type(state)(k, v, state.seen.masked_fill(rows, 0))
 
     def step(
         self, x_t: Token, state: State | GrowingState, *, dt_t: Tensor | None = None
@@ -116,14 +118,14 @@ class Attention(Mixer):
         """One token over the cache, which is copied; ``advance_`` is the form that does not."""
         self.refuse_dt(dt_t)
         self._check_room(state, 1)
-        k, v, count = state
+        k, v, seen = state
         if isinstance(state, GrowingState):
             k, v = F.pad(k, (0, 0, 0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
         else:
             k, v = k.clone(), v.clone()
-        return self._read(x_t, k, v, count), type(state)(k, v, count + 1)
+        return self._read(x_t, k, v, seen), type(state)(k, v, seen + 1)
 
-    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+    def advance_(self, x_t: Token, state: State | GrowingState, *, dt_t: Tensor | None = None) -> Token:
         """One token, written into the caller's cache.
 
         Raises:
@@ -137,7 +139,7 @@ class Attention(Mixer):
             )
         self._check_room(state, 1)
         y_t = self._read(x_t, *state)
-        state[2].add_(1)
+        state.seen.add_(1)
         return y_t
 
     def forward(
@@ -158,7 +160,7 @@ class Attention(Mixer):
         plain = fresh and resets is None
         if resets is None:
             resets = torch.zeros(b, t, dtype=torch.bool, device=x.device)
-        number, stretch = engine.stretches(resets, state.count)
+        number, stretch = engine.stretches(resets, state.seen)
         if self.rope:
             # Rows of a fresh call without resets agree, so one row of angles serves all.
             at = number[:1] if plain else number
@@ -167,24 +169,22 @@ class Attention(Mixer):
         first = count - t
         slots = state.k.shape[1] + (t if isinstance(state, GrowingState) else 0)
         if plain and isinstance(state, GrowingState):
-            after = GrowingState(k, v, count)
+            after: State | GrowingState = GrowingState(k, v, count)
         else:
-            after = type(state)(
-                engine.write(state.k, k, slots, first, count),
-                engine.write(state.v, v, slots, first, count),
-                count,
-            )
+            held_k = engine.write(state.k, k, slots, first, count)
+            held_v = engine.write(state.v, v, slots, first, count)
+            after = type(state)(held_k, held_v, count)
         if plain and (self.window is None or t <= self.window):
             y = engine.attend(q, k, v, None)
         elif self.window is None:
-            before = engine.slot_positions(state.count, state.k.shape[1])
+            before = engine.slot_positions(state.seen, state.k.shape[1])
             keys, values = torch.cat([state.k.to(k.dtype), k], 1), torch.cat([state.v.to(v.dtype), v], 1)
             key_number = torch.cat([before, number], 1)
             key_stretch = torch.cat([torch.zeros_like(before), stretch], 1)
             y = engine.attend_all(q, keys, values, number, stretch, key_number, key_stretch)
         else:
             # The ring unrolled: its tokens in the order of time, ending with the newest.
-            before = state.count[:, None] + torch.arange(-self.window, 0, device=x.device)
+            before = state.seen[:, None] + torch.arange(-self.window, 0, device=x.device)
             index = (before % self.window)[..., None, None].expand_as(state.k)
             keys = torch.cat([state.k.gather(1, index).to(k.dtype), k], 1)
             values = torch.cat([state.v.gather(1, index).to(v.dtype), v], 1)
@@ -198,32 +198,33 @@ class Attention(Mixer):
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], -2)
         return q, k, v
 
-    def _read(self, x_t: Tensor, k: Tensor, v: Tensor, count: Tensor) -> Tensor:
-        """Write one token into the slots given, which are overwritten, and attend over all that are filled."""
+    def _read(self, x_t: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        """Write one token into the given slots, in place, and attend over all that are filled."""
         q, k_t, v_t = self._project(x_t[:, None])
         if self.rope:
-            at = count[:, None]
+            at = seen[:, None]
             q, k_t = engine.rotate(q, at, self.rope_base), engine.rotate(k_t, at, self.rope_base)
         slots = k.shape[1]
-        slot = (count % slots)[:, None, None, None].expand_as(k_t)
+        slot = (seen % slots)[:, None, None, None].expand_as(k_t)
         k.scatter_(1, slot, k_t.to(k.dtype))
         v.scatter_(1, slot, v_t.to(v.dtype))
-        filled = torch.arange(slots, device=k.device) <= count[:, None]
+        filled = torch.arange(slots, device=k.device) <= seen[:, None]
         y = engine.attend(q, k.to(q.dtype), v.to(q.dtype), filled[:, None])
         return self.out_proj(y.flatten(1))
 
-    def _check_room(self, state: tuple, tokens: int) -> None:
+    def _check_room(self, state: State | GrowingState, tokens: int) -> None:
         """Raise where a cache without a window would overwrite its own past."""
-        slots, count = state[0].shape[1], state[2]
+        slots, seen = state.k.shape[1], state.seen
         if isinstance(state, GrowingState) or self.window is not None:
             return
         # On an accelerator reading the count would stall the queue, and under compilation it is not a number.
-        known = count.device.type == "cpu" and not torch.compiler.is_compiling()
-        used = int(count.max()) if known and len(count) else 0
+        known = seen.device.type == "cpu" and not torch.compiler.is_compiling()
+        used = int(seen.max()) if known and len(seen) else 0
         if used + tokens > slots:
             raise ValueError(
-                f"This cache has {slots} slots, {used} of them filled, and {tokens} tokens more do not fit. Make the "
-                "state with a larger init_state(batch, max_length), without max_length, or choose a window."
+                f"This cache has {slots} slots, {used} of them filled, and {tokens} tokens more do not fit. "
+                "Make the state with a larger init_state(batch, max_length), or without max_length, or "
+                "choose a window."
             )
 
     @classmethod

@@ -1,7 +1,7 @@
 """The mixer contract: one recurrence, two ways to run it, and a state that is handed in and back."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -42,14 +42,14 @@ class Mixer(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
+    def step(self, x_t: Token, state: Any, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
         """One token: (b, d) and a state to (b, d) and the next state. ``state`` is not mutated."""
 
     @abstractmethod
     def forward(
         self,
         x: Sequence,
-        state: tuple | None = None,
+        state: Any = None,
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
@@ -61,7 +61,7 @@ class Mixer(nn.Module, ABC):
     def example(cls) -> "Mixer":
         """A small instance: it feeds the contract tests, the benchmarks, ``list`` and the docs."""
 
-    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+    def advance_(self, x_t: Token, state: Any, *, dt_t: Tensor | None = None) -> Token:
         """One token, overwriting a state that its caller owns. The default is ``step`` plus a copy."""
         y_t, after = self.step(x_t, state, dt_t=dt_t)
         for old, new in zip(state, after, strict=True):
@@ -72,7 +72,7 @@ class Mixer(nn.Module, ABC):
         """This mixer's own groups; parameters in none of them train at the global rate with decay."""
         return []
 
-    def reset_rows(self, state: tuple, rows: Bool[Tensor, "b"]) -> tuple:
+    def reset_rows(self, state: Any, rows: Bool[Tensor, "b"]) -> tuple:
         """The state with the marked rows as ``init_state`` makes them: what a reset does before a step."""
         return reset_rows(state, self.init_state(rows.shape[0]), rows)
 

@@ -70,7 +70,7 @@ class GRU(Mixer):
         cuts = [0, *(i for i in marked if i > 0), x.shape[1]]
         outputs = []
         for first, end in pairwise(cuts):
-            y, state = self._run(x[:, first:end], self.reset_rows(state, resets[:, first]))
+            y, state = self._run(x[:, first:end], State(*self.reset_rows(state, resets[:, first])))
             outputs.append(y)
         return torch.cat(outputs, 1), state
 

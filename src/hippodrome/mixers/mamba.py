@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 class Mamba(Mixer):
     """[x | z] = in_proj(u); x = silu(conv(x)); [r | B | C] = x_proj(x); dt = softplus(dt_proj(r));
-    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t, y_t = C_t h_t + D x_t; out_proj(y silu(z)), with A = -exp(A_log).
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t with A = -exp(A_log); y_t = C_t h_t + D x_t; out_proj(y silu(z)).
 
     Gu, Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces", arXiv 2312.00752,
     equations 2a and 2b, algorithm 2, figure 3. A is discretized by zero-order hold, B by Euler's rule.

@@ -64,7 +64,7 @@ class RGLRU(DiagonalRecurrence):
         return self.out_proj(h * F.gelu(side))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Lambda sets time scales: 1e-3 at most, and no decay, which would pull every memory to one length."""
+        """Lambda sets time scales: 1e-3 at most, and no decay, which pulls every memory to one length."""
         return [ParameterGroup([self.Lambda], max_lr=1e-3, decay=False)]
 
     @classmethod

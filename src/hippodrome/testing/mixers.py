@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +42,7 @@ def prepared(mixer: Mixer, dtype: torch.dtype = torch.float64, seed: int = 0) ->
     moved = copy.deepcopy(mixer).to(dtype).eval()
     with torch.no_grad():
         for parameter in moved.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=g, dtype=dtype)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=g, dtype=dtype))
     return moved
 
 
@@ -74,7 +76,7 @@ def assert_equal(actual: Tensor, expected: Tensor, what: str, eps: float | None 
     assert error <= eps * size, f"{what}: off by {error:.3g}, allowed {eps:g} of {size:.3g}."
 
 
-def assert_equal_states(actual: tuple, expected: tuple, what: str, eps: float | None = None) -> None:
+def assert_equal_states(actual: Any, expected: Any, what: str, eps: float | None = None) -> None:
     """The same for each tensor of two states of one type."""
     assert type(actual) is type(expected), f"{what}: {type(actual).__name__}, not {type(expected).__name__}."
     for name, a, b in zip(type(expected)._fields, actual, expected, strict=True):  # type: ignore[attr-defined]
@@ -86,7 +88,7 @@ def check_state(mixer: Mixer) -> None:
     parameter = next(mixer.parameters())
     for batch in (1, 4):
         for state in (mixer.init_state(batch), mixer.init_state(batch, 7)):
-            assert isinstance(state, tuple) and hasattr(state, "_fields"), "A state is a NamedTuple."
+            assert hasattr(state, "_fields"), "A state is a NamedTuple."
             for name, tensor in zip(state._fields, state, strict=True):
                 assert isinstance(tensor, Tensor), f"State.{name} is a {type(tensor).__name__}, not a tensor."
                 assert tensor.shape[:1] == (batch,), f"State.{name} {tuple(tensor.shape)} is not batch first."
@@ -110,7 +112,7 @@ def check_forward(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> None:
-    """``forward`` equals repeated ``step``, from no state and from a warm one, whole and cut at ``splits``."""
+    """``forward`` equals repeated ``step``, from no state and a warm one, whole and cut at ``splits``."""
     mixer = prepared(mixer, dtype, seed)
     x, more = tokens(mixer, batch, length + 3, dtype, seed).split([length, 3], 1)
     g = torch.Generator().manual_seed(seed)
@@ -128,7 +130,7 @@ def check_forward(
             assert_equal(mixer(x, room, resets=resets, dt=dt)[0], y, "forward from init_state(batch, length)")
         cuts = [0, *sorted({i for i in splits if 0 < i < length}), length]
         pieces = []
-        for first, end in zip(cuts, cuts[1:], strict=False):
+        for first, end in pairwise(cuts):
             marks = None if resets is None else resets[:, first:end]
             steps = None if dt is None else dt[:, first:end]
             piece, state = mixer(x[:, first:end], state, resets=marks, dt=steps)
@@ -155,7 +157,7 @@ def check_resets(mixer: Mixer, length: int, rows: Sequence[Sequence[int]], *, se
             state = None if state is None else type(state)(*(s[b : b + 1] for s in state))
             cuts = sorted({0, *marks, length})
             pieces = []
-            for first, end in zip(cuts, cuts[1:], strict=False):
+            for first, end in pairwise(cuts):
                 piece, state = mixer(row[:, first:end], None if first in marks else state)
                 pieces.append(piece)
             assert_equal(y[b : b + 1], torch.cat(pieces, 1), f"row {b} with resets at {list(marks)}")
@@ -181,7 +183,7 @@ def check_independence(mixer: Mixer, length: int, *, seed: int = 0) -> None:
 
 
 def check_gradients(mixer: Mixer, length: int, *, seed: int = 0) -> None:
-    """Every parameter, the input and the initial state get the gradients that repeated ``step`` gives them."""
+    """Every parameter, the input and the initial state get the gradients that repeated ``step`` gives."""
     mixer = prepared(mixer, seed=seed)
     x = tokens(mixer, 3, length, seed=seed)
     weights = tokens(mixer, 3, length, seed=seed + 5)
@@ -203,7 +205,8 @@ def check_gradients(mixer: Mixer, length: int, *, seed: int = 0) -> None:
     expected = dict(gradients(lambda leaf, state: run_steps(mixer, leaf, state)))
     for name, gradient in gradients(mixer):
         reference = expected[name]
-        assert gradient is not None and reference is not None, f"{name} gets no gradient."
+        assert gradient is not None, f"{name} gets no gradient."
+        assert reference is not None, f"{name} gets no gradient through repeated step."
         assert bool(gradient.isfinite().all()), f"the gradient of {name} is not finite."
         assert bool((gradient != 0).any()), f"the gradient of {name} is zero throughout."
         assert_equal(gradient, reference, f"gradient of {name}", 1e-8)
@@ -253,12 +256,13 @@ def check_refusals(mixer: Mixer) -> None:
 
 def assert_refuses(call: Callable[[], object], what: str) -> None:
     """Raise unless ``call`` raises a ValueError that ends in a full stop."""
+    message = None
     try:
         call()
     except ValueError as error:
-        assert str(error).endswith("."), f"{what} is refused, but not in a sentence: {error}"
-        return
-    raise AssertionError(f"{what} should be refused with a ValueError.")
+        message = str(error)
+    assert message is not None, f"{what} should be refused with a ValueError."
+    assert message.endswith("."), f"{what} is refused, but not in a sentence: {message}"
 
 
 @torch.no_grad()
