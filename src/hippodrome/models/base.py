@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def example(cls) -> Self:
+    def example(cls) -> "Model":
         """A small instance."""
 
     @classmethod

@@ -19,13 +19,14 @@ _EPS = 1e-5
 class ForecastState(NamedTuple):
     """What a stream of observations leaves behind: all that the next forecast needs.
 
-    ``backbone`` has b * c rows. ``window`` holds the last ``look_back`` raw values, ``features`` what the
-    backbone said of the last patches. ``mean`` and ``spread`` normalize; they come from the first
-    ``look_back`` steps of the stream and stay, which is what ``started`` (0 or 1) tells.
+    ``backbone`` has b * c rows. ``tail`` holds the normalized values that the next patch shares with the last
+    one, ``features`` what the backbone said of the patches that the head reads. ``mean`` and ``spread``
+    normalize; they come from the first ``look_back`` steps of the stream and stay, which is what ``started``
+    (0 or 1) tells.
     """
 
     backbone: tuple
-    window: Float[Tensor, "b look_back c"]
+    tail: Float[Tensor, "b overlap c"]
     features: Float[Tensor, "b c patches d"]
     mean: Float[Tensor, "b c"]
     spread: Float[Tensor, "b c"]
@@ -67,7 +68,6 @@ class ForecastingModel(Model):
         patch: steps a patch; None takes 16, or the look-back where that is shorter.
         stride: steps from one patch to the next; None takes half a patch.
         head: whether the horizon is read from "all" patches' features or from the "last" one's.
-        shortcut: whether a linear map from the normalized window to the horizon is added to the backbone's.
         dropout: chance that a feature in front of the head is dropped in training.
 
     Raises:
@@ -91,7 +91,6 @@ class ForecastingModel(Model):
         patch: int | None = None,
         stride: int | None = None,
         head: Literal["all", "last"] = "all",
-        shortcut: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -108,7 +107,6 @@ class ForecastingModel(Model):
         self.input = nn.Linear(patch, d_model)
         self.dropout = nn.Dropout(dropout)
         self.point = nn.Linear(self.read * d_model, horizon)
-        self.shortcut = nn.Linear(look_back, horizon) if shortcut else None
         self.spreads = nn.Linear(d_model, horizon * len(quantiles)) if quantiles else None
         self.register_buffer("location", torch.tensor(location or [0.0] * channels))
         spread = torch.tensor(scale or [1.0] * channels)
@@ -122,7 +120,7 @@ class ForecastingModel(Model):
         zeros = weight.new_zeros
         return ForecastState(
             self.backbone.init_state(batch * self.channels, patches),
-            zeros(batch, self.look_back, self.channels),
+            zeros(batch, self.patch - self.stride, self.channels),
             zeros(batch, self.channels, self.read, self.backbone.d_model),
             zeros(batch, self.channels),
             zeros(batch, self.channels),
@@ -146,17 +144,17 @@ class ForecastingModel(Model):
         if fresh:
             mean, spread = _statistics(values[:, : self.look_back])
             gap = (self.patches - 1) * self.stride + self.patch - self.look_back
-            start = values.new_full((b, gap, c), float("nan"))
+            start = values.new_zeros(b, gap, c)
         else:
-            mean, spread = before.mean, before.spread
-            start = before.window[:, self.look_back - (self.patch - self.stride) :]
-        normal = (torch.cat([start, values], 1) - mean[:, None]) / spread[:, None]
-        pieces = torch.nan_to_num(normal, nan=0.0).unfold(1, self.patch, self.stride)  # b patches c patch
+            mean, spread, start = before.mean, before.spread, before.tail
+        normal = torch.nan_to_num((values - mean[:, None]) / spread[:, None], nan=0.0)
+        normal = torch.cat([start, normal], 1)
+        pieces = normal.unfold(1, self.patch, self.stride)  # b patches c patch
         rows = self.input(pieces.transpose(1, 2).flatten(0, 1))
         features, inner = self.backbone(rows, None if state is None else before.backbone)
         recent = torch.cat([before.features, features.unflatten(0, (b, c))], 2)[:, :, -self.read :]
-        window = torch.cat([before.window, values], 1)[:, -self.look_back :]
-        after = ForecastState(inner, window, recent, mean, spread, torch.ones_like(before.started))
+        tail = normal[:, normal.shape[1] - (self.patch - self.stride) :]
+        after = ForecastState(inner, tail, recent, mean, spread, torch.ones_like(before.started))
         return self._forecast(after), after
 
     def step(
@@ -204,9 +202,6 @@ class ForecastingModel(Model):
         mean, spread = state.mean, state.spread
         features = self.dropout(state.features)
         point = self.point(features.flatten(2))  # b c horizon
-        if self.shortcut is not None:
-            window = (state.window - mean[:, None]) / spread[:, None]
-            point = point + self.shortcut(torch.nan_to_num(window, nan=0.0).transpose(1, 2))
         outputs = point[..., None]
         if self.spreads is not None:
             steps = self.spreads(features[:, :, -1]).unflatten(-1, (self.horizon, -1))
