@@ -11,8 +11,8 @@ from hippodrome.mixers.base import Mixer
 from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
-Channels = Float[Tensor, "*tokens e"]
-"""Channels of any number of tokens: (b, t, e) in ``forward``, (b, e) in ``step``."""
+Channels = Float[Tensor, "*tokens _"]
+"""Channels of any number of tokens: (b, t, _) in ``forward``, (b, _) in ``step``."""
 
 
 class State(NamedTuple):
