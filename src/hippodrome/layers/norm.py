@@ -56,7 +56,7 @@ class GatedRMSNorm(nn.Module):
         return (normed * self.weight.to(wide)).to(y.dtype)
 
 
-def build_norm(kind: NormKind, d_model: int) -> nn.Module:
+def build_norm(kind: str, d_model: int) -> nn.Module:
     """The norm of this name over d_model channels.
 
     Raises:
