@@ -1,8 +1,24 @@
 """Options that several verbs share, each spelt and explained once."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")]
+
+
+def command_line(ctx: typer.Context) -> str:
+    """The command as it was typed, for reports and run folders."""
+    return shlex.join(["hippodrome", *ctx.obj["words"]])
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Numbers with commas between them. Raises ValueError for anything else."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{option} takes numbers with commas between them, such as 1e-3,3e-3; got {text!r}"
+        ) from None

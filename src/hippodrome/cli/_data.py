@@ -1,0 +1,65 @@
+"""Options about data that several verbs share, and the task they name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hippodrome.data.base import Task
+    from hippodrome.runs import Run
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, folder of wav files, or a "
+        "built-in source (hippodrome list sources)."
+    ),
+]
+Kind = Annotated[
+    str | None, typer.Option(help="language, classification or forecasting, where the data leaves a choice.")
+]
+LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]
+Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.")]
+
+
+def open_task(source: str, options: dict[str, Any], **flags: Any) -> "Task":
+    """The task of a source; ``options`` come from the section ``data``, over which flags win."""
+    from hippodrome.config import suggest
+    from hippodrome.data import open_source
+
+    given = {**options, **{name: value for name, value in flags.items() if value is not None}}
+    known = [name for name in open_source.__annotations__ if name not in ("source", "return")]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"data has no option {name!r}{suggest(name, known)}")
+    return open_source(source, **given)
+
+
+def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
+    """A task that fits a trained model: its tokenizer, look-back, horizon; its own source if none is named.
+
+    Raises ValueError where the source is unknown or gone, or its classes are not the model's.
+    """
+    from hippodrome.data import BUILT_IN
+
+    details = run.details
+    given: dict[str, Any] = {}
+    if details["kind"] == "language" and run.tokenizer is not None:
+        given["tokenizer"] = str(run.folder / "tokenizer.json")
+        given["length"] = details.get("window")
+    if details["kind"] == "forecasting":
+        given |= {"look_back": run.spec["look_back"], "horizon": run.spec["horizon"]}
+    if source is None:
+        source = str(details["name"] if details["name"] in BUILT_IN else details.get("source", ""))
+        if source not in BUILT_IN and not Path(source).exists():
+            raise ValueError(f"the data of this run ({source or 'unknown'}) is not here; name a source")
+    if details["kind"] == "language" and source not in BUILT_IN:
+        given["kind"] = "language"
+    task = open_task(source, {**{k: v for k, v in given.items() if v is not None}, **options})
+    if task.kind != details["kind"]:
+        raise ValueError(f"{source} makes a {task.kind} task; the model is for {details['kind']}")
+    classes = task.facts.get("classes")
+    if classes is not None and list(classes) != list(run.spec["classes"]):
+        raise ValueError(f"{source} has the classes {classes}; the model knows {run.spec['classes']}")
+    return task

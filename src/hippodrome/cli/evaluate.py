@@ -1,0 +1,43 @@
+"""`hippodrome evaluate`: the metrics of a trained model on a part of some data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hippodrome.cli._data import task_of
+from hippodrome.cli._options import Device, Json
+from hippodrome.cli._output import as_json, table
+from hippodrome.cli._settings import Assignments, File, Settings
+
+PANEL = "Race and train"
+PARTS = ("train", "valid", "test")
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    source: Annotated[str | None, typer.Argument(help="Data; the run's own if left out.")] = None,
+    part: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    device: Device = "cpu",
+    file: File = None,
+    assignments: Assignments = None,
+    json: Json = False,
+) -> None:
+    """Evaluate a run folder's model, on its own data or on other data of the same kind."""
+    from hippodrome import runs
+    from hippodrome.config import suggest
+
+    if part not in PARTS:
+        raise ValueError(f"there is no part {part!r}{suggest(part, PARTS)}")
+    settings = Settings(file, assignments)
+    data = settings.section("data")
+    settings.finish()
+    opened = runs.load(run, device)
+    task = task_of(opened, source, data)
+    found = runs.evaluate(opened, task, part, batch_size=batch_size)  # type: ignore[arg-type]
+    if json:
+        as_json({"run": str(run), "task": task.name, "part": part, "metrics": found})
+        return
+    rows = [[name, f"{value:.6g}"] for name, value in found.items()]
+    table(f"{run} on {task.name}, {part}", ["metric", "value"], rows)

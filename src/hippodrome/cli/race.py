@@ -1,0 +1,124 @@
+"""`hippodrome race`: models side by side on one source, under one budget, with a report at the end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hippodrome.cli._data import Horizon, Kind, LookBack, Source, open_task
+from hippodrome.cli._options import Device, Json, command_line, numbers
+from hippodrome.cli._output import as_json, count, table
+from hippodrome.cli._settings import Assignments, File, Settings
+
+if TYPE_CHECKING:
+    from hippodrome.race.result import RaceResult
+
+PANEL = "Race and train"
+
+
+def command(
+    ctx: typer.Context,
+    source: Source,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Mixers or patterns with commas: mamba,s4d,mamba2x3+attention. GRU and attention always run."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="For each: 60s or 2m of training, 500steps, 1Mtok. [default: 60s]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. [default: race-NAME]")] = None,
+    parameters: Annotated[int | None, typer.Option(min=1, help="Widths are matched to this number.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Layers.")] = None,
+    lr: Annotated[
+        str | None, typer.Option(help="One learning rate, or several to search: 1e-3,3e-3.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many; from two on there are intervals.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    kind: Kind = None,
+    look_back: LookBack = None,
+    horizon: Horizon = None,
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch on the CPU.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Tell time and memory, and train nothing.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with a race that was stopped.")] = True,
+    file: File = None,
+    assignments: Assignments = None,
+    json: Json = False,
+) -> None:
+    """Race models on your data under one budget; the report says which to take, and the winner is kept.
+
+    Options beyond these: -s data.NAME=VALUE for the reader, -s NAME=VALUE for the race (dropout, precision,
+    validations, baselines, lengths, ...).
+    """
+    import hippodrome.race.run as work
+    from hippodrome.race.settings import RaceSettings
+
+    settings = Settings(file, assignments)
+    out = settings.take("out", out)
+    threads = settings.take("threads", threads)
+    data = settings.section("data")
+    flags = {
+        "models": models,
+        "budget": budget,
+        "parameters": parameters,
+        "depth": depth,
+        "learning_rates": numbers(lr, "--lr") if lr else None,
+        "seeds": seeds,
+        "batch_size": batch_size,
+        "device": device if device != "auto" else None,
+    }
+    given = {name: settings.take(name, flags.get(name)) for name in RaceSettings.model_fields}
+    settings.finish()
+    chosen = RaceSettings.model_validate({k: v for k, v in given.items() if v is not None})
+    task = open_task(source, data, kind=kind, look_back=look_back, horizon=horizon)
+    if plan:
+        _tell_plan(work.plan(task, chosen), json)
+        return
+    result = work.race(
+        task,
+        settings=chosen,
+        folder=out,
+        threads=threads,
+        resume=resume,
+        command=command_line(ctx),
+    )
+    if json:
+        as_json(result.model_dump(mode="json"))
+    else:
+        _tell(result)
+    if result.winner is None:
+        raise ValueError("no model finished; the table above says why")
+
+
+def _tell_plan(plan: Any, json: bool) -> None:
+    if json:
+        as_json(plan.model_dump(mode="json"))
+        return
+    rows = [[e.name, e.width, e.depth, count(e.parameters)] for e in plan.entries]
+    table(f"the race on {plan.task}", ["model", "width", "layers", "parameters"], rows)
+    typer.echo(str(plan.outlook))
+
+
+def _tell(result: "RaceResult") -> None:
+    rows = []
+    for place, s in enumerate(result.standings, 1):
+        if s.status != "finished" or s.valid is None:
+            rows.append(["-", s.name, s.status, s.note, "", "", ""])
+            continue
+        test = "" if s.test is None else f"{s.test.mean:.4g}"
+        speed = count(s.tokens_per_second or 0)
+        step = "" if s.step_seconds is None else f"{s.step_seconds * 1e3:.2g} ms"
+        rows.append([place, s.name, f"{s.valid.mean:.4g}", test, count(s.parameters), speed, step])
+    metric = result.metric
+    columns = ["", "model", f"{metric}, valid", f"{metric}, test", "parameters", "tokens/s", "one token"]
+    table(f"{result.task}: {result.budget} of training each", columns, rows)
+    for name, values in result.naive.items():
+        typer.echo(f"{name}: {metric} {values[metric]:.4g} on test" if metric in values else name)
+    typer.echo()
+    for sentence in result.verdict:
+        typer.echo(sentence)
+    typer.echo(f"\nreport: {result.report}\nwinner: {result.winner_folder}")

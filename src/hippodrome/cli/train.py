@@ -1,0 +1,133 @@
+"""`hippodrome train`: one model on one source, into a run folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hippodrome.cli._data import Horizon, Kind, LookBack, Source, open_task
+from hippodrome.cli._options import Device, Json, command_line
+from hippodrome.cli._output import as_json, count, table
+from hippodrome.cli._settings import Assignments, File, Settings
+
+if TYPE_CHECKING:
+    from hippodrome.data.base import Task
+
+PANEL = "Race and train"
+
+
+def command(
+    ctx: typer.Context,
+    source: Source,
+    model: Annotated[
+        str | None, typer.Option(help="A mixer, a pattern, or a recipe. [default: mamba2]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. [default: run-NAME]")] = None,
+    budget: Annotated[str | None, typer.Option(help="60s, 2m, 500steps, 1Mtok. [default: 60s]")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of the model.")] = None,
+    parameters: Annotated[
+        int | None, typer.Option(min=1, help="Instead of a width: match this number.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Layers.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    kind: Kind = None,
+    look_back: LookBack = None,
+    horizon: Horizon = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the run in the folder first.")
+    ] = False,
+    file: File = None,
+    assignments: Assignments = None,
+    json: Json = False,
+) -> None:
+    """Train one model on your data. A run that was stopped goes on with --resume.
+
+    Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
+    -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout).
+    """
+    from hippodrome import runs
+    from hippodrome.train.settings import TrainSettings
+
+    settings = Settings(file, assignments)
+    out = settings.take("out", out)
+    chosen = str(settings.take("model_name", model, "mamba2"))
+    data, training, stack = (settings.section(name) for name in ("data", "training", "model"))
+    settings.finish()
+    task = open_task(source, data, kind=kind, look_back=look_back, horizon=horizon)
+    defaults, spec = _spec(task, chosen, width, parameters, depth, stack)
+    flags = {
+        "budget": budget,
+        "lr": lr,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device if device != "auto" else None,
+    }
+    given = {**defaults, **training, **{k: v for k, v in flags.items() if v is not None}}
+    given.setdefault("progress", not json)
+    train = TrainSettings.model_validate(given)
+    result = runs.train(
+        spec,
+        task,
+        train,
+        out or f"run-{task.name}",
+        resume=resume,
+        overwrite=overwrite,
+        command=command_line(ctx),
+    )
+    if json:
+        as_json({**result._asdict(), "folder": str(result.folder)})
+    else:
+        facts = {
+            "parameters": count(result.parameters),
+            "steps": result.steps,
+            "tokens": count(result.tokens),
+        }
+        shown = {
+            **facts,
+            "seconds": f"{result.seconds:.1f}",
+            **{k: f"{v:.5g}" for k, v in result.valid.items()},
+        }
+        table(f"{chosen} on {task.name}", ["what", "value"], list(shown.items()))
+        typer.echo(f"run folder: {result.folder}")
+    if result.status == "diverged":
+        typer.echo(f"Error: {result.message}", err=True)
+        raise typer.Exit(1)
+
+
+def _spec(
+    task: "Task",
+    model: str,
+    width: int | None,
+    parameters: int | None,
+    depth: int | None,
+    options: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The trainer's defaults that a recipe brings, and the spec of the model."""
+    from hippodrome import config, recipes
+    from hippodrome.race.plan import training_values
+    from hippodrome.race.settings import DEPTH, parameters_for
+
+    if model in recipes.names():
+        recipe = recipes.find(model)
+        if options:
+            raise ValueError(
+                f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
+            )
+        return dict(recipe.training), {"backbone": recipe.model.stack(width, depth)}
+    layers = config.parse_pattern(model)
+    depth = depth or max(DEPTH[task.kind], len(layers))
+
+    def spec(width: int) -> dict[str, Any]:
+        return {
+            "kind": task.kind,
+            **task.facts,
+            "backbone": config.stack_spec(model, width, depth, **options),
+        }
+
+    if width is None:
+        width = config.match_width(spec, parameters or parameters_for(task.kind, training_values(task)))
+    return {}, spec(width)
