@@ -27,7 +27,7 @@ DISCRETIZATIONS: dict[str, Callable[[Tensor, Tensor], Discrete]] = {
     "impulse": impulse,
 }
 BLOCK = 1 << 22
-"""Complex numbers that a block of a time-varying run may hold at once: 32 MiB of float32 pairs."""
+"""Complex numbers that a block of a time-varying run may hold at once: 32 MiB in float32."""
 
 
 class System(NamedTuple):
@@ -46,8 +46,8 @@ class System(NamedTuple):
 class BankState(NamedTuple):
     """The state of a bank of systems."""
 
-    x: Float[Tensor, "b d n 2"]
-    """State of every channel's own system, complex, in float32 or wider."""
+    h: Float[Tensor, "b d n 2"]
+    """Every mode's answer to the input itself, x / Bbar with the Bbar of dt = 1; in float32 or wider."""
 
 
 class SharedState(NamedTuple):
@@ -101,23 +101,25 @@ class Bank(LTI):
         A = self.system().A
         return BankState(A.new_zeros(batch, *A.shape))
 
+    def modes(self) -> tuple[Discrete, Tensor, Tensor]:
+        """One step of every mode, the weight C Bbar of its answer to the input, and D."""
+        A, B, C, D = self.system()
+        one = self.discretize(A, self.step_size()[:, None])
+        return one, _pairs.times(C, _pairs.times(one.gain, B)), D
+
     def kernel(self, length: int) -> Float[Tensor, "d length"]:
         """The convolution that the system is, without D: its first ``length`` values."""
-        system = self.system()
-        log_a, gain = self.discretize(system.A, self.step_size()[:, None])
-        return vandermonde(log_a, _pairs.times(system.C, _pairs.times(gain, system.B)), length)
+        one, weight, _ = self.modes()
+        return vandermonde(one.log_a, weight, length)
 
     def step(self, x_t: Token, state: BankState, *, dt_t: Tensor | None = None) -> tuple[Token, BankState]:
-        """One token: x = Abar x + Bbar u, y = Re C x + D u."""
-        system, size = self.system(), self.step_size()
-        u = x_t.to(state.x.dtype)
-        if dt_t is not None:
-            size = dt_t[:, None] * size
-        log_a, gain = self.discretize(system.A, size[..., None])
-        B = _pairs.times(gain, system.B)
-        x = _pairs.times(_pairs.exp(log_a), state.x) + B * u[..., None, None]
-        y = _pairs.times(system.C, x)[..., 0].sum(-1) + system.D * u
-        return self.readout(y.to(x_t.dtype)), BankState(x)
+        """One token: x = Abar x + Bbar u, y = Re C x + D u, with h = x / Bbar as the state."""
+        one, weight, D = self.modes()
+        u = x_t.to(state.h.dtype)
+        decay, inputs = self._vary(one, u, None if dt_t is None else dt_t.to(u.dtype))
+        h = _pairs.times(decay, state.h) + inputs
+        y = _pairs.times(weight, h)[..., 0].sum(-1) + D * u
+        return self.readout(y.to(x_t.dtype)), BankState(h)
 
     def forward(
         self,
@@ -130,57 +132,63 @@ class Bank(LTI):
         """Many tokens: the time-invariant system in chunks; with ``dt`` a scan over blocks of time."""
         self.check_call(x, state, resets, dt)
         with torch.autocast(x.device.type, enabled=False):
-            system = self.system()
+            one, weight, D = self.modes()
+            h = None if state is None else state.h
             if dt is None:
-                log_a, gain = self.discretize(system.A, self.step_size()[:, None])
-                B = _pairs.times(gain, system.B)
-                h = None if state is None else state.x
-                y, last = diagonal_lti(x, log_a, system.C, h, resets, B, system.D)
+                y, last = diagonal_lti(x, one.log_a, weight, h, resets, D)
             else:
-                h = self.init_state(x.shape[0]).x if state is None else state.x
-                y, last = self._vary(system, x, h, resets, dt)
+                h = self.init_state(x.shape[0]).h if h is None else h
+                y, last = self._scan(one, weight, D, x, h, resets, dt)
         return self.readout(y.to(x.dtype)), BankState(last)
 
-    def _vary(
-        self, system: System, x: Tensor, state: Tensor, resets: Tensor | None, dt: Tensor
+    def _vary(self, one: Discrete, u: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Factor (..., d, n, 2) and input of each mode for u (..., d) with steps dt (...) times its own."""
+        if dt is None:
+            return _pairs.exp(one.log_a), torch.stack([u, torch.zeros_like(u)], -1)[..., None, :]
+        log_a, gain = self.discretize(self.system().A, dt[..., None, None] * self.step_size()[:, None])
+        return _pairs.exp(log_a), _pairs.over(gain, one.gain) * u[..., None, None]
+
+    def _scan(
+        self,
+        one: Discrete,
+        weight: Tensor,
+        D: Tensor,
+        x: Tensor,
+        h: Tensor,
+        resets: Tensor | None,
+        dt: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The system with a step size of its own at each token, in blocks of time that bound the memory."""
-        b, t, _ = x.shape
-        size = self.step_size()
-        length = max(1, BLOCK // (b * system.A[..., 0].numel()))
+        t = x.shape[1]
+        length = max(1, BLOCK // (h.numel() // 2))
         outputs = []
         for start in range(0, t, length):
             part = slice(start, start + length)
             marks = None if resets is None else resets[:, part]
-            arguments = (*system, size, x[:, part], state, marks, dt[:, part])
+            arguments = (one.log_a, one.gain, weight, D, x[:, part], h, marks, dt[:, part])
             if torch.is_grad_enabled() and t > length:
-                y, state = checkpoint(self._vary_block, *arguments, use_reentrant=False)
+                y, h = checkpoint(self._scan_block, *arguments, use_reentrant=False)
             else:
-                y, state = self._vary_block(*arguments)
+                y, h = self._scan_block(*arguments)
             outputs.append(y)
-        return torch.cat(outputs, 1), state
+        return torch.cat(outputs, 1), h
 
-    def _vary_block(
+    def _scan_block(
         self,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
+        log_a: Tensor,
+        gain: Tensor,
+        weight: Tensor,
         D: Tensor,
-        size: Tensor,
         x: Tensor,
-        state: Tensor,
+        h: Tensor,
         resets: Tensor | None,
         dt: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        u = x.to(state.dtype)
-        steps = dt.to(state.dtype)[..., None] * size
-        log_a, gain = self.discretize(A, steps[..., None])
-        inputs = _pairs.times(gain, B) * u[..., None, None]
-        h, last = linear_scan_complex(
-            _pairs.exp(log_a).flatten(2, 3), inputs.flatten(2, 3), state.flatten(1, 2), resets
-        )
-        y = _pairs.times(C, h.view_as(inputs))[..., 0].sum(-1) + D * u
-        return y, last.view_as(state)
+        u = x.to(h.dtype)
+        decay, inputs = self._vary(Discrete(log_a, gain), u, dt.to(h.dtype))
+        states, last = linear_scan_complex(decay.flatten(2, 3), inputs.flatten(2, 3), h.flatten(1, 2), resets)
+        y = _pairs.times(weight, states.view_as(inputs))[..., 0].sum(-1) + D * u
+        return y, last.view_as(h)
 
 
 class Shared(LTI):

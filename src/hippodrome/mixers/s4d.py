@@ -19,7 +19,7 @@ class S4D(Bank):
     with its skip D, GELU, a linear map to twice the width and the gate. Dropout and norm belong to the
     block around it.
 
-    ``dt`` multiplies the step size. The state is x itself, at the sampling times, whatever dt was.
+    ``dt`` multiplies the step size.
 
     Args:
         d_model: channels in and out.

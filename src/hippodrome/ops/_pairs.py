@@ -11,6 +11,12 @@ def times(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], -1)
 
 
+def over(a: Tensor, b: Tensor) -> Tensor:
+    """The complex quotient a / b; both (..., 2), broadcast against each other, b not zero."""
+    conjugate = torch.stack([b[..., 0], -b[..., 1]], -1)
+    return times(a, conjugate) / b.square().sum(-1, keepdim=True)
+
+
 def exp(z: Tensor) -> Tensor:
     """exp(z), (..., 2)."""
     return torch.exp(z[..., :1]) * torch.stack([torch.cos(z[..., 1]), torch.sin(z[..., 1])], -1)

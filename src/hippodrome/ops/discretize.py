@@ -74,6 +74,4 @@ def _mean_of_exp(z: Tensor) -> Tensor:
     for k in range(10, 1, -1):
         series = one + _pairs.times(near, series) / k
     far = torch.where(small, 1.0, z)
-    conjugate = torch.stack([far[..., 0], -far[..., 1]], -1)
-    quotient = _pairs.times(_pairs.expm1(far), conjugate) / far.square().sum(-1, keepdim=True)
-    return torch.where(small, series, quotient)
+    return torch.where(small, series, _pairs.over(_pairs.expm1(far), far))

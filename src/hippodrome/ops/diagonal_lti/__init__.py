@@ -1,4 +1,4 @@
-"""Diagonal time-invariant system: h_t = exp(log_a) h_{t-1} + v u_t, y_t = Re sum_n w_n h_t,n + skip u_t.
+"""Diagonal time-invariant system: h_t = exp(log_a) h_{t-1} + u_t, y_t = Re sum_n w_n h_t,n + skip u_t.
 
 One bank of n complex modes for every channel, the layer of S4D and of everything that keeps A diagonal
 (Gu, Gupta, Goel, Ré 2022, arXiv 2206.11893, equations 1 to 3). Neither a kernel of length t nor the states of
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.diagonal_lti import reference, torch_
+from hippodrome.ops.diagonal_lti import numba_, reference, torch_
 
-BACKENDS = (torch_, reference)
+BACKENDS = (numba_, torch_, reference)
 
 
 def diagonal_lti(
@@ -23,7 +23,6 @@ def diagonal_lti(
     w: Float[Tensor, "d n 2"],
     initial_state: Float[Tensor, "b d n 2"] | None = None,
     resets: Bool[Tensor, "b t"] | None = None,
-    v: Float[Tensor, "d n 2"] | None = None,
     skip: Float[Tensor, "d"] | None = None,
     *,
     backend: str | None = None,
@@ -34,12 +33,12 @@ def diagonal_lti(
         u: input, (b, t, d).
         log_a: logarithm of each mode's factor per step, (d, n, 2): real part (not above 0 for a stable
             system), imaginary part (the angle per step).
-        w: output weight of each mode, (d, n, 2); for conjugate pairs the factor 2 is already in it.
+        w: weight of each mode, (d, n, 2), input and output weight together; for conjugate pairs the
+            factor 2 is already in it.
         initial_state: h before the first step, (b, d, n, 2); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
-        v: input weight of each mode, (d, n, 2); 1 when None.
         skip: weight of the input in the output, (d); 0 when None.
-        backend: force one of "torch", "reference"; None takes the first that can run.
+        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
     The state and all sums are float32 at least; y has the dtype of u.
 
@@ -54,12 +53,11 @@ def diagonal_lti(
             "w": (w, "d n 2"),
             "initial_state": (initial_state, "b d n 2"),
             "resets": (resets, "b t"),
-            "v": (v, "d n 2"),
             "skip": (skip, "d"),
         },
     )
-    chosen = choose("diagonal_lti", BACKENDS, backend, u, log_a, w, initial_state, resets, v, skip)
-    return chosen.diagonal_lti(u, log_a, w, initial_state, resets, v, skip)
+    chosen = choose("diagonal_lti", BACKENDS, backend, u, log_a, w, initial_state, resets, skip)
+    return chosen.diagonal_lti(u, log_a, w, initial_state, resets, skip)
 
 
 def flops(b: int, t: int, d: int, n: int, chunk: int = 64) -> int:

@@ -21,19 +21,17 @@ def diagonal_lti(
     w: Tensor,
     initial_state: Tensor | None,
     resets: Tensor | None,
-    v: Tensor | None,
     skip: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last state; arguments as at the door."""
     b, t = u.shape[:2]
     a, weight = torch.exp(_complex(log_a)), _complex(w)
-    enter = torch.ones_like(a) if v is None else _complex(v)
     h = a.new_zeros(b, *a.shape) if initial_state is None else _complex(initial_state)
     outputs = []
     for i in range(t):
         if resets is not None:
             h = torch.where(resets[:, i, None, None], 0.0, h)
-        h = a * h + enter * u[:, i, :, None].double()
+        h = a * h + u[:, i, :, None].double()
         y = (weight * h).sum(-1).real
         outputs.append(y if skip is None else y + skip.double() * u[:, i].double())
     wide = torch.promote_types(u.dtype, torch.float32)

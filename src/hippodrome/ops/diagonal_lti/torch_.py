@@ -1,7 +1,7 @@
 """Diagonal time-invariant system in plain PyTorch: batched real matrix products over chunks of time.
 
 With a chunk's inputs as a row, (d, b * chunks, L): its own outputs are a product with the Toeplitz matrix of
-the kernel's first L values, the state it ends in a product with V = v a^(L-1-j), what the state that enters
+the kernel's first L values, the state it ends in a product with V = a^(L-1-j), what the state that enters
 it adds to its outputs a product with W = w a^(i+1). Only the states at the ends of chunks run through a scan.
 Complex numbers are pairs of real columns throughout: this compiles, and differentiates any number of times.
 """
@@ -23,7 +23,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
 
 
 def tables(
-    log_a: Tensor, w: Tensor, v: Tensor | None, skip: Tensor | None, length: int, dtype: torch.dtype
+    log_a: Tensor, w: Tensor, skip: Tensor | None, length: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a chunk of L steps needs: V (d, L, 2n), W (d, 2n, L), kernel (d, L), factor over it (d, n, 2).
 
@@ -35,17 +35,10 @@ def tables(
     w_re, w_im = w[..., 0, None].double(), w[..., 1, None].double()
     # Re(w a^j h) = out_re h_re + out_im h_im
     out_re, out_im = w_re * re - w_im * im, -(w_re * im + w_im * re)
-    if v is None:
-        in_re, in_im = re[..., :length], im[..., :length]
-        kernel = out_re[..., :length].sum(1)
-    else:
-        v_re, v_im = v[..., 0, None].double(), v[..., 1, None].double()
-        in_re = (v_re * re - v_im * im)[..., :length]
-        in_im = (v_re * im + v_im * re)[..., :length]
-        kernel = (v_re * out_re + v_im * out_im)[..., :length].sum(1)
+    kernel = out_re[..., :length].sum(1)
     if skip is not None:
         kernel = torch.cat([kernel[:, :1] + skip[:, None].double(), kernel[:, 1:]], 1)
-    enter = torch.cat([in_re, in_im], 1).flip(-1).transpose(1, 2)
+    enter = torch.cat([re, im], 1)[..., :length].flip(-1).transpose(1, 2)
     leave = torch.cat([out_re, out_im], 1)[..., 1:]
     over = torch.stack([re[..., -1], im[..., -1]], -1)
     return enter.to(dtype), leave.to(dtype), kernel.to(dtype), over.to(dtype)
@@ -132,7 +125,6 @@ def diagonal_lti(
     w: Tensor,
     initial_state: Tensor | None,
     resets: Tensor | None,
-    v: Tensor | None,
     skip: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last state; arguments as at the door."""
@@ -142,7 +134,7 @@ def diagonal_lti(
     u = u.to(wide)
     with torch.autocast(u.device.type, enabled=False):
         length = min(t, CHUNK if resets is None else RESET_CHUNK)
-        enter, leave, kernel, over = tables(log_a, w, v, skip, length, wide)
+        enter, leave, kernel, over = tables(log_a, w, skip, length, wide)
         if initial_state is None:
             state = u.new_zeros(d, b, 1, log_a.shape[1], 2)
         else:

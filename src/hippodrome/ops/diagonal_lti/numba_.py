@@ -1,0 +1,180 @@
+"""Diagonal time-invariant system on the CPU: custom ops around the fused Numba kernels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hippodrome.ops._custom import register_second_order
+from hippodrome.ops._threads import run_tiles
+from hippodrome.ops.diagonal_lti import torch_
+
+NAME = "numba"
+
+
+def refusal(*tensors: Tensor | None) -> str | None:
+    """The kernels take float32 and float64 on the CPU; half precision is widened at the door."""
+    for x in tensors:
+        if x is not None and x.device.type != "cpu":
+            return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
+    return None
+
+
+def _chunk(n: int) -> int:
+    """Steps of a chunk: work inside a chunk grows with it, work on the states at its ends shrinks."""
+    return 64 if n >= 16 else 32
+
+
+class _Plan:
+    """Sizes and tables of one call."""
+
+    def __init__(self, u: Tensor, log_a: Tensor, w: Tensor, skip: Tensor) -> None:
+        from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
+
+        self.kernel = kernel
+        b, t, d = u.shape
+        n = log_a.shape[1]
+        self.shape = (b, t, d, n)
+        self.length = _chunk(n)
+        width = kernel.BYTES // u.element_size()
+        self.blocks = -(-d // width)
+        state = kernel.padded(n) * width
+        self.kept = (b * self.blocks * -(-t // self.length) + kernel.ROWS) * state
+        self.products = u.new_empty(self.blocks, 6, state * self.length).numpy()
+        self.kernels = u.new_empty(self.blocks, (kernel.COLUMNS - 1 + self.length) * width).numpy()
+        self.small = u.new_empty(self.blocks, 4, state).numpy()
+        run_tiles(
+            kernel.tables,
+            self.blocks,
+            _numpy(log_a),
+            _numpy(w),
+            _numpy(skip),
+            self.length,
+            self.products,
+            self.kernels,
+            self.small,
+        )
+
+
+def _numpy(x: Tensor) -> Any:
+    return x.detach().contiguous().numpy()
+
+
+@torch.library.custom_op("hippodrome::diagonal_lti", mutates_args=())
+def _forward(
+    u: Tensor, log_a: Tensor, w: Tensor, state: Tensor, resets: Tensor, skip: Tensor, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
+    plan = _Plan(u, log_a, w, skip)
+    kept = u.new_empty(plan.kept if keep else 0)
+    run_tiles(
+        plan.kernel.forward,
+        plan.shape[0] * plan.blocks,
+        plan.shape,
+        plan.length,
+        _numpy(u).reshape(-1),
+        _numpy(state),
+        _numpy(resets),
+        plan.products,
+        plan.kernels,
+        plan.small,
+        y.view(-1).numpy(),
+        last.numpy(),
+        kept.numpy(),
+    )
+    return y, last, kept
+
+
+@_forward.register_fake
+def _(u, log_a, w, state, resets, skip, keep):  # type: ignore[no-untyped-def]
+    size = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    return u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(size)
+
+
+@torch.library.custom_op("hippodrome::diagonal_lti_backward", mutates_args=())
+def _backward(
+    grad_y: Tensor,
+    grad_last: Tensor,
+    u: Tensor,
+    log_a: Tensor,
+    w: Tensor,
+    state: Tensor,
+    resets: Tensor,
+    skip: Tensor,
+    kept: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    plan = _Plan(u, log_a, w, skip)
+    b = u.shape[0]
+    grad_u, grad_state = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
+    grad_log_a, grad_w = u.new_empty(b, *log_a.shape), u.new_empty(b, *w.shape)
+    grad_skip = u.new_empty(b, *skip.shape)
+    run_tiles(
+        plan.kernel.backward,
+        b * plan.blocks,
+        plan.shape,
+        plan.length,
+        _numpy(grad_y).reshape(-1),
+        _numpy(grad_last),
+        _numpy(u).reshape(-1),
+        _numpy(resets),
+        plan.products,
+        plan.kernels,
+        plan.small,
+        _numpy(kept),
+        grad_u.view(-1).numpy(),
+        grad_log_a.numpy(),
+        grad_w.numpy(),
+        grad_skip.numpy(),
+        grad_state.numpy(),
+    )
+    return grad_u, grad_log_a.sum(0), grad_w.sum(0), grad_state, grad_skip.sum(0)
+
+
+@_backward.register_fake
+def _(grad_y, grad_last, u, log_a, w, state, resets, skip, kept):  # type: ignore[no-untyped-def]
+    return tuple(u.new_empty(x.shape) for x in (u, log_a, w, state, skip))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:6], output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    u, log_a, w, state, resets, skip, kept = ctx.saved_tensors
+    if grad_y is None:
+        grad_y = torch.zeros_like(u)
+    if grad_last is None:
+        grad_last = torch.zeros_like(state)
+    grads = _backward(grad_y, grad_last, u, log_a, w, state, resets, skip, kept)
+    return (*grads[:4], None, grads[4], None)
+
+
+def _form(
+    u: Tensor, log_a: Tensor, w: Tensor, state: Tensor, resets: Tensor, skip: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch_.diagonal_lti(u, log_a, w, state, resets if resets.numel() else None, skip)
+
+
+_forward.register_autograd(_gradient, setup_context=_setup)
+register_second_order(_backward, _form, outputs=2, inputs=6)
+
+
+def diagonal_lti(
+    u: Tensor,
+    log_a: Tensor,
+    w: Tensor,
+    initial_state: Tensor | None,
+    resets: Tensor | None,
+    skip: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Outputs and last state; arguments as at the door."""
+    dtype = u.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    state = u.new_zeros(u.shape[0], *log_a.shape) if initial_state is None else initial_state
+    marks = resets if resets is not None else u.new_zeros((1, 0), dtype=torch.bool)
+    straight = u.new_zeros(u.shape[2]) if skip is None else skip
+    arguments = [x.to(wide) for x in (u, log_a, w, state)]
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*arguments, straight))
+    y, last, _ = _forward(*arguments, marks, straight.to(wide), keep)
+    return y.to(dtype), last
