@@ -11,17 +11,18 @@ from typer.core import TyperGroup
 
 from hippodrome import __version__
 from hippodrome.cli._errors import sentence
+from hippodrome.cli._options import words
 
 
 class _Verbs(TyperGroup):
     """Speaks of errors in a sentence on stderr and exits with 2; ``--debug`` shows where they arose."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.obj = {"debug": "--debug" in args, "words": list(args)}
+        words.set(tuple(args))
         return super().parse_args(ctx, [word for word in args if word != "--debug"])
 
     def invoke(self, ctx: Any) -> Any:
-        if ctx.obj["debug"]:
+        if "--debug" in words.get():
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool | None) -> None:
     if asked:
         typer.echo(f"hippodrome {__version__}")
         raise typer.Exit
@@ -51,7 +52,9 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _every_verb(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_show_version, is_eager=True, help="Tell it.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
     pass

@@ -1,6 +1,7 @@
 """Options that several verbs share, each spelt and explained once."""
 
 import shlex
+from contextvars import ContextVar
 from typing import Annotated
 
 import typer
@@ -9,9 +10,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")]
 
 
-def command_line(ctx: typer.Context) -> str:
+words: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
+"""What was typed behind `hippodrome`, set before a verb runs."""
+
+
+def command_line() -> str:
     """The command as it was typed, for reports and run folders."""
-    return shlex.join(["hippodrome", *ctx.obj["words"]])
+    return shlex.join(["hippodrome", *words.get()])
 
 
 def numbers(text: str, option: str) -> list[float]:

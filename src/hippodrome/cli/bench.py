@@ -94,8 +94,9 @@ def _operator(name: str, device: str, tiny: bool) -> Iterator[dict[str, Any]]:
             x.to(where) if isinstance(x, torch.Tensor) else x
             for x in examples.inputs(**shape, **plain, dtype=torch.float32)
         ]
+        tensors = [x for x in inputs if x is None or isinstance(x, torch.Tensor)]
         for backend in door.BACKENDS:
-            if backend.NAME == "reference" or backend.refusal(*inputs):
+            if backend.NAME == "reference" or backend.refusal(*tensors):
                 continue
             call = partial(getattr(door, name), *inputs, backend=backend.NAME)
             with torch.no_grad():

@@ -99,8 +99,9 @@ def _backends(name: str, device: str, check: bool) -> dict[str, dict[str, Any]]:
     if check:
         truth = getattr(door, name)(*inputs, backend="reference")
     found: dict[str, dict[str, Any]] = {}
+    tensors = [x for x in inputs if x is None or isinstance(x, torch.Tensor)]
     for backend in door.BACKENDS:
-        refusal = backend.refusal(*inputs)
+        refusal = backend.refusal(*tensors)
         chosen = refusal is None and not any(f["chosen"] for f in found.values())
         error = ""
         if check and refusal is None:

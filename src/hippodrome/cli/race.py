@@ -17,7 +17,6 @@ PANEL = "Race and train"
 
 
 def command(
-    ctx: typer.Context,
     source: Source,
     models: Annotated[
         str | None,
@@ -84,7 +83,7 @@ def command(
         folder=out,
         threads=threads,
         resume=resume,
-        command=command_line(ctx),
+        command=command_line(),
     )
     if json:
         as_json(result.model_dump(mode="json"))

@@ -17,7 +17,6 @@ PANEL = "Race and train"
 
 
 def command(
-    ctx: typer.Context,
     source: Source,
     model: Annotated[
         str | None, typer.Option(help="A mixer, a pattern, or a recipe. [default: mamba2]")
@@ -76,7 +75,7 @@ def command(
         out or f"run-{task.name}",
         resume=resume,
         overwrite=overwrite,
-        command=command_line(ctx),
+        command=command_line(),
     )
     if json:
         as_json({**result._asdict(), "folder": str(result.folder)})
