@@ -15,11 +15,14 @@ MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "-"})
 """Cells, in any case, that stand for a missing value."""
 
 
+Cells = Sequence[Any] | np.ndarray
+
+
 class Table(NamedTuple):
     """Columns of equal length by name: cells as text where they come from CSV, else as they are stored."""
 
     where: str
-    columns: dict[str, Sequence[Any]]
+    columns: dict[str, Cells]
     rows: int
 
 
@@ -61,7 +64,7 @@ def read_csv(path: Path) -> Table:
                 "Complete the row, or quote a cell that holds the separator.",
                 row=number,
             )
-    columns: dict[str, Sequence[Any]] = dict(zip(header, zip(*body, strict=True), strict=True))
+    columns: dict[str, Cells] = dict(zip(header, zip(*body, strict=True), strict=True))
     return Table(str(path), columns, len(body))
 
 
@@ -101,7 +104,7 @@ def from_frame(frame: Any, where: str = "data frame") -> Table:
     return Table(where, {name: frame.iloc[:, i].to_numpy() for i, name in enumerate(names)}, len(frame))
 
 
-def column(table: Table, name: str) -> Sequence[Any]:
+def column(table: Table, name: str) -> Cells:
     """A column by its name.
 
     Raises:
@@ -259,14 +262,11 @@ def _number(table: Table, name: str, row: int, cell: object) -> float:
 
 def _even(step: int) -> Sampling:
     """Words and season of an even step in nanoseconds."""
-    second = 10**9
-    minute, hour, day = 60 * second, 3600 * second, 86400 * second
+    minute, day = 60 * 10**9, 86400 * 10**9
     if step % day == 0:
         return Sampling(_duration(step), {day: 7, 7 * day: 52}.get(step, 1))
-    for whole in (minute, hour, day):
-        if step < whole and whole % step == 0 and (whole == day or step < second):
-            return Sampling(_duration(step), whole // step)
-    return Sampling(_duration(step), max(1, round(day / step)) if step < day else 1)
+    whole = minute if step < minute else day
+    return Sampling(_duration(step), whole // step if step < whole and whole % step == 0 else 1)
 
 
 def _months(times: np.ndarray) -> Sampling | None:
@@ -274,7 +274,7 @@ def _months(times: np.ndarray) -> Sampling | None:
     days = (times.astype("datetime64[D]") - times.astype("datetime64[M]").astype("datetime64[D]")).astype(int)
     last = (times.astype("datetime64[D]") + 1).astype("datetime64[M]").astype(np.int64) != months
     gaps = np.unique(np.diff(months))
-    if len(gaps) != 1 or not (last.all() or (days == days[0]).all()):
+    if len(gaps) != 1 or not gaps[0] or not (last.all() or (days == days[0]).all()):
         return None
     gap = int(gaps[0])
     return Sampling({1: "1 month", 3: "3 months", 12: "1 year"}.get(gap, f"{gap} months"), max(1, 12 // gap))

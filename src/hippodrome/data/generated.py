@@ -91,13 +91,8 @@ def open_chaotic(
         ValueError: too few steps for the windows.
     """
     numbers = np.random.default_rng(seed)
-    state = numbers.standard_normal(3) + np.array([0.0, 0.0, 25.0])
-    path = np.empty((count, 3))
-    for step in range(-200, count):  # the first 200 samples reach the attractor and are dropped
-        for _ in range(10):
-            state = _runge_kutta(state, 0.005)
-        if step >= 0:
-            path[step] = state
+    start = numbers.standard_normal(3) + np.array([0.0, 0.0, 25.0])
+    path = _lorenz(start, 200 + count)[200:]  # the first samples reach the attractor and are dropped
     spread = path.std(0)
     values = path + noise * spread * numbers.standard_normal((count, 3))
     series = Series("chaotic", values, borders(count, _SPLIT, "chaotic"))
@@ -115,14 +110,17 @@ def _task(
     return series_task([series], name, name, details, look_back=look_back, horizon=horizon, season=season)
 
 
-def _lorenz(state: np.ndarray) -> np.ndarray:
-    x, y, z = state
-    return np.array([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
-
-
-def _runge_kutta(state: np.ndarray, step: float) -> np.ndarray:
-    first = _lorenz(state)
-    second = _lorenz(state + step / 2 * first)
-    third = _lorenz(state + step / 2 * second)
-    fourth = _lorenz(state + step * third)
-    return state + step / 6 * (first + 2 * second + 2 * third + fourth)
+def _lorenz(start: np.ndarray, count: int, step: float = 0.005, every: int = 10) -> np.ndarray:
+    """States (count, 3) after every ``every`` steps of Runge-Kutta of order four."""
+    x, y, z = start.tolist()
+    path = np.empty((count, 3))
+    stages = ((step / 2, step / 6), (step / 2, step / 3), (step, step / 3), (0.0, step / 6))
+    for sample in range(count):
+        for _ in range(every):
+            a, b, c = u, v, w = x, y, z
+            for ahead, weight in stages:
+                du, dv, dw = 10 * (v - u), u * (28 - w) - v, u * v - 8 / 3 * w
+                x, y, z = x + weight * du, y + weight * dv, z + weight * dw
+                u, v, w = a + ahead * du, b + ahead * dv, c + ahead * dw
+        path[sample] = x, y, z
+    return path
