@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from hippodrome.data import BUILT_IN, open_source
+from hippodrome.data.generated import _lorenz
 from hippodrome.data.listops import TOKENS, evaluate, generate, open_listops, parse
 from hippodrome.models.classification import ClassificationModel
 from hippodrome.models.forecasting import ForecastingModel
@@ -212,6 +213,12 @@ def test_chaotic_stays_on_the_attractor_and_has_the_noise_it_says() -> None:
     scale = torch.tensor(noisy.facts["scale"], dtype=torch.float64)
     measured = ((seen - values) / scale).square().mean().item()
     assert measured == pytest.approx(noisy.details["known best error"]["mse"], rel=0.05)
+
+
+def test_lorenz_is_integrated_to_fourth_order() -> None:
+    ends = [_lorenz(np.array([1.0, 2.0, 20.0]), 1, 0.02 / 2**k, 10 * 2**k)[0] for k in range(4)]
+    errors = [np.abs(end - ends[-1]).max() for end in ends[:-1]]
+    assert 13 < errors[0] / errors[1] < 20
 
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
