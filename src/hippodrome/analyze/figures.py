@@ -1,7 +1,7 @@
 """Charts as SVG text that sits inside a page: one hand for every figure of the report and of `inspect`.
 
-Matplotlib is imported when the first chart is drawn, without pyplot, its settings put back afterwards. Axes and
-letters are drawn in the page's own text colour, so a chart reads on light and on dark paper.
+Matplotlib is imported when the first chart is drawn, without pyplot, its settings put back afterwards.
+Axes and letters are drawn in the page's own text colour, so a chart reads on light and on dark paper.
 """
 
 import re
@@ -124,6 +124,7 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     x_ticks: Sequence[float] | None = None,
+    y_limits: tuple[float, float] | None = None,
     rules: Mapping[str, float] | None = None,
     width: float = 5.4,
     height: float = 3.5,
@@ -159,6 +160,8 @@ def lines(
             ax.set_xscale("log")
         if log_y:
             ax.set_yscale("log")
+        if y_limits is not None:
+            ax.set_ylim(*y_limits)
         _plain_ticks(ax, x_ticks, log_x, log_y)
         ax.set(xlabel=x, ylabel=y, title=title)
         return _svg(figure, title, title)
@@ -177,7 +180,7 @@ def _plain_ticks(ax: Any, x_ticks: Sequence[float] | None, log_x: bool, log_y: b
     for axis, log in ((ax.xaxis, log_x and x_ticks is None), (ax.yaxis, log_y)):
         if log:
             low, high = sorted(axis.get_view_interval())
-            narrow = high / max(low, 1e-300) < 30
+            narrow = high / max(low, 1e-300) < 200
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=9))
             axis.set_minor_formatter(NullFormatter())
 

@@ -1,0 +1,104 @@
+"""What can be looked at besides numbers: samples of text, forecasts with bands, the winner's confusions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hippodrome.data.base import Task
+from hippodrome.race.result import Confusion, Exhibits, ForecastExhibit
+
+Opened = Mapping[str, Callable[[], Any]]
+"""Contenders by name, each with what loads its best run; one is held at a time."""
+
+
+def gather(task: Task, opened: Opened, winner: str, *, length: int = 240) -> Exhibits:
+    """The exhibits of a kind of task.
+
+    Args:
+        opened: the contenders.
+        winner: whose confusions are counted.
+        length: new tokens of a sample.
+    """
+    if task.kind == "language":
+        return _samples(task, opened, length)
+    if task.kind == "classification":
+        return Exhibits(confusion=_confusion(task, opened[winner]().model))
+    return Exhibits(forecasts=_forecasts(task, opened))
+
+
+def _samples(task: Task, opened: Opened, length: int) -> Exhibits:
+    from hippodrome.generate import text
+
+    if task.tokenizer is None:
+        return Exhibits()
+    start = task.test[0].tokens[:64].tolist()
+    prompt = task.tokenizer.decode(start)
+    samples = {}
+    for name, load in opened.items():
+        run = load()
+        pieces = text(
+            run.model, run.tokenizer, prompt, max_new_tokens=length, temperature=0.8, top_p=0.95, seed=0
+        )
+        samples[name] = "".join(pieces)
+    return Exhibits(prompt=prompt, samples=samples)
+
+
+@torch.no_grad()
+def _confusion(task: Task, model: Any, rows: int = 64) -> Confusion:
+    k = len(model.classes)
+    counts = torch.zeros(k, k, dtype=torch.long)
+    device = next(model.parameters()).device
+    n = len(task.test)  # type: ignore[arg-type]
+    for first in range(0, n, rows):
+        batch: Any = task.collate([task.test[i] for i in range(first, min(first + rows, n))])
+        answers = model.logits(batch.inputs.to(device), batch.lengths.to(device)).argmax(-1).cpu()
+        for truth, answer in zip(batch.labels.tolist(), answers.tolist(), strict=True):
+            counts[truth, answer] += 1
+    return Confusion(classes=list(model.classes), counts=counts.tolist())
+
+
+@torch.no_grad()
+def _forecasts(task: Task, opened: Opened) -> list[ForecastExhibit]:
+    """Two windows of the test set, at a third and two thirds of it, for the first and the last variate."""
+    n = len(task.test)  # type: ignore[arg-type]
+    windows = sorted({n // 3, 2 * n // 3})
+    batch: Any = task.collate([task.test[i] for i in windows])
+    variates = sorted({0, batch.past.shape[2] - 1})
+    said: dict[str, Tensor] = {}
+    levels: tuple[float, ...] = ()
+    for name, load in opened.items():
+        model = load().model
+        said[name] = model(batch.past.to(next(model.parameters()).device))[0].cpu()
+        levels = tuple(model.quantiles)
+    names = [str(v) for v in task.details.get("variates") or task.details.get("targets") or []]
+    shown = []
+    for row, window in enumerate(windows):
+        for c in variates:
+            label = names[c] if c < len(names) else f"variate {c + 1}"
+            shown.append(_window(batch, said, row, c, f"{label}, test window {window:,}", task, levels))
+    return shown
+
+
+def _window(
+    batch: Any, said: dict[str, Tensor], row: int, c: int, title: str, task: Task, levels: tuple[float, ...]
+) -> ForecastExhibit:
+    past, truth = batch.past[row, :, c], batch.future[row, :, c]
+    points = {name: out[row, :, c, 0].tolist() for name, out in said.items()}
+    season = int(task.details.get("season") or 0)
+    if 0 < season <= len(past):
+        ahead = torch.arange(len(truth)) % season
+        points["seasonal naive"] = past[len(past) - season + ahead].tolist()
+    band = len(levels) > 1
+    return ForecastExhibit(
+        title=title,
+        past=past[-max(96, 2 * len(truth)) :].tolist(),
+        truth=truth.tolist(),
+        points=points,
+        low={name: out[row, :, c, 1].tolist() for name, out in said.items()} if band else {},
+        high={name: out[row, :, c, -1].tolist() for name, out in said.items()} if band else {},
+        coverage=f"The band is meant to hold {100 * (levels[-1] - levels[0]):.0f} % of what comes."
+        if band
+        else "",
+    )

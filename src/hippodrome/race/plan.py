@@ -1,0 +1,247 @@
+"""The plan of a race: who runs, at which width and rate, and what memory and time it will take."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from hippodrome.analyze.timing import peak_bytes, seconds_of
+from hippodrome.config import build, count_parameters, match_width, parse_pattern, stack_spec
+from hippodrome.data.base import Task
+from hippodrome.race.files import write_text
+from hippodrome.race.machine import device_for, free_bytes
+from hippodrome.race.settings import BATCH, DEPTH, DROPOUT, MODELS, RaceSettings, parameters_for, rate
+from hippodrome.race.verdict import duration, size
+from hippodrome.train.batches import moved
+
+FORMAT = 1
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Entry(_Plain):
+    """One contender: a pattern at a width, the rates it trains at, and the spec of its model."""
+
+    name: str
+    baseline: bool
+    width: int
+    depth: int
+    parameters: int
+    rates: list[float]
+    spec: dict[str, Any]
+
+
+class Need(_Plain):
+    """What training one contender takes here: time of one step, and memory with weights and moments."""
+
+    step_seconds: float
+    train_bytes: int
+    tokens_per_step: int
+
+
+class Outlook(_Plain):
+    """What the whole race will take: seconds until the report, and the most memory of any contender."""
+
+    seconds: float
+    train_bytes: int
+    free_bytes: int | None
+    runs: int
+    needs: dict[str, Need]
+
+    def __str__(self) -> str:
+        free = "" if self.free_bytes is None else f" ({size(self.free_bytes)} are free)"
+        return (
+            f"{self.runs} training runs, about {duration(self.seconds)} in all, "
+            f"at most {size(self.train_bytes)} of memory to train{free}"
+        )
+
+
+class RacePlan(_Plain):
+    """All that decides what a race computes. Two races with equal plans may continue each other."""
+
+    format: int = FORMAT
+    kind: str
+    task: str
+    data: str
+    settings: dict[str, Any]
+    batch_size: int
+    entries: list[Entry]
+    outlook: Outlook | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, in one piece or not at all."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    def differences(self, other: "RacePlan") -> list[str]:
+        """What would be computed differently, in words; empty where one race may continue the other."""
+        apart = {"outlook", "entries", "settings", "data"}
+        mine, theirs = (p.model_dump(mode="json", exclude=apart) for p in (self, other))
+        found = [f"{k} was {theirs[k]!r} and is {mine[k]!r}" for k in mine if mine[k] != theirs[k]]
+        if self.data != other.data and not found:
+            found.append("the data has changed")
+        for key in self.settings:
+            before = other.settings.get(key)
+            if self.settings[key] != before:
+                found.append(f"{key} was {before!r} and is {self.settings[key]!r}")
+        if not found and [e.spec for e in self.entries] != [e.spec for e in other.entries]:
+            found.append("the models are built differently")
+        return found
+
+
+def make_plan(task: Task, settings: RaceSettings, *, outlook: bool = True) -> RacePlan:
+    """Choose what is left open, match the widths, and (with ``outlook``) try one step of each contender.
+
+    Raises:
+        ValueError: a model that does not exist or cannot be built for this task, or one that needs more
+        memory
+            than is free.
+    """
+    asked = settings.models or MODELS[task.kind]
+    names = list(dict.fromkeys([*asked, *settings.baselines]))
+    depth = settings.depth or DEPTH[task.kind]
+    wanted = settings.parameters or parameters_for(task.kind, training_values(task))
+    entries = [_entry(task, settings, name, depth, wanted, name not in asked) for name in names]
+    plan = RacePlan(
+        kind=task.kind,
+        task=task.name,
+        data=fingerprint(task),
+        settings=_identity(settings, task.kind, names, depth, wanted),
+        batch_size=settings.batch_size or BATCH[task.kind],
+        entries=entries,
+    )
+    if outlook:
+        plan.outlook = look_ahead(task, settings, plan)
+    return plan
+
+
+def _identity(settings: RaceSettings, kind: str, names: list[str], depth: int, wanted: int) -> dict[str, Any]:
+    """The settings that decide the numbers, with what was left open filled in."""
+    apart = {"models", "baselines", "lengths", "workers", "batch_size"}
+    return {
+        **settings.model_dump(mode="json", exclude=apart),
+        "models": names,
+        "depth": depth,
+        "parameters": wanted,
+        "budget": str(settings.budget),
+        "dropout": DROPOUT[kind] if settings.dropout is None else settings.dropout,
+    }
+
+
+def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: int, baseline: bool) -> Entry:
+    layers = parse_pattern(name, max(depth, len(parse_pattern(name))))
+    dropout = DROPOUT[task.kind] if settings.dropout is None else settings.dropout
+
+    def spec(width: int) -> dict[str, Any]:
+        stack = stack_spec(name, width, len(layers), dropout=dropout)
+        return {"kind": task.kind, **task.facts, "backbone": stack}
+
+    width = match_width(spec, wanted)
+    return Entry(
+        name=name,
+        baseline=baseline,
+        width=width,
+        depth=len(layers),
+        parameters=count_parameters(spec(width)),
+        rates=list(settings.learning_rates or (rate(task.kind, layers),)),
+        spec=spec(width),
+    )
+
+
+def training_values(task: Task) -> int:
+    """How many values there are to learn from: tokens, or steps of all sequences times their channels."""
+    counted: Any = task.details.get("tokens")
+    if isinstance(counted, Mapping) and "train" in counted:
+        return int(counted["train"])
+    items = len(task.train)  # type: ignore[arg-type]
+    first: Any = task.train[0][0]
+    if task.kind == "forecasting":  # windows overlap: each adds one step
+        return (items + first.shape[0]) * first.shape[-1]
+    return items * first.numel()
+
+
+def fingerprint(task: Task) -> str:
+    """A few letters that change when the data does: its facts, its counts, and a few of its items."""
+    digest = hashlib.sha256()
+    for part in (task.train, task.valid, task.test):
+        n = len(part)  # type: ignore[arg-type]
+        digest.update(str(n).encode())
+        for i in sorted({0, n // 3, n // 2, n - 1}):
+            for value in part[i]:
+                data = value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
+                digest.update(data)
+    digest.update(json.dumps(task.facts, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def look_ahead(task: Task, settings: RaceSettings, plan: RacePlan) -> Outlook:
+    """Try one training step of each contender, on a single row first so that no guess can fill the memory.
+
+    Raises:
+        ValueError: a contender needs more memory than is free; the sentence says which and what to do.
+    """
+    device = device_for(settings.device)
+    free = free_bytes(device)
+    needs = {entry.name: _need(task, entry, plan.batch_size, device, free) for entry in plan.entries}
+    runs = sum(len(e.rates) + len(settings.seeds) - 1 for e in plan.entries)
+    seconds = 0.0
+    for entry in plan.entries:
+        need = needs[entry.name]
+        one = _training_seconds(settings, need) + _validation_seconds(task, settings, plan.batch_size, need)
+        seconds += one * (len(entry.rates) + len(settings.seeds) - 1) + len(settings.lengths) * 3.0
+    most = max(need.train_bytes for need in needs.values())
+    return Outlook(seconds=seconds, train_bytes=most, free_bytes=free, runs=runs, needs=needs)
+
+
+def _training_seconds(settings: RaceSettings, need: Need) -> float:
+    budget = settings.budget
+    if budget.seconds is not None:
+        return budget.seconds
+    steps = budget.steps if budget.steps is not None else (budget.tokens or 0) / max(need.tokens_per_step, 1)
+    return steps * need.step_seconds
+
+
+def _validation_seconds(task: Task, settings: RaceSettings, batch_size: int, need: Need) -> float:
+    """Validations and the test: a forward pass takes about a third of a step."""
+    every = -(-len(task.valid) // batch_size)  # type: ignore[arg-type]
+    test = -(-len(task.test) // batch_size)  # type: ignore[arg-type]
+    usual = min(every, settings.valid_batches or every)
+    return (settings.validations * usual + every + test) * need.step_seconds / 3
+
+
+def batch_of(task: Task, rows: int, device: torch.device) -> Any:
+    """The first rows of the training set as a batch on the device."""
+    count = len(task.train)  # type: ignore[arg-type]
+    return moved(task.collate([task.train[i % count] for i in range(rows)]), device)
+
+
+def _need(task: Task, entry: Entry, batch_size: int, device: torch.device, free: int | None) -> Need:
+    with torch.random.fork_rng():
+        model = build(entry.spec).to(device)
+    # Weights and the optimizer's two moments; the gradients are in the peak of the step.
+    fixed = 3 * sum(p.numel() * p.element_size() for p in model.parameters())
+
+    def step(batch: Any) -> None:
+        model.loss(batch).backward()
+
+    def clean(batch: Any) -> None:
+        step(batch)
+        model.zero_grad(set_to_none=True)
+
+    one, whole = batch_of(task, 1, device), batch_of(task, batch_size, device)
+    clean(one)
+    guess = fixed + batch_size * peak_bytes(lambda: step(one), device)
+    model.zero_grad(set_to_none=True)
+    if free is not None and guess > free:
+        raise ValueError(
+            f"{entry.name} would need about {size(guess)} of memory to train at a batch of {batch_size}, and "
+            f"{size(free)} are free. Take a smaller batch, fewer parameters or shorter sequences."
+        )
+    taken = seconds_of(lambda: clean(whole), device, repeats=2, at_most=5.0)
+    peak = peak_bytes(lambda: step(whole), device)
+    return Need(step_seconds=taken, train_bytes=fixed + peak, tokens_per_step=model.tokens(whole))

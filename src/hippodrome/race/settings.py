@@ -1,0 +1,103 @@
+"""What a race is asked to do, with defaults that depend on the kind of task and the size of its data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from hippodrome.train.settings import Budget
+
+BASELINES = ("gru", "attention")
+"""In every race, asked for or not."""
+
+MODELS = {
+    "language": ("mamba2", "mamba", "gla", "s4d", "rg_lru", "mamba2x3+attention"),
+    "classification": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
+    "forecasting": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
+}
+DEPTH = {"language": 4, "classification": 2, "forecasting": 2}
+BATCH = {"language": 16, "classification": 16, "forecasting": 32}
+DROPOUT = {"language": 0.0, "classification": 0.1, "forecasting": 0.1}
+RATE = {"language": 4e-3, "classification": 4e-3, "forecasting": 1e-3}
+"""Peak learning rates for AdamW at widths of 50 to 300; attention trains at half of them."""
+SLOWER = {"attention": 0.5}
+
+PARAMETERS = {"language": (100_000, 5), "classification": (40_000, 5), "forecasting": (60_000, 5)}
+"""The smallest model, and the number of training values that carry one parameter."""
+LARGEST = 2_000_000
+
+
+class RaceSettings(BaseModel):
+    """How a race is run. What is None is chosen from the data.
+
+    ``learning_rates``: one for all, or several to search among; the best on validation of the first seed goes
+    on with the other seeds. ``parameters``: all contenders get the width that comes nearest. ``lengths``:
+    where time and memory of one forward pass are measured; empty for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    models: tuple[str, ...] | None = None
+    budget: Budget = Budget(seconds=60)
+    parameters: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1)
+    learning_rates: tuple[float, ...] | None = None
+    seeds: tuple[int, ...] = (0,)
+    batch_size: int | None = Field(default=None, ge=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    validations: int = Field(default=10, ge=1)
+    valid_batches: int | None = Field(default=64, ge=1, description="of each validation but the last")
+    patience: int | None = Field(default=None, ge=1)
+    precision: str = "32-true"
+    compile: bool = False
+    workers: int = Field(default=0, ge=0)
+    baselines: tuple[str, ...] = BASELINES
+    lengths: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
+    device: str = "auto"
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        return Budget.parse(value) if isinstance(value, str) else value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        return None if names is None else tuple(dict.fromkeys(str(n).replace(" ", "") for n in names))
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, value: Any) -> Any:
+        seeds = tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        if isinstance(seeds, Sequence) and (not seeds or len(set(seeds)) != len(seeds)):
+            raise ValueError(f"seeds are a count of 1 or more, or different numbers; got {value!r}")
+        return seeds
+
+    @field_validator("learning_rates", mode="before")
+    @classmethod
+    def _rates(cls, value: Any) -> Any:
+        rates = (value,) if isinstance(value, int | float) else value
+        if rates is not None and (not rates or any(not 0 < float(r) < 10 for r in rates)):
+            raise ValueError(f"learning rates are numbers above 0, such as 0.001; got {value!r}")
+        return rates
+
+    @field_validator("lengths")
+    @classmethod
+    def _lengths(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)) or any(t < 1 for t in value):
+            raise ValueError(f"lengths increase and are 1 or more; got {value}")
+        return value
+
+
+def rate(kind: str, layers: Sequence[str]) -> float:
+    """The learning rate of a stack of these mixers if none is searched: that of its most careful layer."""
+    return RATE[kind] * min(SLOWER.get(layer, 1.0) for layer in layers)
+
+
+def parameters_for(kind: str, values: int) -> int:
+    """A number of parameters that this many training values can carry, to two digits."""
+    smallest, share = PARAMETERS[kind]
+    wanted = min(max(smallest, values // share), LARGEST)
+    digits = 10 ** (len(str(wanted)) - 2)
+    return wanted // digits * digits
