@@ -156,15 +156,12 @@ class Attention(Mixer):
         fresh = state is None
         state = self.init_state(b) if state is None else state
         self._check_room(state, t)
-        q, k, v = self._project(x)
         plain = fresh and resets is None
         if resets is None:
             resets = torch.zeros(b, t, dtype=torch.bool, device=x.device)
         number, stretch = engine.stretches(resets, state.seen)
-        if self.rope:
-            # Rows of a fresh call without resets agree, so one row of angles serves all.
-            at = number[:1] if plain else number
-            q, k = engine.rotate(q, at, self.rope_base), engine.rotate(k, at, self.rope_base)
+        # Rows of a fresh call without resets agree, so one row of angles serves all.
+        q, k, v = self._project(x, number[:1] if plain else number)
         count = number[:, -1] + 1
         first = count - t
         slots = state.k.shape[1] + (t if isinstance(state, GrowingState) else 0)
@@ -193,17 +190,18 @@ class Attention(Mixer):
             y = engine.attend_window(q, keys, values, number, stretch, key_number, key_stretch, self.window)
         return self.out_proj(y.flatten(2)), after
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (b, t, heads, e), the first two turned to their positions."""
         heads = self.in_proj(x).unflatten(-1, (-1, self.size))
-        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], -2)
+        turned, v = heads.split([self.heads + self.kv_heads, self.kv_heads], -2)
+        if self.rope:
+            turned = engine.rotate(turned, positions, self.rope_base)
+        q, k = turned.split([self.heads, self.kv_heads], -2)
         return q, k, v
 
     def _read(self, x_t: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """Write one token into the given slots, in place, and attend over all that are filled."""
-        q, k_t, v_t = self._project(x_t[:, None])
-        if self.rope:
-            at = seen[:, None]
-            q, k_t = engine.rotate(q, at, self.rope_base), engine.rotate(k_t, at, self.rope_base)
+        q, k_t, v_t = self._project(x_t[:, None], seen[:, None])
         slots = k.shape[1]
         slot = (seen % slots)[:, None, None, None].expand_as(k_t)
         k.scatter_(1, slot, k_t.to(k.dtype))
