@@ -15,11 +15,11 @@ from hippodrome.shapes import Resets
 
 
 class Mamba2(MatrixState):
-    """[z | x B C | dt] = in_proj(u); x B C = silu(conv(x B C)); dt = clamp(softplus(dt + dt_bias), dt_limit);
+    """[z | x B C | dt] = in_proj(u); x B C = silu(conv(x B C)); dt = clamp(softplus(dt + dt_bias));
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T in each head, y_t = h_t C_t + D x_t, with A = -exp(A_log);
     out_proj(w RMS(y silu(z))).
 
-    Dao, Gu 2024, "Transformers are SSMs", arXiv 2405.21060, equation 1 with scalar A (section 2.3), algorithm
+    Dao, Gu 2024, "Transformers are SSMs", arXiv 2405.21060, equation 2 with scalar A (section 2.3), algorithm
     in section 6, block of section 7.1 and figure 6. Parameters carry the names and shapes of the authors'
     checkpoints. ``dt`` multiplies the step size after softplus and clamp, which act alike in ``step`` and
     ``forward``. A, D, step sizes and the state stay in float32 whatever autocast does.
@@ -35,7 +35,8 @@ class Mamba2(MatrixState):
         dt_min: smallest step size at the start.
         dt_max: largest step size at the start; between them they are log-uniform.
         dt_floor: bound below the first step sizes.
-        dt_limit: bounds of the step sizes, always.
+        dt_low: bound below the step sizes, always.
+        dt_high: bound above them, always; None for no bound.
         A_min: smallest decay rate at the start.
         A_max: largest decay rate at the start; between them they are uniform.
 
@@ -57,7 +58,8 @@ class Mamba2(MatrixState):
         dt_min: float = 1e-3,
         dt_max: float = 0.1,
         dt_floor: float = 1e-4,
-        dt_limit: tuple[float, float] = (0.0, float("inf")),
+        dt_low: float = 0.0,
+        dt_high: float | None = None,
         A_min: float = 1.0,
         A_max: float = 16.0,
     ) -> None:
@@ -71,7 +73,8 @@ class Mamba2(MatrixState):
         self.matrix = (head_dim, d_state)
         self.groups = groups
         self.chunk = chunk
-        self.dt_limit = dt_limit
+        self.dt_low = dt_low
+        self.dt_high = dt_high
         mixed = inner + 2 * groups * d_state
         self.parts = [inner, mixed, self.heads]
         self.in_proj = nn.Linear(d_model, sum(self.parts), bias=False)
@@ -97,7 +100,7 @@ class Mamba2(MatrixState):
         head_dim, n = self.matrix
         x, B, C = inner.split([self.heads * head_dim, self.groups * n, self.groups * n], -1)
         wide = torch.promote_types(self.dt_bias.dtype, torch.float32)
-        sizes = F.softplus(side[1].to(wide) + self.dt_bias.to(wide)).clamp(*self.dt_limit)
+        sizes = F.softplus(side[1].to(wide) + self.dt_bias.to(wide)).clamp(self.dt_low, self.dt_high)
         if dt is not None:
             sizes = sizes * dt[..., None].to(wide)
         grouped = (self.groups, n)
