@@ -49,9 +49,8 @@ def _sentence(text: str) -> str:
 def _citation(text: str) -> str:
     """The sentence of a docstring that begins with authors and a year."""
     for paragraph in text.split("\n\n"):
-        flat = " ".join(paragraph.split())
-        # A sentence ends at a stop behind a word or a number and before a capital; initials end none.
-        for part in re.split(r"(?<=[a-z\d)\"']{2})[.;]\s+(?=[A-Z\"])", flat):
-            if re.match(r"[A-Z][^.]*?\b(19|20)\d\d\b", part):
-                return part.rstrip(".")
+        # A sentence ends at a stop between a small letter or number and a capital; "et al. 2017" goes on.
+        for part in re.split(r"(?<=[a-z\d)\"'])[.;]\s+(?=[A-Z\"`])", " ".join(paragraph.split())):
+            if re.match(r"[A-Z].{0,160}?\b(19|20)\d\d\b", part):
+                return re.sub(r"(arXiv \d{4}\.\d{4,5}).*", r"\1", part).rstrip(".")
     return ""
