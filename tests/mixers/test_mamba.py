@@ -117,7 +117,7 @@ def test_slow_parameters_do_not_decay() -> None:
 
 
 def test_impossible_step_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="0 < dt_min <= dt_max"):
+    with pytest.raises(ValueError, match="Step sizes need 0 < low <= high"):
         Mamba(8, dt_min=0.1, dt_max=0.01)
     with pytest.raises(ValueError, match="at least one tap"):
         Mamba(8, taps=0)

@@ -1,11 +1,11 @@
 """Learned step sizes: their first values, and the low-rank map whose bias the scan adds."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from hippodrome.inits.steps import inverse_softplus, log_uniform
 
 
 def initial_step_bias(
@@ -13,16 +13,13 @@ def initial_step_bias(
 ) -> Float[Tensor, "d"]:
     """Biases b with softplus(b) log-uniform between dt_min and dt_max, at least dt_floor, one a channel.
 
-    Gu, Dao 2023, arXiv 2312.00752, section 3.6. The inverse of softplus is taken in float64.
+    Gu, Dao 2023, arXiv 2312.00752, section 3.6.
 
     Raises:
         ValueError: not 0 < dt_min <= dt_max.
     """
-    if not 0 < dt_min <= dt_max:
-        raise ValueError(f"Step sizes need 0 < dt_min <= dt_max; got dt_min {dt_min} and dt_max {dt_max}.")
-    low, high = math.log(dt_min), math.log(dt_max)
-    dt = torch.exp(torch.rand(channels, dtype=torch.float64) * (high - low) + low).clamp(min=dt_floor)
-    return (dt + torch.log(-torch.expm1(-dt))).to(torch.get_default_dtype())
+    sizes = log_uniform(channels, dt_min, dt_max).clamp(min=dt_floor)
+    return inverse_softplus(sizes).to(torch.get_default_dtype())
 
 
 class StepProjection(nn.Linear):
