@@ -64,7 +64,7 @@ def test_names_and_shapes_are_those_of_the_checkpoints() -> None:
 
 def test_first_step_sizes_are_log_uniform_and_rates_count_up() -> None:
     mixer = Mamba(512)
-    dt = F.softplus(mixer.dt_proj.bias.double())
+    dt = F.softplus(mixer.dt_proj.bias.detach().double())
     assert 0.99e-3 < float(dt.min()) < 1.1e-3
     assert 0.09 < float(dt.max()) < 0.101
     # Uniform in the logarithm: mean and variance of log10(dt) over (-3, -1) are -2 and 1/3.
