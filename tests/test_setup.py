@@ -1,4 +1,4 @@
-"""The set-up: which torch is taken, what is skipped, what a person reads when it fails. Nothing is installed."""
+"""The set-up: which torch is taken, what is skipped, what a person reads on failure. Nothing is installed."""
 
 import ast
 import importlib.util
