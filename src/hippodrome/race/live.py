@@ -1,7 +1,7 @@
 """The live table of a race: a row a contender, redrawn while it runs; plain lines where nobody watches."""
 
 import time
-from typing import Any, Self
+from typing import Any
 
 from hippodrome.race.plan import RacePlan
 from hippodrome.race.verdict import count, duration, quality, unit
@@ -22,7 +22,7 @@ class LiveTable:
         self.live: Any = None
         self.shown = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LiveTable":
         if self.console.is_terminal:
             from rich.live import Live
 

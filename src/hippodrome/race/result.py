@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,7 +48,7 @@ class Estimate(_Data):
     values: list[float]
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
+    def of(cls, values: Sequence[float]) -> "Estimate":
         """The mean of these values and its interval."""
         n = len(values)
         half = student(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else None
@@ -208,7 +208,7 @@ class RaceResult(_Data):
         write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> "RaceResult":
         """The result that ``save`` wrote."""
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
 

@@ -1,0 +1,68 @@
+"""Estimators in the manners of scikit-learn: arguments kept as given, ``fit``, ``predict``, ``save``.
+
+Each wraps one run folder (``hippodrome.runs``). ``load`` opens any run folder, a race's winner too, as the
+estimator of its kind. Frames follow the forecasting convention ``unique_id, ds, y`` with prediction columns
+such as ``s4d``, ``s4d-lo-80`` and ``s4d-hi-80``.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from hippodrome import runs
+from hippodrome.estimators.classifier import Classifier
+from hippodrome.estimators.forecaster import Forecaster
+from hippodrome.estimators.generator import Generator
+
+
+def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Generator:
+    """Open a run folder, or the winner of a race's folder, as the estimator of its kind.
+
+    Raises:
+        ValueError: no run folder, or a kind of model that has no estimator.
+    """
+    folder = Path(path)
+    if (folder / "race.json").exists() and not (folder / "config.json").exists():
+        folder = folder / "winner"
+        if not folder.is_dir():
+            raise ValueError(f"the race in {path} has no winner yet; start it again and it goes on")
+    run = runs.load(folder, device)
+    made = {"forecasting": Forecaster, "classification": Classifier, "language": Generator}.get(
+        run.spec["kind"]
+    )
+    if made is None:
+        raise ValueError(
+            f"{folder} holds a model of kind {run.spec['kind']!r}, which has no estimator; runs.load opens it"
+        )
+    blocks = run.spec["backbone"]["blocks"]
+    estimator: Any = made(
+        model=pattern([block["mixer"]["kind"] for block in blocks]),
+        width=run.model.backbone.d_model,
+        depth=len(blocks),
+        budget=str(run.settings.budget),
+        lr=run.settings.lr,
+        batch_size=run.settings.batch_size,
+        seed=run.settings.seed,
+        device=device,
+    )
+    if isinstance(estimator, Forecaster):
+        estimator.set_params(
+            horizon=run.spec["horizon"],
+            look_back=run.spec["look_back"],
+            quantiles=tuple(run.spec["quantiles"]),
+        )
+    estimator._open(run)
+    return estimator
+
+
+def pattern(layers: Sequence[str]) -> str:
+    """The shortest pattern that, repeated, gives these layers: a, a, b, a, a, b is ax2+b."""
+    length = next(
+        n for n in range(1, len(layers) + 1) if all(layers[i] == layers[i % n] for i in range(len(layers)))
+    )
+    runs_of = [(kind, len(list(group))) for kind, group in groupby(layers[:length])]
+    return "+".join(kind if count == 1 else f"{kind}x{count}" for kind, count in runs_of)
+
+
+__all__ = ["Classifier", "Forecaster", "Generator", "load", "pattern"]

@@ -1,0 +1,107 @@
+"""What the estimators share: parameters by name, one run folder, saving."""
+
+import inspect
+import shutil
+import tempfile
+from abc import ABC
+from pathlib import Path
+from typing import Any
+
+from hippodrome import runs
+from hippodrome.config import stack_spec
+from hippodrome.data.base import Task
+from hippodrome.train.settings import Budget, TrainSettings
+
+
+class Estimator(ABC):
+    """What the three share: parameters by name, one run, saving and loading."""
+
+    model: str
+    width: int
+    depth: int
+    budget: str
+    lr: float
+    batch_size: int
+    dropout: float
+    seed: int
+    device: str
+    folder: str | Path | None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments as they were given."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **parameters: Any) -> "Estimator":
+        """Change constructor arguments; an unknown name raises ValueError."""
+        known = self.get_params()
+        for name, value in parameters.items():
+            if name not in known:
+                raise ValueError(
+                    f"{type(self).__name__} has no parameter {name!r}; it has "
+                    f"{', '.join(known)}. Take one of them"
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = {n: p.default for n, p in inspect.signature(type(self)).parameters.items()}
+        changed = (f"{n}={v!r}" for n, v in self.get_params().items() if v != defaults[n])
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "run_")
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the run folder to ``path``, which must not exist; ``hippodrome.load`` opens it."""
+        run, target = self._fitted(), Path(path)
+        if target.exists():
+            raise ValueError(f"{target} exists already. Name a new folder, or remove it")
+        shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns("checkpoints"))
+        return target
+
+    def evaluate(self, task: Task) -> dict[str, float]:
+        """The model's metrics on the test part of a task of ``hippodrome.data``."""
+        return runs.evaluate(self._fitted(), task, "test")
+
+    def _fitted(self) -> runs.Run:
+        run: runs.Run | None = getattr(self, "run_", None)
+        if run is None:
+            raise ValueError(
+                f"this {type(self).__name__} has learned nothing yet: call fit, or open one with load"
+            )
+        return run
+
+    @property
+    def _network(self) -> Any:
+        return self._fitted().model
+
+    def _train(self, task: Task) -> None:
+        """Train on a task in the folder, or in one that lives as long as this estimator."""
+        if self.folder is None:
+            self.temporary_ = tempfile.TemporaryDirectory(prefix="hippodrome-")
+            place = Path(self.temporary_.name) / "run"
+        else:
+            place = Path(self.folder)
+        settings = TrainSettings(
+            budget=Budget.parse(self.budget),
+            batch_size=self.batch_size,
+            lr=self.lr,
+            seed=self.seed,
+            device=self.device,
+        )
+        spec = {
+            "kind": task.kind,
+            "backbone": stack_spec(self.model, self.width, self.depth, dropout=self.dropout),
+        }
+        spec |= self._facts()
+        result = runs.train(spec, task, settings, place)
+        if result.status == "diverged":
+            raise ValueError(f"the training diverged: {result.message}")
+        self.result_ = result
+        self._open(runs.load(place, self.device))
+
+    def _facts(self) -> dict[str, Any]:
+        return {}
+
+    def _open(self, run: runs.Run) -> None:
+        self.run_ = run
