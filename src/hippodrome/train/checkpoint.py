@@ -94,10 +94,8 @@ def write(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
         last = next(iter(listed(folder)), None)
         kept = f"the last good one, {last.name}, is intact" if last else "there is none before it"
         raise OSError(
-            error.errno,
-            f"the checkpoint of step {step} could not be written ({error.strerror or error}), and {kept}. "
-            f"Make room or choose another folder, then resume",
-            str(folder),
+            f"the checkpoint of step {step} could not be written to {folder} ({error.strerror or error}); "
+            f"{kept}. Make room there, then resume"
         ) from None
     for old in listed(folder)[KEPT:]:
         old.unlink(missing_ok=True)

@@ -42,10 +42,8 @@ class Journal:
             action()
         except OSError as error:
             raise OSError(
-                error.errno,
-                f"the journal could not be written ({error.strerror or error}). Make room or choose another "
-                f"folder, then resume",
-                str(self.path),
+                f"the journal {self.path} could not be written ({error.strerror or error}). Make room there, "
+                f"then resume"
             ) from None
 
 

@@ -18,10 +18,11 @@ def engine(settings: TrainSettings) -> "Fabric":
 
     Raises ValueError where the device or the strategy is not to be had on this machine.
     """
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     from lightning.fabric import Fabric
     from lightning.fabric.strategies import ModelParallelStrategy
+
+    # Its importing sets the level; what it says of processes and devices is not for the user of a verb.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
     kind, _, index = settings.device.partition(":")
     devices: Any = [int(index)] if index.isdigit() else settings.devices
@@ -61,10 +62,10 @@ def share(fabric: "Fabric") -> Share:
     return Share(fabric.global_rank, fabric.world_size)
 
 
-def agree(fabric: "Fabric", *numbers: float) -> list[float]:
+def agree(fabric: "Fabric", *numbers: float | int) -> list[float]:
     """The sums of these numbers over all processes."""
     if fabric.world_size == 1:
-        return list(numbers)
+        return [float(number) for number in numbers]
     total = torch.tensor(numbers, dtype=torch.float64, device=fabric.device)
     torch.distributed.all_reduce(total)
     return total.tolist()

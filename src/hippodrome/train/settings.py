@@ -1,7 +1,7 @@
 """Settings of a training run, and its budget. Light: no PyTorch in here."""
 
 import re
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,7 +21,7 @@ class Budget(BaseModel):
     tokens: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _one(self) -> "Budget":
         if sum(v is not None for v in (self.seconds, self.steps, self.tokens)) != 1:
             raise ValueError("a budget is given in exactly one of seconds, steps and tokens")
         return self
