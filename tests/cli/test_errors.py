@@ -44,9 +44,23 @@ def test_bad_budget(cli, text_file: Path) -> None:
     refused(cli("train", text_file, "--budget", "10parsecs"), "10parsecs")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "generate"])
+@pytest.mark.parametrize("verb", ["evaluate", "generate", "forecast", "classify"])
 def test_folder_that_holds_no_run(cli, tmp_path: Path, verb: str) -> None:
-    refused(cli(verb, tmp_path, *(["--prompt", "a"] if verb == "generate" else [])), "not a run folder")
+    more = {"evaluate": [], "generate": ["--prompt", "a"]}.get(verb, ["some.csv"])
+    refused(cli(verb, tmp_path, *more), "not a run folder")
+
+
+def test_forecast_and_classify_refuse_what_they_cannot_use(
+    cli, classify_run: Path, forecast_run: Path, table_file: Path, tmp_path: Path
+) -> None:
+    refused(cli("forecast", classify_run, table_file), "classification")
+    refused(cli("classify", forecast_run, table_file), "forecasting")
+    refused(cli("classify", classify_run, table_file), ".ts")
+    refused(cli("classify", classify_run, tmp_path / "none.ts"), "none.ts")
+    refused(cli("forecast", forecast_run, tmp_path / "none.csv"), "none.csv")
+    bad = tmp_path / "bad.csv"
+    bad.write_text(table_file.read_text().replace("2024-01-02 03:00,", "2024-01-02 03:00,abc", 1))
+    refused(cli("forecast", forecast_run, bad), "bad.csv", "'load'", "abc")
 
 
 def test_generate_refuses_a_model_that_writes_no_text(cli, classify_run: Path) -> None:

@@ -170,3 +170,29 @@ def test_race_crowns_a_winner_that_can_be_used(cli, text_file: Path, tmp_path: P
     assert (tmp_path / "race" / "report.html").is_file()
     said = cli("generate", tmp_path / "race" / "winner", "--prompt", "The ", "--tokens", 5)
     assert said.code == 0, said.err
+
+
+def test_forecast_goes_on_after_the_end_of_a_table(cli, forecast_run, table_file, tmp_path: Path) -> None:
+    rows = cli("forecast", forecast_run, table_file, "--json").json()
+    assert len(rows) == 24
+    assert str(rows[0]["ds"]).startswith("2024-01-17 16:00")  # 400 hours from the first of January
+    assert {"load", "heat", "load-lo-80", "load-hi-80"} <= set(rows[0])
+    assert all(row["load-lo-80"] <= row["load-hi-80"] for row in rows)
+    said = cli("forecast", forecast_run, table_file).out.splitlines()
+    assert cli("forecast", forecast_run, table_file, "--out", tmp_path / "f.csv").code == 0
+    assert (tmp_path / "f.csv").read_text().splitlines() == said
+    assert len(said) == 25
+
+
+def test_classify_tells_classes_and_how_many_are_right(cli, classify_run, labelled_file, tmp_path) -> None:
+    test = labelled_file.with_name("Slopes_TEST.ts")
+    found = cli("classify", classify_run, test, "--json").json()
+    assert found["classes"] == ["down", "up"]
+    assert len(found["sequences"]) == 8
+    assert {row["class"] for row in found["sequences"]} <= {"down", "up"}
+    metrics = cli("evaluate", classify_run, "--json").json()["metrics"]
+    assert found["accuracy"] == pytest.approx(metrics["accuracy"])
+    cli("classify", classify_run, test, "--out", tmp_path / "c.csv")
+    lines = (tmp_path / "c.csv").read_text().splitlines()
+    assert lines[0] == "sequence,class,p(down),p(up)"
+    assert sum(map(float, lines[1].split(",")[2:])) == pytest.approx(1)

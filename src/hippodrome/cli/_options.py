@@ -19,6 +19,13 @@ def command_line() -> str:
     return shlex.join(["hippodrome", *words.get()])
 
 
+def present(device: str) -> str:
+    """The device a word means on this machine; ValueError in a sentence where there is none such."""
+    from hippodrome.race.machine import device_for
+
+    return str(device_for(device))
+
+
 def numbers(text: str, option: str) -> list[float]:
     """Numbers with commas between them. Raises ValueError for anything else."""
     try:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hippodrome.cli._options import Device, Json
+from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, table
 
 PANEL = "Look things up"
@@ -48,6 +48,7 @@ def command(
             raise ValueError(f"there is no operator and no mixer {name!r}{suggest(name, operators + mixers)}")
     if threads:
         torch.set_num_threads(threads)
+    device = present(device)
     size = (16, 32) if tiny else (width, length)
     rows: list[dict[str, Any]] = []
     for name in operators:

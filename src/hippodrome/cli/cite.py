@@ -30,7 +30,7 @@ def command(
 
 def entry(name: str) -> str:
     """The BibTeX of a recipe, or one made from the citation in a mixer's docstring."""
-    from hippodrome import recipes
+    from hippodrome.cli import _recipes as recipes
     from hippodrome.cli._sources import mixer
     from hippodrome.config import kinds, suggest
 

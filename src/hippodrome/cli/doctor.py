@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hippodrome.cli._options import Device, Json
+from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, table
 
 PANEL = "Look things up"
@@ -26,7 +26,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Tell versions, threads, devices, and the backends of every operator; with --check, try them."""
-    operators = _operators(device, check)
+    operators = _operators(present(device), check)
     found: dict[str, Any] = {"versions": _versions(), "machine": _machine(), "operators": operators}
     if json:
         as_json(found)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hippodrome.cli._data import task_of
-from hippodrome.cli._options import Device, Json
+from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, table
 from hippodrome.cli._settings import Assignments, File, Settings
 
@@ -33,7 +33,7 @@ def command(
     settings = Settings(file, assignments)
     data = settings.section("data")
     settings.finish()
-    opened = runs.load(run, device)
+    opened = runs.load(run, present(device))
     task = task_of(opened, source, data)
     found = runs.evaluate(opened, task, part, batch_size=batch_size)  # type: ignore[arg-type]
     if json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hippodrome.cli._options import Device, Json
+from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json
 
 PANEL = "Use a model"
@@ -33,7 +33,7 @@ def command(
     """Continue a text."""
     from hippodrome import generate, runs
 
-    opened = runs.load(run, device)
+    opened = runs.load(run, present(device))
     if opened.tokenizer is None or opened.details["kind"] != "language":
         raise ValueError(f"{run} holds a model for {opened.details['kind']}, which writes no text")
     begin = sys.stdin.read() if prompt is None else prompt

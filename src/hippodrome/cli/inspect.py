@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from hippodrome.cli._options import Device, Json
+from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, count, size, table
 from hippodrome.cli._settings import Assignments, File, Settings
 
@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """Show kernels, spectrum, memory and cost. Options of a mixer's constructor go by -s name=value."""
     settings = Settings(file, assignments)
-    subject = _subject(what, width, device, settings.values)
+    subject = _subject(what, width, present(device), settings.values)
     facts = _facts(subject, length)
     if out is not None:
         out.write_text(_page(subject, facts, length), encoding="utf-8")
@@ -71,7 +71,8 @@ def _subject(what: str, width: int | None, device: str, options: dict[str, Any])
         return _Subject(what, body, {what: body}, body)
     if options:
         raise ValueError(f"options go to a mixer's constructor; {what!r} is no mixer and takes none")
-    from hippodrome import recipes, runs
+    from hippodrome import runs
+    from hippodrome.cli import _recipes as recipes
 
     if what in recipes.names():
         spec = recipes.find(what).model.stack(width)

@@ -41,9 +41,10 @@ def _mixers() -> list[dict[str, str]]:
 
 
 def _recipes() -> list[dict[str, str]]:
-    from hippodrome import recipes
+    from hippodrome.cli import _recipes as recipes
 
-    return [{"name": r.name, "title": r.title, "family": r.family} for r in recipes.all_recipes()]
+    found = [recipes.find(name) for name in recipes.names()]
+    return [{"name": r.name, "title": r.title, "family": r.family} for r in found]
 
 
 def _sources() -> list[dict[str, str]]:

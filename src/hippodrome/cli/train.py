@@ -106,7 +106,8 @@ def _spec(
     options: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The trainer's defaults that a recipe brings, and the spec of the model."""
-    from hippodrome import config, recipes
+    from hippodrome import config
+    from hippodrome.cli import _recipes as recipes
     from hippodrome.race.plan import training_values
     from hippodrome.race.settings import DEPTH, parameters_for
 

@@ -1,0 +1,105 @@
+"""`hippodrome classify`: the class of each sequence in a file or a folder."""
+
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from hippodrome.cli._options import Device, Json, present
+from hippodrome.cli._output import as_json, table
+
+PANEL = "Use a model"
+RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+
+
+class _Cases(NamedTuple):
+    """Sequences (t, c) with a name each, and their labels where the file has them."""
+
+    names: list[str]
+    values: list[Any]
+    labels: list[str] | None
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run folder of a classifier, or a race's folder.")],
+    source: Annotated[
+        Path, typer.Argument(help="A .ts or .npz file, a recording, or a folder of recordings.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Write CSV here, with the probability of each class.")
+    ] = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Tell the class of each sequence, and how sure; where the file has labels, also how many are right."""
+    from hippodrome.estimators import Classifier, load
+
+    classifier = load(run, present(device))
+    if not isinstance(classifier, Classifier):
+        raise ValueError(f"{run} holds a model for {classifier.run_.spec['kind']}, which tells no classes")
+    if classifier.run_.spec.get("vocab_size"):
+        raise ValueError(f"{run} classifies tokens; from files only sequences of values are read")
+    cases = _read(source)
+    chances = classifier.predict_proba(cases.values)
+    classes = [str(name) for name in classifier.classes_]
+    chosen = [classes[i] for i in chances.argmax(1)]
+    right = None
+    if cases.labels is not None:
+        right = sum(a == b for a, b in zip(chosen, cases.labels, strict=True)) / len(chosen)
+    if out is not None:
+        import pandas
+
+        frame = pandas.DataFrame(chances, columns=[f"p({name})" for name in classes])
+        frame.insert(0, "class", chosen)
+        frame.insert(0, "sequence", cases.names)
+        frame.to_csv(out, index=False)
+    rows = [
+        {"sequence": name, "class": choice, "probability": round(float(chance), 6)}
+        for name, choice, chance in zip(cases.names, chosen, chances.max(1), strict=True)
+    ]
+    if json:
+        as_json({"classes": classes, "accuracy": right, "sequences": rows})
+        return
+    if out is None:
+        cells = [[r["sequence"], r["class"], f"{r['probability']:.3f}"] for r in rows]
+        table(str(source), ["sequence", "class", "probability"], cells)
+    if right is not None:
+        typer.echo(f"right: {100 * right:.2f} % of {len(chosen)}", err=True)
+
+
+def _read(path: Path) -> _Cases:
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {str(path)!r} to classify")
+    if path.suffix == ".ts":
+        from hippodrome.data.ts import read_ts
+
+        found = read_ts(path)
+        return _Cases([str(i + 1) for i in range(len(found.cases))], found.cases, found.labels)
+    if path.suffix == ".npz":
+        return _arrays(path)
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in RECORDINGS)
+    if not files or files[0].suffix not in RECORDINGS:
+        raise ValueError(f"{path}: expected a .ts or .npz file or recordings ({', '.join(RECORDINGS)})")
+    return _Cases([str(f) for f in files], [_recording(f) for f in files], None)
+
+
+def _arrays(path: Path) -> _Cases:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as archive:
+        if "inputs" not in archive.files:
+            raise ValueError(f"{path}: expected an array 'inputs' (n, t, c) or (n, t); got {archive.files}")
+        inputs = archive["inputs"]
+        lengths = archive["lengths"] if "lengths" in archive.files else [inputs.shape[1]] * len(inputs)
+        labels = [str(x) for x in archive["labels"]] if "labels" in archive.files else None
+    values = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
+    return _Cases([str(i + 1) for i in range(len(values))], values, labels)
+
+
+def _recording(file: Path) -> Any:
+    import soundfile
+
+    try:
+        return soundfile.read(file, dtype="float32", always_2d=True)[0]
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
