@@ -158,7 +158,7 @@ def _page(subject: _Subject, facts: dict[str, Any], length: int) -> str:
         answer = impulse_response(mixer, length).cpu()  # type: ignore[arg-type]
         channels = [f"channel {i}" for i in range(min(4, answer.shape[1]))]
         series = [Line(name, list(range(length)), answer[:, i].tolist()) for i, name in enumerate(channels)]
-        title = f"{kind}: answer to an impulse"
+        title = f"{kind}: answer to an impulse, {len(channels)} channels"
         charts.append(lines(series, styles(channels), title=title, x="token", y="output"))
         values = spectrum(mixer)  # type: ignore[arg-type]
         if values is not None:

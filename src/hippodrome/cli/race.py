@@ -103,7 +103,7 @@ def _tell_plan(plan: Any, json: bool) -> None:
 
 
 def _tell(result: "RaceResult") -> None:
-    rows = []
+    rows: list[list[Any]] = []
     for place, s in enumerate(result.standings, 1):
         if s.status != "finished" or s.valid is None:
             rows.append(["-", s.name, s.status, s.note, "", "", ""])
