@@ -12,7 +12,7 @@ def classifier(pooling: str = "mean", **options: object) -> ClassificationModel:
     return ClassificationModel(Stack.example(), ["a", "b"], pooling=pooling, **options).double()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "last", "both"])
 def test_answer_is_the_running_one_at_the_last_valid_step(pooling: str) -> None:
     model = classifier(pooling, channels=2)
     inputs, lengths = torch.randn(3, 7, 2).double(), torch.tensor([7, 1, 4])
@@ -21,7 +21,7 @@ def test_answer_is_the_running_one_at_the_last_valid_step(pooling: str) -> None:
     torch.testing.assert_close(model.logits(inputs, lengths), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "last", "both"])
 def test_padding_changes_nothing(pooling: str) -> None:
     model = classifier(pooling, channels=2)
     inputs = torch.randn(1, 4, 2).double()

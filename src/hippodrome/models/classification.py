@@ -35,7 +35,7 @@ class ClassificationModel(Model):
         classes: names of the classes, in the order of the labels.
         channels: values a step; None for token sequences.
         vocab_size: number of token ids; None for values. One of the two is given.
-        pooling: "mean" of the features since the last reset, or the "last" feature.
+        pooling: "mean" of the features since the last reset, the "last" feature, or "both", side by side.
         location: mean of each channel over the train data, taken off before anything else; None for zeros.
         scale: standard deviation of each channel over the train data; None for ones, a zero counts as one.
 
@@ -56,7 +56,7 @@ class ClassificationModel(Model):
         classes: list[str],
         channels: int | None = None,
         vocab_size: int | None = None,
-        pooling: Literal["mean", "last"] = "mean",
+        pooling: Literal["mean", "last", "both"] = "both",
         location: list[float] | None = None,
         scale: list[float] | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class ClassificationModel(Model):
         self.backbone = backbone
         d_model: int = self.backbone.d_model
         self.input = nn.Linear(channels, d_model) if channels else nn.Embedding(vocab_size or 0, d_model)
-        self.head = nn.Linear(d_model, len(classes))
+        self.head = nn.Linear(2 * d_model if pooling == "both" else d_model, len(classes))
         width = channels or 0
         self.register_buffer("location", torch.tensor(location if location else [0.0] * width))
         spread = torch.tensor(scale if scale else [1.0] * width)
@@ -76,9 +76,10 @@ class ClassificationModel(Model):
         """The backbone's state before the first step, and nothing pooled yet."""
         weight = self.head.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
+        width: int = self.backbone.d_model
         return PooledState(
             self.backbone.init_state(batch, max_length),
-            torch.zeros(batch, weight.shape[1], dtype=wide, device=weight.device),
+            torch.zeros(batch, width, dtype=wide, device=weight.device),
             torch.zeros(batch, 1, dtype=wide, device=weight.device),
         )
 
@@ -97,8 +98,8 @@ class ClassificationModel(Model):
         counted = torch.cat([wide, torch.ones_like(wide[..., :1])], -1)
         start = torch.cat([before.total, before.steps], -1)
         sums, last = linear_scan(torch.ones_like(counted), counted, start, resets)
-        pooled = (sums[..., :-1] / sums[..., -1:]).to(features.dtype) if self.pooling == "mean" else features
-        return self.head(pooled), PooledState(inner, last[:, :-1], last[:, -1:])
+        mean = (sums[..., :-1] / sums[..., -1:]).to(features.dtype)
+        return self.head(self._pooled(mean, features)), PooledState(inner, last[:, :-1], last[:, -1:])
 
     def step(
         self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None
@@ -107,8 +108,8 @@ class ClassificationModel(Model):
         before = PooledState(*state)
         features, inner = self.backbone.step(self._embed(inputs_t), before.backbone, dt_t=dt_t)
         after = PooledState(inner, before.total + features.to(before.total.dtype), before.steps + 1)
-        pooled = (after.total / after.steps).to(features.dtype) if self.pooling == "mean" else features
-        return self.head(pooled), after
+        mean = (after.total / after.steps).to(features.dtype)
+        return self.head(self._pooled(mean, features)), after
 
     def logits(
         self, inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"], lengths: Int[Tensor, "b"]
@@ -117,13 +118,10 @@ class ClassificationModel(Model):
         valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
         inputs = torch.where(valid[..., None] if inputs.dim() == 3 else valid, inputs, 0)
         features, _ = self.backbone(self._embed(inputs))
-        if self.pooling == "last":
-            pooled = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
-        else:
-            wide = features.to(torch.promote_types(features.dtype, torch.float32))
-            total = torch.where(valid[..., None], wide, 0.0).sum(1)
-            pooled = (total / lengths[:, None]).to(features.dtype)
-        return self.head(pooled)
+        last = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
+        total = torch.where(valid[..., None], wide, 0.0).sum(1)
+        return self.head(self._pooled((total / lengths[:, None]).to(features.dtype), last))
 
     def loss(self, batch: LabelledBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the rows."""
@@ -146,6 +144,12 @@ class ClassificationModel(Model):
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of the mixers inside."""
         return self.backbone.parameter_groups()
+
+    def _pooled(self, mean: Tensor, last: Tensor) -> Tensor:
+        """What the head reads, of the mean so far and the last feature."""
+        if self.pooling == "both":
+            return torch.cat([mean, last], -1)
+        return mean if self.pooling == "mean" else last
 
     def _embed(self, inputs: Tensor) -> Tensor:
         if self.channels is None:
@@ -170,8 +174,8 @@ class ClassificationModel(Model):
             )
         if len(classes) < 2:
             raise ValueError(f"a classifier needs two classes at least; got {classes}. Check the labels.")
-        if pooling not in ("mean", "last"):
-            raise ValueError(f"pooling is 'mean' or 'last'; got {pooling!r}. Take one of the two.")
+        if pooling not in ("mean", "last", "both"):
+            raise ValueError(f"pooling is 'mean', 'last' or 'both'; got {pooling!r}. Take one of these.")
         for name, values in (("location", location), ("scale", scale)):
             if values is not None and len(values) != (channels or 0):
                 raise ValueError(
