@@ -17,7 +17,10 @@ from hippodrome.train.fit import FitResult, fit
 from hippodrome.train.settings import TrainSettings
 
 PROGRAM = str(Path(__file__).with_name("toy_run.py"))
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork, signals and file limits")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork, signals and file limits"),
+]
 
 
 def settings(**given) -> TrainSettings:

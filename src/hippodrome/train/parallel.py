@@ -107,7 +107,8 @@ def load_weights(fabric: "Fabric", model: nn.Module, weights: dict[str, Any]) ->
         return
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
+    # A copy of the dict, because this puts shards in the place of what it is given.
+    set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
 
 
 def load_optimizer(
