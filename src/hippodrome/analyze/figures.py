@@ -49,6 +49,10 @@ _RC: Any = {
 }
 
 
+Number = float | int
+Numbers = Sequence[Number] | np.ndarray
+
+
 class Style(NamedTuple):
     """How one model is drawn in every chart of a page.
 
@@ -74,12 +78,12 @@ class Line(NamedTuple):
     """One line of a chart: the name says whose it is, and so how it is drawn. NaN in ``y`` breaks it."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Numbers
+    y: Numbers
     markers: bool = False
 
 
-def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+def _axes(width: Number, height: Number, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -123,11 +127,12 @@ def lines(
     y: str,
     log_x: bool = False,
     log_y: bool = False,
-    x_ticks: Sequence[float] | None = None,
-    y_limits: tuple[float, float] | None = None,
-    rules: Mapping[str, float] | None = None,
-    width: float = 5.4,
-    height: float = 3.5,
+    x_ticks: Numbers | None = None,
+    y_limits: tuple[Number, Number] | None = None,
+    rules: Mapping[str, Number] | None = None,
+    rules_left: bool = False,
+    width: Number = 5.4,
+    height: Number = 3.5,
 ) -> str:
     """A line chart. ``rules`` are named horizontal lines (a naive baseline, a known best error)."""
     import matplotlib
@@ -149,11 +154,11 @@ def lines(
             ax.axhline(level, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
             ax.annotate(
                 name,
-                (1, level),
+                (0 if rules_left else 1, level),
                 xycoords=("axes fraction", "data"),
-                xytext=(-2, 3),
+                xytext=(3 if rules_left else -2, 3),
                 textcoords="offset points",
-                ha="right",
+                ha="left" if rules_left else "right",
                 fontsize=8.5,
             )
         if log_x:
@@ -167,7 +172,7 @@ def lines(
         return _svg(figure, title, title)
 
 
-def _plain_ticks(ax: Any, x_ticks: Sequence[float] | None, log_x: bool, log_y: bool) -> None:
+def _plain_ticks(ax: Any, x_ticks: Numbers | None, log_x: bool, log_y: bool) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     plain = FuncFormatter(lambda value, _: short(value))
@@ -185,7 +190,7 @@ def _plain_ticks(ax: Any, x_ticks: Sequence[float] | None, log_x: bool, log_y: b
             axis.set_minor_formatter(NullFormatter())
 
 
-def short(value: float) -> str:
+def short(value: Number) -> str:
     """A number in at most about five letters: 950, 1.5k, 16k, 2M, 0.03, 2e-05."""
     if value == 0:
         return "0"
@@ -200,9 +205,9 @@ class Point(NamedTuple):
     """One model in a scatter chart, with the half-width of its interval if there is one."""
 
     name: str
-    x: float
-    y: float
-    spread: float | None = None
+    x: Number
+    y: Number
+    spread: Number | None = None
 
 
 def scatter(
@@ -213,9 +218,9 @@ def scatter(
     x: str,
     y: str,
     log_x: bool = True,
-    rules: Mapping[str, float] | None = None,
-    width: float = 5.4,
-    height: float = 3.5,
+    rules: Mapping[str, Number] | None = None,
+    width: Number = 5.4,
+    height: Number = 3.5,
 ) -> str:
     """Named points with error bars; names stand beside their points, moved apart where they would collide."""
     import matplotlib
@@ -294,22 +299,22 @@ class Band(NamedTuple):
     """A forecast: the middle, the lower and the upper end of a band."""
 
     name: str
-    middle: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    middle: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
 
 
 def forecast(
-    past: Sequence[float],
-    truth: Sequence[float],
+    past: Numbers,
+    truth: Numbers,
     bands: Sequence[Band],
     look: Mapping[str, Style],
     *,
     title: str,
     x: str,
     y: str,
-    width: float = 5.4,
-    height: float = 2.9,
+    width: Number = 5.4,
+    height: Number = 2.9,
 ) -> str:
     """Past and truth in ink, forecasts with bands in colour; the forecast begins at time zero."""
     import matplotlib
@@ -366,7 +371,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], colour: str, *
         return _svg(figure, title, title)
 
 
-def points_in_plane(values: np.ndarray, *, title: str, colour: str = COLOURS[0], size: float = 3.6) -> str:
+def points_in_plane(values: np.ndarray, *, title: str, colour: str = COLOURS[0], size: Number = 3.6) -> str:
     """Complex numbers (m, 2) beside the unit circle: the spectrum of a recurrence."""
     import matplotlib
 

@@ -9,7 +9,7 @@ from hippodrome.mixers.base import Mixer
 
 
 @torch.no_grad()
-def impulse_response(mixer: Mixer, length: int = 256, *, scale: float = 1.0) -> Tensor:
+def impulse_response(mixer: Mixer, length: int = 256, *, scale: float | int = 1.0) -> Tensor:
     """Outputs (length, d) after an impulse of ``scale`` in every channel at the first token, less silence.
 
     For a linear time-invariant mixer this is its kernel summed over the inputs. Any other mixer answers as

@@ -1,5 +1,6 @@
 """Time and memory by the clock: one forward pass and one step against the length of the sequence."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -103,7 +104,7 @@ def _peak_of(changes: Sequence[int]) -> int:
 
 @torch.no_grad()
 def scaling(
-    backbone: Any, lengths: Sequence[int], *, rows: int = 1, seconds_each: float = 1.0, repeats: int = 5
+    backbone: Any, lengths: Sequence[int], *, rows: int = 1, seconds_each: float = 2.0, repeats: int = 5
 ) -> Scaling:
     """Measure a backbone (a stack or a single mixer) at each length.
 
@@ -138,13 +139,18 @@ def scaling(
     return Scaling(tuple(lengths), tuple(forward), tuple(memory), tuple(steps), rows)
 
 
-def _expected(lengths: Sequence[int], seconds: list[float | None], length: int) -> float:
-    """The time to expect at ``length``, grown from the last two that were measured."""
+def _expected(lengths: Sequence[int], seconds: Sequence[float | None], length: int) -> float:
+    """The time to expect at ``length``: between linear and quadratic growth, as the last two grew."""
     known = [(t, s) for t, s in zip(lengths, seconds, strict=True) if s is not None]
     if len(known) < len(seconds):  # one was skipped already: longer ones are too
         return float("inf")
     last_length, last = known[-1]
-    return last * (length / last_length) ** 2 if len(known) == 1 else last * max(1.0, last / known[-2][1])
+    ratio = length / last_length
+    if len(known) == 1:
+        return last * ratio
+    before_length, before = known[-2]
+    power = math.log(last / before) / math.log(last_length / before_length)
+    return last * ratio ** min(2.0, max(1.0, power))
 
 
 def _step_seconds(backbone: Any, x: torch.Tensor, device: torch.device, repeats: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hippodrome.race.plan import RacePlan
 from hippodrome.race.result import RaceResult
-from hippodrome.race.run import plan, race
+from hippodrome.race.run import race
 from hippodrome.race.settings import RaceSettings
 
 
@@ -23,4 +23,4 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["RacePlan", "RaceResult", "RaceSettings", "plan", "race"]
+__all__ = ["RacePlan", "RaceResult", "RaceSettings", "race"]

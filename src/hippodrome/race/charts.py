@@ -73,6 +73,7 @@ def curves(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
                         y=axis,
                         y_limits=(low, high),
                         rules=rules,
+                        rules_left=result.better == "lower",
                     )
                 )
             )

@@ -37,7 +37,7 @@ def measure(task: Task, settings: RaceSettings, plan: RacePlan, entry: Entry, fo
     if written.exists():
         return Measures.model_validate_json(written.read_text(encoding="utf-8"))
     device = device_for(settings.device)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = build(entry.spec).to(device)
         found = _measure(task, settings, plan, model, device)

@@ -221,7 +221,16 @@ def batch_of(task: Task, rows: int, device: torch.device) -> Any:
 
 
 def _need(task: Task, entry: Entry, batch_size: int, device: torch.device, free: int | None) -> Need:
-    with torch.random.fork_rng():
+    try:
+        return _try(task, entry, batch_size, device, free)
+    except (RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        text = (str(error).strip().splitlines() or [""])[0][:300]
+        name = type(error).__name__
+        raise ValueError(f"{entry.name} cannot run a training step: {name}: {text}") from error
+
+
+def _try(task: Task, entry: Entry, batch_size: int, device: torch.device, free: int | None) -> Need:
+    with torch.random.fork_rng([]):
         model = build(entry.spec).to(device)
     # Weights and the optimizer's two moments; the gradients are in the peak of the step.
     fixed = 3 * sum(p.numel() * p.element_size() for p in model.parameters())
@@ -234,7 +243,13 @@ def _need(task: Task, entry: Entry, batch_size: int, device: torch.device, free:
         model.zero_grad(set_to_none=True)
 
     one, whole = batch_of(task, 1, device), batch_of(task, batch_size, device)
-    clean(one)
+    try:
+        clean(one)
+    except (RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        text = (str(error).strip().splitlines() or [""])[0][:300]
+        raise ValueError(
+            f"{entry.name} cannot run a training step: {type(error).__name__}: {text}"
+        ) from error
     guess = fixed + batch_size * peak_bytes(lambda: step(one), device)
     model.zero_grad(set_to_none=True)
     if free is not None and guess > free:

@@ -109,7 +109,7 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return number(value)
+        return f"{value:.4g}"
     if isinstance(value, list | tuple):
         text = ", ".join(_text(v) for v in value[:12])
         return text + (f", … ({len(value)} in all)" if len(value) > 12 else "")

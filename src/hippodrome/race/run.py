@@ -93,8 +93,11 @@ def race(
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
+    place = Path(folder or f"race-{task.name}")
+    chosen_device = machine.device_for(chosen.device)
     try:
-        return _race(task, chosen, Path(folder or f"race-{task.name}"), resume, live, on_event, command)
+        with torch.random.fork_rng([chosen_device] if chosen_device.type == "cuda" else []):
+            return _race(task, chosen, place, resume, live, on_event, command)
     finally:
         torch.set_num_threads(before)
 
@@ -260,8 +263,7 @@ def _crown(task: Task, settings: RaceSettings, result: RaceResult, folder: Path)
     result.winner = result.finished[0].name
     copy_folder(folder / best[result.winner].folder, folder / "winner", ("checkpoints", "trial.json"))
     opened = {name: partial(runs.load, folder / trial.folder, device) for name, trial in best.items()}
-    with torch.random.fork_rng():
-        result.exhibits = exhibits.gather(task, opened, result.winner)
+    result.exhibits = exhibits.gather(task, opened, result.winner)
 
 
 def _best_trial(standing: Standing, result: RaceResult) -> Trial:

@@ -5,7 +5,7 @@ import math
 from hippodrome.race.result import Estimate, RaceResult, Standing, student
 
 
-def number(value: float) -> str:
+def number(value: float | int) -> str:
     """Four significant digits, fewer where they would be noise; thousands apart."""
     if value != value or math.isinf(value):
         return str(value)
@@ -18,7 +18,7 @@ def number(value: float) -> str:
     return f"{value:.{3 - math.floor(math.log10(abs(value)))}f}"
 
 
-def size(value: float) -> str:
+def size(value: float | int) -> str:
     """Bytes in powers of 1024 with three digits."""
     for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if value >= factor * 0.9995:
@@ -26,7 +26,7 @@ def size(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Seconds in the unit that fits: 850 µs, 1.2 ms, 3.4 s, 5 min 10 s, 2 h 5 min."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.3g} µs"
@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def count(value: float) -> str:
+def count(value: float | int) -> str:
     """A count with at most three digits and a letter: 402k, 1.25M."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor * 0.9995:
@@ -65,7 +65,7 @@ def interval_decimals(estimate: Estimate, metric: str) -> int:
     return max(0, min(6, 1 - math.floor(math.log10(shown))))
 
 
-def quality(value: float, metric: str) -> str:
+def quality(value: float | int, metric: str) -> str:
     """A value of a metric: shares as per cent, anything else as a number."""
     if metric in SHARES:
         return f"{100 * value:.2f} %"
