@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Numba kernels of the diagonal time-invariant system: a tile is one row and a register's worth of channels.
 
 One channel is one lane of a vector, so in the layout (b, t, d) nothing is transposed and nothing is summed
@@ -81,6 +82,22 @@ def load(typingctx, array, offset):
 
 
 @intrinsic
+def fetch(typingctx, array, offset, like):
+    """The register that starts at element ``offset`` of a flat float64 array, in the type of ``like``."""
+
+    def codegen(context, builder, signature, arguments):
+        array_type, _, like_type = signature.args
+        vector = context.get_value_type(Vector(like_type.dtype))
+        data = cgutils.create_struct_proxy(array_type)(context, builder, arguments[0]).data
+        source = ir.VectorType(ir.DoubleType(), vector.count)
+        value = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), source.as_pointer()))
+        value.align = 8
+        return value if vector == source else builder.fptrunc(value, vector)
+
+    return Vector(like.dtype)(array, types.intp, like), codegen
+
+
+@intrinsic
 def store(typingctx, array, offset, value):
     """Write a register at element ``offset`` of a flat array."""
 
@@ -122,6 +139,20 @@ def mul(typingctx, a, b):
         return builder.fmul(*arguments)
 
     return a(a, b), codegen
+
+
+@intrinsic
+def splat(typingctx, number, like):
+    """A register that holds one whole number in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        vector = context.get_value_type(Vector(signature.args[1].dtype))
+        one = builder.sitofp(arguments[0], vector.element)
+        nothing, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+        return builder.shuffle_vector(builder.insert_element(nothing, one, first), nothing, mask)
+
+    return Vector(like.dtype)(types.intp, like), codegen
 
 
 @intrinsic
@@ -233,71 +264,90 @@ def scratch(size, like):
     return raw[start : start + size]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def tables(first, last_block, log_a, w, skip, length, products, kernels, small):
-    """Tables of the blocks of channels [first, last_block), powers taken in float64.
+@njit(nogil=True, cache=True)
+def _down(at, column, length, width):
+    """Where a table that maps steps to columns of a state holds its entry."""
+    return ((column // COLUMNS * length + at) * COLUMNS + column % COLUMNS) * width
 
-    ``products`` (blocks, 6, L padded(n) lanes) holds E, Y, F, F1, E1, G in the order in which products read
-    them; ``kernels`` (blocks, (COLUMNS - 1 + L) lanes) k after zeros; ``small`` (blocks, 4, padded(n)
+
+@njit(nogil=True, cache=True)
+def _along(at, column, q, width):
+    """Where a table that maps the q columns of a state to steps holds its entry."""
+    return ((at // COLUMNS * q + column) * COLUMNS + at % COLUMNS) * width
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _fill(start, size, log_a, w, skip, length, both, table, kernel, small):
+    """Tables of the channels [start, start + size), powers taken in float64.
+
+    ``table`` (6 L padded(n) lanes) takes E, Y and, if ``both`` ways are wanted, F, F1, E1, G, in the order in
+    which products read them; ``kernel`` ((COLUMNS - 1 + L) lanes) k after zeros; ``small`` (4, padded(n)
     lanes) p, p^L, w and the skip. A complex number is its real part in column i and its imaginary part in
     column n + i.
     """
-    d, n, _ = log_a.shape
-    width = lanes(products)
+    n = log_a.shape[1]
+    width = lanes(table)
     q = padded(n)
-    k = np.empty(length)
-    for block in range(first, last_block):
-        products[block] = 0
-        kernels[block] = 0
-        small[block] = 0
-        for lane in range(min(width, d - block * width)):
-            c = block * width + lane
-            k[:] = 0
-            for i in range(n):
-                size = np.exp(np.float64(log_a[c, i, 0]))
-                re = size * np.cos(np.float64(log_a[c, i, 1]))
-                im = size * np.sin(np.float64(log_a[c, i, 1]))
-                wr, wi = np.float64(w[c, i, 0]), np.float64(w[c, i, 1])
-                pr, pi = 1.0, 0.0
-                for j in range(length + 1):
-                    for part in range(2):
-                        column = n * part + i
-                        if j < length:
-                            # p^j belongs to the step that is j before the last of the chunk.
-                            at = length - 1 - j
-                            down = (
-                                (column // COLUMNS * length + at) * COLUMNS + column % COLUMNS
-                            ) * width + lane
-                            along = ((at // COLUMNS * q + column) * COLUMNS + at % COLUMNS) * width + lane
-                            x = pi if part else pr
-                            products[block, 0, down] = x
-                            products[block, 4, down] = j * x
-                            products[block, 5, along] = x
-                        if j > 0:
-                            at = j - 1
-                            down = (
-                                (column // COLUMNS * length + at) * COLUMNS + column % COLUMNS
-                            ) * width + lane
-                            along = ((at // COLUMNS * q + column) * COLUMNS + at % COLUMNS) * width + lane
-                            x = -pi if part else pr
-                            products[block, 1, along] = -(wr * pi + wi * pr) if part else wr * pr - wi * pi
-                            products[block, 2, down] = x
-                            products[block, 3, down] = j * x
-                    if j < length:
-                        k[j] += wr * pr - wi * pi
-                    if j == 1:
-                        small[block, 0, i * width + lane] = pr
-                        small[block, 0, (n + i) * width + lane] = pi
-                    if j == length:
-                        small[block, 1, i * width + lane] = pr
-                        small[block, 1, (n + i) * width + lane] = pi
-                    pr, pi = pr * re - pi * im, pr * im + pi * re
-                small[block, 2, i * width + lane] = wr
-                small[block, 2, (n + i) * width + lane] = wi
-            small[block, 3, lane] = skip[c]
-            k[0] += skip[c]
-            for j in range(length):
-                kernels[block, (COLUMNS - 1 + j) * width + lane] = k[j]
+    run = length * q * width
+    step_re, step_im, w_re, w_im = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    p_re, p_im, y_re, y_im = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    k = np.zeros(length * width)
+    small[:] = 0
+    if 2 * n < q:
+        table[:] = 0
+    for i in range(n):
+        step_re[:], step_im[:], w_re[:], w_im[:] = 0, 0, 0, 0
+        p_re[:], p_im[:] = 1, 0
+        for lane in range(size):
+            c = start + lane
+            radius = np.exp(np.float64(log_a[c, i, 0]))
+            step_re[lane] = radius * np.cos(np.float64(log_a[c, i, 1]))
+            step_im[lane] = radius * np.sin(np.float64(log_a[c, i, 1]))
+            w_re[lane], w_im[lane] = w[c, i, 0], w[c, i, 1]
+            small[0, i * width + lane], small[0, (n + i) * width + lane] = step_re[lane], step_im[lane]
+            small[2, i * width + lane], small[2, (n + i) * width + lane] = w[c, i, 0], w[c, i, 1]
+        for j in range(length + 1):
+            # p^j belongs to the step j before the last of the chunk, and to the j-th after its start.
+            for lane in range(width):
+                y_re[lane] = w_re[lane] * p_re[lane] - w_im[lane] * p_im[lane]
+            for lane in range(width):
+                y_im[lane] = -(w_re[lane] * p_im[lane] + w_im[lane] * p_re[lane])
+            re_p, im_p = fetch(p_re, 0, table), fetch(p_im, 0, table)
+            times = splat(j, table)
+            if j < length:
+                for lane in range(width):
+                    k[j * width + lane] += y_re[lane]
+                at = length - 1 - j
+                re, im = _down(at, i, length, width), _down(at, n + i, length, width)
+                store(table, re, re_p)
+                store(table, im, im_p)
+                if both:
+                    store(table, 4 * run + re, mul(times, re_p))
+                    store(table, 4 * run + im, mul(times, im_p))
+                    store(table, 5 * run + _along(at, i, q, width), re_p)
+                    store(table, 5 * run + _along(at, n + i, q, width), im_p)
+            if j > 0:
+                at = j - 1
+                store(table, run + _along(at, i, q, width), fetch(y_re, 0, table))
+                store(table, run + _along(at, n + i, q, width), fetch(y_im, 0, table))
+                if both:
+                    re, im = _down(at, i, length, width), _down(at, n + i, length, width)
+                    store(table, 2 * run + re, re_p)
+                    store(table, 2 * run + im, mul(splat(-1, table), im_p))
+                    store(table, 3 * run + re, mul(times, re_p))
+                    store(table, 3 * run + im, mul(splat(-j, table), im_p))
+            if j == length:
+                store(small[1], i * width, re_p)
+                store(small[1], (n + i) * width, im_p)
+            for lane in range(width):
+                re_ = p_re[lane]
+                p_re[lane] = re_ * step_re[lane] - p_im[lane] * step_im[lane]
+                p_im[lane] = re_ * step_im[lane] + p_im[lane] * step_re[lane]
+    for lane in range(size):
+        small[3, lane] = skip[start + lane]
+        k[lane] += skip[start + lane]
+    kernel[: (COLUMNS - 1) * width] = 0
+    kernel[(COLUMNS - 1) * width :] = k
 
 
 @njit(nogil=True, cache=True)
@@ -374,42 +424,48 @@ def _steps(small, n, width, steps, marks, ub, h, yb):
 
 
 @njit(nogil=True, cache=True)
-def forward(first, last_tile, shape, length, u, state, resets, products, kernels, small, y, last, kept):
+def forward(first, last_tile, shape, length, u, log_a, w, skip, state, resets, y, last, kept):
     """Tiles [first, last_tile) of u and y, flat (b t d); ``kept`` takes the state that enters each chunk.
 
-    ``kept`` is flat (b, blocks, chunks, padded(n) lanes) and ROWS states more, or empty.
+    ``kept`` is flat (tiles, chunks, padded(n) lanes) and ROWS states more, or empty.
     """
-    _, t, d, n = shape
+    rows, t, d, n = shape
     width = lanes(u)
     q = padded(n)
     state_size = q * width
-    per_row = (d + width - 1) // width
     chunks = (t + length - 1) // length
+    run = length * width
+    small = scratch(4 * state_size, u).reshape(4, state_size)
+    kernel = scratch((COLUMNS - 1) * width + run, u)
+    table = scratch(2 * length * state_size, u)
+    Y = table[length * state_size :]
     saving = kept.size > 0
     before = kept if saving else scratch((GROUP + ROWS) * state_size, u)
-    ub = scratch(GROUP * length * width, u)
-    yb = scratch(GROUP * length * width, u)
+    ub = scratch(GROUP * run, u)
+    yb = scratch(GROUP * run, u)
     ends = scratch(GROUP * state_size, u)
     h = scratch(state_size, u)
     for tile in range(first, last_tile):
-        row, block = tile // per_row, tile % per_row
-        start = block * width
+        # Rows of the same channels follow each other and share the tables.
+        row, start = tile % rows, tile // rows * width
         size = min(width, d - start)
+        if row == 0 or tile == first:
+            _fill(start, size, log_a, w, skip, length, False, table, kernel, small)
+        over = small[1]
         _from_pairs(state, row, start, size, n, width, h)
-        over = small[block, 1]
         c = 0
         while c < chunks:
             group = 0
             while group < GROUP and c + group < chunks and _regular(c + group, length, t, row, resets):
                 group += 1
             at = (row * t + c * length) * d + start
-            base = ((row * per_row + block) * chunks + c) * state_size if saving else 0
+            base = (tile * chunks + c) * state_size if saving else 0
             if group == 0:
                 steps = min(length, t - c * length)
                 before[base : base + state_size] = h
                 marks = resets[row, c * length : c * length + steps] if resets.size > 0 else resets[0]
                 _pack(u, at, d, size, width, steps, ub, 0)
-                _steps(small[block], n, width, steps, marks, ub, h, yb)
+                _steps(small, n, width, steps, marks, ub, h, yb)
                 _unpack(yb, 0, d, size, width, steps, y, at)
                 c += 1
                 continue
@@ -418,8 +474,7 @@ def forward(first, last_tile, shape, length, u, state, resets, products, kernels
             for column in range(0, q, COLUMNS):
                 for m in range(0, group, ROWS):
                     tile_product(
-                        ub, m * length * width, length * width, width,
-                        products[block, 0], column * length * width, COLUMNS * width, width,
+                        ub, m * run, run, width, table, column * run, COLUMNS * width, width,
                         ends, (m * q + column) * width, state_size, width, length, False,
                     )  # fmt: skip
             for m in range(group):
@@ -437,14 +492,13 @@ def forward(first, last_tile, shape, length, u, state, resets, products, kernels
             for i in range(0, length, COLUMNS):
                 for m in range(0, group, ROWS):
                     tile_product(
-                        ub, m * length * width, length * width, width,
-                        kernels[block], (COLUMNS - 1 + i) * width, -width, width,
-                        yb, (m * length + i) * width, length * width, width, i + COLUMNS, False,
+                        ub, m * run, run, width, kernel, (COLUMNS - 1 + i) * width, -width, width,
+                        yb, m * run + i * width, run, width, i + COLUMNS, False,
                     )  # fmt: skip
                     tile_product(
                         before, base + m * state_size, state_size, width,
-                        products[block, 1], i * q * width, COLUMNS * width, width,
-                        yb, (m * length + i) * width, length * width, width, q, True,
+                        Y, i * q * width, COLUMNS * width, width,
+                        yb, m * run + i * width, run, width, q, True,
                     )  # fmt: skip
             _unpack(yb, 0, d, size, width, steps, y, at)
             c += group
@@ -529,7 +583,7 @@ def _pull_states(group, n, width, small, kept, base, g, F, F1, E1, G, by_w, by_f
 
 
 @njit(nogil=True, cache=True)
-def _gather(row, start, size, n, width, length, products, small, r, sums, g_log_a, g_w):
+def _gather(row, start, size, n, width, length, table, small, r, sums, g_log_a, g_w):
     """Put the sums of one tile together: gradients of log_a and w for its channels.
 
     ``sums`` (5, .) holds those of ``_pull_states``, and of g conj(h before) over single steps.
@@ -544,13 +598,12 @@ def _gather(row, start, size, n, width, length, products, small, r, sums, g_log_
             ar, ai, br, bi = 0.0, 0.0, 0.0, 0.0
             for lag in range(length):
                 at = length - 1 - lag
-                o = ((i // COLUMNS * length + at) * COLUMNS + i % COLUMNS) * width + lane
-                k = ((((n + i) // COLUMNS) * length + at) * COLUMNS + (n + i) % COLUMNS) * width + lane
+                o, k = _down(at, i, length, width) + lane, _down(at, n + i, length, width) + lane
                 weight = r[lag * width + lane]
-                ar += weight * products[0, o]
-                ai -= weight * products[0, k]
-                br += weight * products[4, o]
-                bi -= weight * products[4, k]
+                ar += weight * table[0, o]
+                ai -= weight * table[0, k]
+                br += weight * table[4, o]
+                bi -= weight * table[4, k]
             g_w[row, start + lane, i, 0] = by_w[re] + ar
             g_w[row, start + lane, i, 1] = by_w[im] + ai
             br += by_f[re]
@@ -565,18 +618,20 @@ def _gather(row, start, size, n, width, length, products, small, r, sums, g_log_
 
 @njit(nogil=True, cache=True)
 def backward(
-    first, last_tile, shape, length, gy, g_last, u, resets, products, kernels, small, kept,
+    first, last_tile, shape, length, gy, g_last, u, log_a, w, skip, resets, kept,
     gu, g_log_a, g_w, g_skip, g_state,
 ):  # fmt: skip
     """Tiles [first, last_tile): gradients of u, flat (b t d), and by row of log_a, w, skip and the state."""
-    _, t, d, n = shape
+    rows, t, d, n = shape
     width = lanes(u)
     q = padded(n)
     state_size = q * width
-    per_row = (d + width - 1) // width
     chunks = (t + length - 1) // length
     run = length * width
+    small = scratch(4 * state_size, u).reshape(4, state_size)
+    kernel = scratch((COLUMNS - 1) * width + run, u)
     wide = (length + LAGS) * width  # zeros follow each chunk of gy: correlations run over its end
+    table = scratch(6 * length * state_size, u).reshape(6, length * state_size)
     ub = scratch(GROUP * run, u)
     gub = scratch(GROUP * run, u)
     gb = scratch(GROUP * wide, u)
@@ -592,10 +647,10 @@ def backward(
     by_skip = scratch(width, u)
     sums = scratch(5 * state_size, u).reshape(5, state_size)
     for tile in range(first, last_tile):
-        row, block = tile // per_row, tile % per_row
-        start = block * width
+        row, start = tile % rows, tile // rows * width
         size = min(width, d - start)
-        table = products[block]
+        if row == 0 or tile == first:
+            _fill(start, size, log_a, w, skip, length, True, table.reshape(-1), kernel, small)
         _from_pairs(g_last, row, start, size, n, width, g)
         r[:] = 0
         by_skip[:] = 0
@@ -607,16 +662,14 @@ def backward(
                 group += 1
             c -= max(group, 1)
             at = (row * t + c * length) * d + start
-            base = ((row * per_row + block) * chunks + c) * state_size
+            base = (tile * chunks + c) * state_size
             if group == 0:
                 steps = min(length, t - c * length)
                 marks = resets[row, c * length : c * length + steps] if resets.size > 0 else resets[0]
                 h[:] = kept[base : base + state_size]
                 _pack(u, at, d, size, width, steps, ub, 0)
                 _pack(gy, at, d, size, width, steps, gub, 0)
-                _steps_back(
-                    small[block], n, width, steps, marks, ub, gub, h, g, past, sums[0], sums[4], by_skip
-                )
+                _steps_back(small, n, width, steps, marks, ub, gub, h, g, past, sums[0], sums[4], by_skip)
                 _unpack(gub, 0, d, size, width, steps, gu, at)
                 continue
             _pack(u, at, d, size, width, group * length, ub, 0)
@@ -639,14 +692,14 @@ def backward(
                         E1, to, state_size, width, length, False,
                     )  # fmt: skip
             _pull_states(
-                group, n, width, small[block], kept, base, g, F, F1, E1, G, sums[0], sums[1], sums[2], sums[3]
+                group, n, width, small, kept, base, g, F, F1, E1, G, sums[0], sums[1], sums[2], sums[3]
             )
             for j in range(0, length, COLUMNS):
                 for m in range(0, group, ROWS):
                     to = (m * length + j) * width
                     tile_product(
                         gb, m * wide + j * width, wide, width,
-                        kernels[block], (COLUMNS - 1) * width, width, -width,
+                        kernel, (COLUMNS - 1) * width, width, -width,
                         gub, to, run, width, length - j, False,
                     )  # fmt: skip
                     tile_product(
@@ -662,6 +715,6 @@ def backward(
                         r, lag * width, width, 0, length - lag, True,
                     )  # fmt: skip
         _to_pairs(g, row, start, size, n, width, g_state)
-        _gather(row, start, size, n, width, length, table, small[block], r, sums, g_log_a, g_w)
+        _gather(row, start, size, n, width, length, table, small, r, sums, g_log_a, g_w)
         for lane in range(size):
             g_skip[row, start + lane] = r[lane] + by_skip[lane]

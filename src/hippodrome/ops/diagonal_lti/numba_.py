@@ -20,40 +20,25 @@ def refusal(*tensors: Tensor | None) -> str | None:
     return None
 
 
-def _chunk(n: int) -> int:
+def _chunk(log_a: Tensor) -> int:
     """Steps of a chunk: work inside a chunk grows with it, work on the states at its ends shrinks."""
-    return 64 if n >= 16 else 32
+    return 64 if log_a.shape[1] >= 16 else 32
 
 
-class _Plan:
-    """Sizes and tables of one call."""
+def _sizes(u: Tensor, log_a: Tensor) -> tuple[tuple[int, int, int, int], int, int]:
+    """(b, t, d, n), steps of a chunk, and tiles."""
+    from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
-    def __init__(self, u: Tensor, log_a: Tensor, w: Tensor, skip: Tensor) -> None:
-        from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
+    b, t, d = u.shape
+    n = log_a.shape[1]
+    return (b, t, d, n), _chunk(log_a), b * -(-d // (kernel.BYTES // u.element_size()))
 
-        self.kernel = kernel
-        b, t, d = u.shape
-        n = log_a.shape[1]
-        self.shape = (b, t, d, n)
-        self.length = _chunk(n)
-        width = kernel.BYTES // u.element_size()
-        self.blocks = -(-d // width)
-        state = kernel.padded(n) * width
-        self.kept = (b * self.blocks * -(-t // self.length) + kernel.ROWS) * state
-        self.products = u.new_empty(self.blocks, 6, state * self.length).numpy()
-        self.kernels = u.new_empty(self.blocks, (kernel.COLUMNS - 1 + self.length) * width).numpy()
-        self.small = u.new_empty(self.blocks, 4, state).numpy()
-        run_tiles(
-            kernel.tables,
-            self.blocks,
-            _numpy(log_a),
-            _numpy(w),
-            _numpy(skip),
-            self.length,
-            self.products,
-            self.kernels,
-            self.small,
-        )
+
+def _kept(u: Tensor, log_a: Tensor) -> Any:
+    """Room for the states that enter all chunks (an int, maybe symbolic), whatever the machine's vectors."""
+    b, t, d = u.shape
+    n = log_a.shape[1]
+    return (b * -(-d // 16) * -(-t // _chunk(log_a)) + 4) * 16 * 4 * -(-n // 2)
 
 
 def _numpy(x: Tensor) -> Any:
@@ -64,20 +49,24 @@ def _numpy(x: Tensor) -> Any:
 def _forward(
     u: Tensor, log_a: Tensor, w: Tensor, state: Tensor, resets: Tensor, skip: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
+
     y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
-    plan = _Plan(u, log_a, w, skip)
-    kept = u.new_empty(plan.kept if keep else 0)
+    shape, length, tiles = _sizes(u, log_a)
+    kept = u.new_empty(_kept(u, log_a) if keep else 0)
+    # The end is room to read past the last chunk; nothing there reaches a result.
+    kept[-(-shape[1] // length) * tiles * kernel.padded(shape[3]) * kernel.BYTES // u.element_size() :] = 0
     run_tiles(
-        plan.kernel.forward,
-        plan.shape[0] * plan.blocks,
-        plan.shape,
-        plan.length,
+        kernel.forward,
+        tiles,
+        shape,
+        length,
         _numpy(u).reshape(-1),
+        _numpy(log_a),
+        _numpy(w),
+        _numpy(skip),
         _numpy(state),
         _numpy(resets),
-        plan.products,
-        plan.kernels,
-        plan.small,
         y.view(-1).numpy(),
         last.numpy(),
         kept.numpy(),
@@ -87,8 +76,7 @@ def _forward(
 
 @_forward.register_fake
 def _(u, log_a, w, state, resets, skip, keep):  # type: ignore[no-untyped-def]
-    size = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(size)
+    return u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(_kept(u, log_a) if keep else 0)
 
 
 @torch.library.custom_op("hippodrome::diagonal_lti_backward", mutates_args=())
@@ -103,23 +91,25 @@ def _backward(
     skip: Tensor,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    plan = _Plan(u, log_a, w, skip)
+    from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
+
+    shape, length, tiles = _sizes(u, log_a)
     b = u.shape[0]
     grad_u, grad_state = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
     grad_log_a, grad_w = u.new_empty(b, *log_a.shape), u.new_empty(b, *w.shape)
     grad_skip = u.new_empty(b, *skip.shape)
     run_tiles(
-        plan.kernel.backward,
-        b * plan.blocks,
-        plan.shape,
-        plan.length,
+        kernel.backward,
+        tiles,
+        shape,
+        length,
         _numpy(grad_y).reshape(-1),
         _numpy(grad_last),
         _numpy(u).reshape(-1),
+        _numpy(log_a),
+        _numpy(w),
+        _numpy(skip),
         _numpy(resets),
-        plan.products,
-        plan.kernels,
-        plan.small,
         _numpy(kept),
         grad_u.view(-1).numpy(),
         grad_log_a.numpy(),

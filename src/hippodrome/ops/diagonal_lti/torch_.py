@@ -23,7 +23,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
 
 
 def tables(
-    log_a: Tensor, w: Tensor, skip: Tensor | None, length: int, dtype: torch.dtype
+    log_a: Tensor, w: Tensor, skip: Tensor | None, length: int | torch.SymInt, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a chunk of L steps needs: V (d, L, 2n), W (d, 2n, L), kernel (d, L), factor over it (d, n, 2).
 
@@ -150,11 +150,11 @@ def diagonal_lti(
     return y.to(dtype), state[:, :, 0].transpose(0, 1).contiguous()
 
 
-def powers_at(log_a: Tensor, exponent: int) -> tuple[Tensor, Tensor]:
+def powers_at(log_a: Tensor, exponent: int | torch.SymInt) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of exp(log_a * exponent), (d, n), in float64."""
     re, im = powers(log_a, torch.tensor([float(exponent)], device=log_a.device, dtype=torch.float64))
     return re[..., 0], im[..., 0]
 
 
-def _part(resets: Tensor | None, start: int, stop: int) -> Tensor | None:
+def _part(resets: Tensor | None, start: int | torch.SymInt, stop: int | torch.SymInt) -> Tensor | None:
     return None if resets is None else resets[:, start:stop]
