@@ -1,0 +1,60 @@
+"""Recipes: each file is one recipe under its own name, builds, and has the parameters it claims."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import hippodrome.recipes
+from hippodrome.config import Recipe, build, count_parameters, kinds
+from hippodrome.train.settings import TrainSettings
+
+NAMES = sorted(
+    p.stem for p in Path(hippodrome.recipes.__path__[0]).glob("*.py") if not p.stem.startswith("_")
+)
+
+
+def recipe(name: str) -> Recipe:
+    found = [v for v in vars(import_module(f"hippodrome.recipes.{name}")).values() if isinstance(v, Recipe)]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_has_its_files_name_and_a_citation(name: str) -> None:
+    made = recipe(name)
+    assert made.name == name
+    assert re.search(r"@\w+\{\w+,", made.citation)
+    assert "year" in made.citation
+    # A name that is a mixer's too would hide the mixer on the command line.
+    assert name not in kinds("mixers")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_builds_small_and_its_training_is_understood(name: str) -> None:
+    made = recipe(name)
+    stack = made.model.stack(d_model=64, depth=1)
+    build({"kind": "classification", "classes": ["a", "b"], "channels": 3, "backbone": stack})
+    TrainSettings.model_validate({**made.training, "budget": "1steps"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_claimed_numbers_of_parameters_are_exact(name: str) -> None:
+    made = recipe(name)
+    for claim in made.claims:
+        assert claim.source
+        if claim.metric == "parameters":
+            vocabulary = int(re.search(r"vocabulary (\d+)", claim.task)[1])
+            spec = {"kind": "language", "vocab_size": vocabulary, "backbone": made.model.stack()}
+            assert count_parameters(spec) == claim.value
+
+
+def test_the_small_s4d_has_the_published_parameters_and_those_of_its_trained_input_map() -> None:
+    stack = recipe("s4d_lin").model.stack()
+    facts = {"classes": list("abcdefghij"), "channels": 3, "pooling": "mean"}
+    spec = {"kind": "classification", **facts, "backbone": stack}
+    # Published: layers of dt, A, C, D, a map to 2 d and a norm; encoder, decoder. Ours: B and a last norm.
+    layer = 128 + 2 * 128 * 32 + 2 * 128 * 32 + 128 + (128 * 256 + 256) + 2 * 128
+    published = 4 * layer + (3 * 128 + 128) + (128 * 10 + 10)
+    assert count_parameters(spec) - published == 4 * 2 * 128 * 32 + 2 * 128
