@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Iterable
-from functools import cache
 
 FAMILIES = ("layers", "mixers", "backbones", "models")
 """The folders whose files are kinds, in the order in which they build on each other."""
@@ -37,7 +36,6 @@ def find(family: str, kind: str) -> type:
     return _declared(family, kind)
 
 
-@cache
 def _declared(family: str, kind: str) -> type:
     from torch import nn
 

@@ -111,38 +111,39 @@ def match_width(
     embedding tables count. Raises the constructors' ValueError where they refuse every width, and says so
     where even the smallest model is more than twice the size asked for.
     """
-    start, stride = _valid_widths(make_spec, multiple)
     counts: dict[int, int] = {}
 
-    def count(index: int) -> int:
-        if index not in counts:
-            counts[index] = count_parameters(make_spec(start + index * stride), embeddings=embeddings)
-        return counts[index]
+    def count(width: int) -> int:
+        if width not in counts:
+            counts[width] = count_parameters(make_spec(width), embeddings=embeddings)
+        return counts[width]
 
-    if count(0) > 2 * parameters:
+    start, stride = _valid_widths(count, multiple)
+    if count(start) > 2 * parameters:
         raise ValueError(
-            f"no width gives {parameters:,} parameters: the smallest model (width {start}) has {count(0):,}. "
-            f"Ask for more parameters or fewer layers."
+            f"no width gives {parameters:,} parameters: the smallest model (width {start}) has "
+            f"{count(start):,}. Ask for more parameters or fewer layers."
         )
-    low, high = 0, 1
-    while count(high) < parameters:
+    # The count grows about as the square of the width, so its root is followed along a straight line.
+    low, high = 0, max(1, round((parameters / count(start)) ** 0.5 * start / stride))
+    while count(start + high * stride) < parameters:
         low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    best = min((low, high), key=lambda i: abs(count(i) - parameters))
+    while high - low > 1 and count(start + low * stride) < parameters:
+        below, above = (count(start + i * stride) ** 0.5 for i in (low, high))
+        middle = low + round((high - low) * (parameters**0.5 - below) / (above - below))
+        middle = min(max(middle, low + 1), high - 1)
+        low, high = (middle, high) if count(start + middle * stride) < parameters else (low, middle)
+    best = min((low, high), key=lambda i: abs(count(start + i * stride) - parameters))
     return start + best * stride
 
 
-def _valid_widths(
-    make_spec: Callable[[int], Mapping[str, Any]], multiple: int, limit: int = 1024
-) -> tuple[int, int]:
+def _valid_widths(count: Callable[[int], int], multiple: int, limit: int = 1024) -> tuple[int, int]:
     """The first width that the constructors accept, and the distance to the next."""
     accepted: list[int] = []
     refusal: ValueError | None = None
     for width in range(multiple, limit + 1, multiple):
         try:
-            count_parameters(make_spec(width))
+            count(width)
         except ValueError as error:
             refusal = refusal or error
         else:

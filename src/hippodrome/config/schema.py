@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -21,6 +21,18 @@ from hippodrome.config.find import FAMILIES, find, kinds, suggest
 _PREFIX = "hippodrome."
 
 
+class _Choice(NamedTuple):
+    """What a parameter that takes a module accepts: kinds of a family, whose classes are of ``base``."""
+
+    family: str
+    base: type
+    only: str | None
+
+    def allowed(self) -> list[str]:
+        """The kinds, as the folder has them now."""
+        return kinds(self.family) if self.only is None else [self.only]
+
+
 class _Spec(BaseModel):
     """What a checked spec becomes: the constructor's arguments, specs inside checked likewise."""
 
@@ -28,7 +40,7 @@ class _Spec(BaseModel):
         protected_namespaces=(), ser_json_inf_nan="strings", arbitrary_types_allowed=True
     )
     target: ClassVar[type]
-    inside: ClassVar[list[tuple[str, list[str]]]]
+    inside: ClassVar[list["_Choice"]]
 
 
 def validate(spec: Mapping[str, Any], family: str = "models") -> dict[str, Any]:
@@ -63,14 +75,19 @@ def schema(cls: type) -> dict[str, Any]:
             continue
         model = _spec_model(find(inner_family, inner_kind))
         definitions[name] = _referenced(model.model_json_schema())
-        pending.extend((f, k) for f, ks in model.inside for k in ks)
+        pending.extend((choice.family, k) for choice in model.inside for k in choice.allowed())
     return {**definitions.pop(f"{family}.{kind}"), **({"$defs": definitions} if definitions else {})}
 
 
 def _referenced(part: Any) -> Any:
-    """Our placeholders turned into references; pydantic refuses those that it did not make itself."""
+    """Our placeholders turned into unions of references; pydantic refuses references not its own."""
+    if isinstance(part, dict) and "$kinds" in part:
+        family, only = part["$kinds"]
+        rest = {key: value for key, value in part.items() if key != "$kinds"}
+        union = [{"$ref": f"#/$defs/{family}.{kind}"} for kind in ([only] if only else kinds(family))]
+        return {**rest, "oneOf": union, "discriminator": {"propertyName": "kind"}}
     if isinstance(part, dict):
-        return {"$ref" if key == "$kind" else key: _referenced(value) for key, value in part.items()}
+        return {key: _referenced(value) for key, value in part.items()}
     return [_referenced(value) for value in part] if isinstance(part, list) else part
 
 
@@ -88,7 +105,7 @@ def _spec_model(cls: type) -> type[_Spec]:
     kind = _home(cls)[1]
     hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {"kind": (typing.Literal[kind], ...)}
-    inside: list[tuple[str, list[str]]] = []
+    inside: list[_Choice] = []
     for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:  # type: ignore[misc]
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name == "kind":
             raise ValueError(
@@ -103,7 +120,7 @@ def _spec_model(cls: type) -> type[_Spec]:
     return model
 
 
-def _translate(annotation: Any, name: str, inside: list[tuple[str, list[str]]]) -> Any:
+def _translate(annotation: Any, name: str, inside: list[_Choice]) -> Any:
     """An annotation with the module classes in it replaced by checked specs."""
     from torch import nn
 
@@ -118,24 +135,20 @@ def _translate(annotation: Any, name: str, inside: list[tuple[str, list[str]]]) 
     return origin[translated]
 
 
-def _choice(base: type, name: str, inside: list[tuple[str, list[str]]]) -> Any:
+def _choice(base: type, name: str, inside: list[_Choice]) -> Any:
     """The type of a parameter that takes a module: a spec of one of the kinds that fit ``base``."""
     if base.__module__.startswith(_PREFIX):
         family, file = _home(base)
-        allowed = [file] if file in kinds(family) else kinds(family)
+        choice = _Choice(family, base, file if file in kinds(family) else None)
     else:
-        family = f"{name}s" if f"{name}s" in FAMILIES else "layers"
-        allowed = kinds(family)
-    inside.append((family, allowed))
+        choice = _Choice(f"{name}s" if f"{name}s" in FAMILIES else "layers", base, None)
+    inside.append(choice)
 
     def resolve(value: Any) -> _Spec:
-        return _resolve(value, family, allowed, base)
+        return _resolve(value, choice.family, choice.allowed(), base)
 
-    union = {
-        "oneOf": [{"$kind": f"#/$defs/{family}.{kind}"} for kind in allowed],
-        "discriminator": {"propertyName": "kind"},
-    }
-    return Annotated[Any, PlainValidator(resolve), WithJsonSchema(union)]
+    placeholder = {"$kinds": [choice.family, choice.only]}
+    return Annotated[Any, PlainValidator(resolve), WithJsonSchema(placeholder)]
 
 
 def _resolve(value: Any, family: str, allowed: list[str], base: type | None = None) -> _Spec:
