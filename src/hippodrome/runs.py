@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hippodrome import config
 from hippodrome.data.base import Task
@@ -96,7 +96,6 @@ def train(
         ended = read_result(folder)
         if ended is not None and _spent(settings, ended):
             return ended
-        (folder / "result.json").unlink(missing_ok=True)
         _write_head(folder, full, task, settings, command)
     before = random_states(torch.device("cpu"))
     try:
@@ -246,6 +245,7 @@ def _write_head(
         raise ValueError(
             f"the run folder {folder} cannot be made ({error.strerror or error}). Name another"
         ) from None
+    (folder / "result.json").unlink(missing_ok=True)
     packages = ("hippodrome", "torch", "numba", "numpy", "lightning")
     head = {
         "format": FORMAT,
@@ -280,11 +280,10 @@ def _write_text(path: Path, text: str) -> None:
 
 def _cannot_write(path: Path, error: Exception) -> OSError:
     reason = getattr(error, "strerror", None) or error
-    message = f"{path.name} could not be written ({reason}). Make room or choose another folder, then resume"
-    return OSError(getattr(error, "errno", None), message, str(path.parent))
+    return OSError(f"{path} could not be written ({reason}). Make room there, then resume")
 
 
-def _aliases(model: Model) -> set[str]:
+def _aliases(model: nn.Module) -> set[str]:
     """Names of tied parameters beside the first name of each: they need no second copy in a file."""
     first = {name for name, _ in model.named_parameters()}
     return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
@@ -307,7 +306,7 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor], leave_out: set[str
         raise _cannot_write(path, error) from None
 
 
-def _load_weights(model: Model, path: Path) -> None:
+def _load_weights(model: nn.Module, path: Path) -> None:
     """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
