@@ -1,7 +1,8 @@
-"""Causal depthwise convolution with few taps, then a bias and silu: the short mixing before a state space layer.
+"""Causal depthwise convolution with few taps, then a bias and silu: the short mixing before a recurrence.
 
-y[t, d] = act(bias[d] + sum_k weight[d, k] x[t - (w - 1) + k, d]), so that the last tap multiplies the current token
-(Gu and Dao 2023, arXiv 2312.00752, section 3.4 and figure 3).
+y[t, d] = act(bias[d] + sum_k weight[d, k] x[t - (w - 1) + k, d]): the last tap multiplies the current token
+(Gu and Dao 2023, "Mamba", arXiv 2312.00752, section 3.4 and figure 3; the shift of Fu et al. 2022, "H3",
+arXiv 2212.14052, section 3, made a free filter).
 """
 
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
 from hippodrome.ops.causal_conv import reference, torch_
 
@@ -32,30 +34,28 @@ def causal_conv(
         weight: taps of each channel, oldest first, (d, w); the last multiplies the current token.
         bias: added before the activation, (d).
         initial_state: the w - 1 raw inputs before the first token, oldest first, (b, w-1, d); zero when None.
-        resets: (b, t); where True, that token and all after it see nothing of what came before it. In the final
-            state, inputs before the last reset stand as zeros.
+        resets: (b, t); where True, that token and all after it see nothing of what came before it. In the
+            final state, inputs before the last reset stand as zeros.
         activation: "silu" or None.
         backend: force one of "torch", "reference"; None takes the first that can run.
 
     Raises:
-        ValueError: shapes do not fit each other, an unknown activation, or no backend can run these tensors.
+        ValueError: a shape or dtype does not fit, the activation is unknown, or no backend can run these
+            tensors; the message says why.
     """
-    b, t, d = x.shape
-    w = weight.shape[-1]
     if activation not in (None, "silu"):
         raise ValueError(f"causal_conv: activation must be None or 'silu'; got {activation!r}.")
-    expected = {
-        "weight": (weight, (d, w)),
-        "bias": (bias, (d,)),
-        "initial_state": (initial_state, (b, w - 1, d)),
-        "resets": (resets, (b, t)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"causal_conv: with x of shape {tuple(x.shape)} and {w} taps, {name} must be {shape}; got "
-                f"{tuple(tensor.shape)}. The letters are b t d (x), d w (weight), d (bias), b w-1 d (state)."
-            )
+    check_arguments(
+        "causal_conv",
+        {
+            "x": (x, "b t d"),
+            "weight": (weight, "d w"),
+            "bias": (bias, "d"),
+            "initial_state": (initial_state, "b w-1 d"),
+            "resets": (resets, "b t"),
+        },
+        {"w-1": weight.shape[-1] - 1},
+    )
     chosen = choose("causal_conv", BACKENDS, backend, x, weight, bias, initial_state, resets)
     return chosen.causal_conv(x, weight, bias, initial_state, resets, activation == "silu")
 

@@ -1,4 +1,4 @@
-"""Causal convolution in plain PyTorch: one shifted product a tap, any device, differentiable any number of times."""
+"""Causal convolution in plain PyTorch: a shifted product a tap, any device, differentiable at will."""
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ def causal_conv(
             y = y + full[:, k : k + t] * weight[:, k]
         last = full[:, t:].clone()
     else:
-        # since[i] counts the tokens since the last reset, so a tap `lag` tokens back is seen when lag <= since.
+        # since[i] counts the tokens since the last reset: a tap `lag` tokens back is seen when lag <= since.
         index = torch.arange(t, device=x.device)
         latest = torch.where(resets, index, -w).cummax(1).values
         since = index - latest

@@ -1,12 +1,15 @@
 """Gated linear attention: a matrix-valued state whose every key channel decays at its own rate.
 
-S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T  (k by v),  y_t = S_t^T q_t.  (Yang, Wang, Shen, Panda, Kim 2023,
-"Gated linear attention transformers with hardware-efficient training", arXiv 2312.06635, equation 3.)
+S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_t^T  (k by v),  y_t = S_t^T q_t.
+
+Yang, Wang, Shen, Panda, Kim 2023, "Gated linear attention transformers with hardware-efficient training",
+arXiv 2312.06635, equation 3 and section 4.1.
 """
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
 from hippodrome.ops.gla import reference, torch_
 
@@ -35,22 +38,19 @@ def gla(
         backend: force one of "torch", "reference"; None takes the first that can run.
 
     Raises:
-        ValueError: shapes do not fit each other, or no backend can run these tensors.
+        ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
-    b, t, heads, size = k.shape
-    expected = {
-        "q": (q, (b, t, heads, size)),
-        "v": (v, (b, t, heads, v.shape[-1])),
-        "log_decay": (log_decay, (b, t, heads, size)),
-        "initial_state": (initial_state, (b, heads, size, v.shape[-1])),
-        "resets": (resets, (b, t)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"gla: with k of shape {tuple(k.shape)} and v of shape {tuple(v.shape)}, {name} must be {shape}; got "
-                f"{tuple(tensor.shape)}. The letters are b t h k (q, k, log_decay), b t h v (v), b h k v (state)."
-            )
+    check_arguments(
+        "gla",
+        {
+            "q": (q, "b t h k"),
+            "k": (k, "b t h k"),
+            "v": (v, "b t h v"),
+            "log_decay": (log_decay, "b t h k"),
+            "initial_state": (initial_state, "b h k v"),
+            "resets": (resets, "b t"),
+        },
+    )
     chosen = choose("gla", BACKENDS, backend, q, k, v, log_decay, initial_state, resets)
     return chosen.gla(q, k, v, log_decay, initial_state, resets)
 

@@ -16,7 +16,7 @@ def inputs(
     with_state: bool = True,
     with_resets: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Arguments of the door in order: q, k, v, log_decay = logsigmoid(normal) / 4, a state, and a few resets."""
+    """Arguments of the door in order: q, k, v, log_decay = logsigmoid(normal) / 4, a state, a few resets."""
     r = torch.Generator().manual_seed(seed)
     q = torch.randn(b, t, h, k, generator=r, dtype=dtype) / k**0.5
     key = torch.randn(b, t, h, k, generator=r, dtype=dtype)

@@ -1,17 +1,19 @@
 """State space duality (SSD): a scalar decay per head and a matrix-valued state, written as outer products.
 
-h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T  (p by n),  y_t = h_t C_t + D x_t.  (Dao and Gu 2024, "Transformers are
-SSMs", arXiv 2405.21060, section 6 and equation 19 for the recurrence's matrix form.) A is zero-order hold, B is
-Euler: dt multiplies B unchanged.
+h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T  (p by n),  y_t = h_t C_t + D x_t.
+
+Dao and Gu 2024, "Transformers are SSMs", arXiv 2405.21060: equation 1 with scalar A (section 2.3), section 6.
+A is discretised by zero-order hold, B by Euler: dt multiplies B unchanged.
 """
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.ssd import reference, torch_
+from hippodrome.ops.ssd import numba_, reference, torch_
 
-BACKENDS = (torch_, reference)
+BACKENDS = (numba_, torch_, reference)
 
 
 def ssd(
@@ -39,35 +41,31 @@ def ssd(
         initial_state: h before the first step, (b, h, p, n); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
         chunk: steps that are handled as one block of matrix products; changes speed, never the result.
-        backend: force one of "torch", "reference"; None takes the first that can run.
+        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
-        ValueError: shapes do not fit each other, or no backend can run these tensors.
+        ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
-    b, t, heads, p = x.shape
-    groups, n = B.shape[2:]
-    if heads % groups:
+    sizes = check_arguments(
+        "ssd",
+        {
+            "x": (x, "b t h p"),
+            "dt": (dt, "b t h"),
+            "A": (A, "h"),
+            "B": (B, "b t g n"),
+            "C": (C, "b t g n"),
+            "D": (D, "h"),
+            "initial_state": (initial_state, "b h p n"),
+            "resets": (resets, "b t"),
+        },
+    )
+    if sizes["h"] % sizes["g"]:
         raise ValueError(
-            f"ssd: the number of groups must divide the number of heads; got B with {groups} groups and x with "
-            f"{heads} heads. Choose groups among the divisors of {heads}."
+            f"ssd: the groups of B and C must divide the heads; got {sizes['g']} groups and "
+            f"{sizes['h']} heads. Choose a number of groups that divides the number of heads."
         )
     if chunk < 1:
-        raise ValueError(f"ssd: chunk must be at least 1; got {chunk}. Take 64, or leave it out.")
-    expected = {
-        "dt": (dt, (b, t, heads)),
-        "A": (A, (heads,)),
-        "B": (B, (b, t, groups, n)),
-        "C": (C, (b, t, groups, n)),
-        "D": (D, (heads,)),
-        "initial_state": (initial_state, (b, heads, p, n)),
-        "resets": (resets, (b, t)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"ssd: with x of shape {tuple(x.shape)} and B of shape {tuple(B.shape)}, {name} must be {shape}; "
-                f"got {tuple(tensor.shape)}. The letters are b t h p (x), b t h (dt), h (A, D), b t g n (B, C)."
-            )
+        raise ValueError(f"ssd: chunk must be at least 1; got {chunk}. Leave it out, or take 64.")
     chosen = choose("ssd", BACKENDS, backend, x, dt, A, B, C, D, initial_state, resets)
     return chosen.ssd(x, dt, A, B, C, D, initial_state, resets, chunk)
 

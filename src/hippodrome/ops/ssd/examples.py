@@ -18,7 +18,7 @@ def inputs(
     with_state: bool = True,
     with_resets: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Arguments of the door in order: x, dt log-uniform in (0.001, 0.1), A in (-16, -1), B, C, D, state, resets."""
+    """Arguments of the door in order; dt log-uniform in (0.001, 0.1), A in (-16, -1), a few resets."""
     r = torch.Generator().manual_seed(seed)
     x = torch.randn(b, t, h, p, generator=r, dtype=dtype)
     dt = 10 ** (-3 + 2 * torch.rand(b, t, h, generator=r, dtype=dtype))

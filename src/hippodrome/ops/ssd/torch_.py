@@ -1,10 +1,15 @@
-"""SSD in plain PyTorch: matrix products over chunks of time, any device, differentiable any number of times."""
+"""SSD in plain PyTorch: matrix products over chunks of time, any device, differentiable at will."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hippodrome.ops.linear_scan.torch_ import scan
+
 NAME = "torch"
+CHUNK = 64
+FEW_CHUNKS = 64
+"""Up to here states pass between chunks in one product, quadratic in their number; beyond by a scan."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -15,18 +20,38 @@ def refusal(*tensors: Tensor | None) -> str | None:
 def decays(log_decay: Tensor, segments: Tensor | None) -> Tensor:
     """exp of the sums of ``log_decay`` over (j, i], as (..., i, j), from (..., q); zero where j > i.
 
-    Each sum is formed by adding its own terms (never as the difference of two running sums, which cancels), and
-    what is masked is masked before exp, so that gradients stay finite. ``segments`` (..., q) numbers the stretches
-    between resets; pairs of different stretches get zero.
+    Each sum is formed by adding its own terms (never as the difference of two running sums, which cancels),
+    and what is masked is masked before exp, so that gradients stay finite. ``segments`` (..., q) numbers the
+    stretches between resets; pairs of different stretches get zero.
     """
     q = log_decay.shape[-1]
-    later = torch.ones(q, q, dtype=torch.bool, device=log_decay.device).tril(-1)
-    terms = log_decay[..., :, None].expand(*log_decay.shape, q).masked_fill(~later, 0.0)
-    sums = terms.cumsum(-2)
     allowed = torch.ones(q, q, dtype=torch.bool, device=log_decay.device).tril()
+    terms = log_decay[..., :, None].expand(*log_decay.shape, q).masked_fill(~allowed.tril(-1), 0.0)
     if segments is not None:
         allowed = allowed & (segments[..., :, None] == segments[..., None, :])
-    return sums.masked_fill(~allowed, -torch.inf).exp()
+    return terms.cumsum(-2).masked_fill(~allowed, -torch.inf).exp()
+
+
+def pass_states(log_total: Tensor, segments: Tensor | None, left: Tensor) -> Tensor:
+    """States before each chunk and after the last, (b, m+1, h, s).
+
+    ``left`` (b, m+1, h, s) holds the first state, then what each chunk leaves at its end; ``log_total``
+    (b, h, m+1) what each lets through of the state before it (the first entry counts for nothing).
+    """
+    if torch.compiler.is_compiling() or left.shape[1] <= FEW_CHUNKS:
+        weights = decays(log_total, None if segments is None else segments[:, None])
+        return (weights @ left.transpose(1, 2)).transpose(1, 2)
+    through = log_total.exp()
+    if segments is not None:
+        through = through * F.pad(segments[:, 1:] == segments[:, :-1], (1, 0))[:, None]
+    return scan(through.transpose(1, 2)[..., None], left)
+
+
+def _first(y: Tensor, t: int) -> Tensor:
+    """The first t steps. An export cannot prove that a slice of a padded length fits; an index it checks."""
+    if torch.compiler.is_exporting():
+        return y.index_select(1, torch.arange(t, device=y.device))
+    return y[:, :t]
 
 
 def ssd(
@@ -38,7 +63,7 @@ def ssd(
     D: Tensor | None,
     initial_state: Tensor | None,
     resets: Tensor | None,
-    chunk: int = 64,
+    chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last state; arguments as at the door."""
     with torch.autocast(x.device.type, enabled=False):
@@ -54,50 +79,49 @@ def _ssd(
     D: Tensor | None,
     initial_state: Tensor | None,
     resets: Tensor | None,
-    chunk: int,
+    q: int,
 ) -> tuple[Tensor, Tensor]:
     dtype = x.dtype
     wide = torch.promote_types(dtype, torch.float32)
     x, dt, A, B, C = x.to(wide), dt.to(wide), A.to(wide), B.to(wide), C.to(wide)
-    b, t, heads, p = x.shape
-    groups, n = B.shape[2:]
-    per = heads // groups
-    # A padded step has dt = 0: its decay is one and its input nothing, so the state walks through it unchanged.
-    pad = -t % chunk
-    dt_padded = F.pad(dt, (0, 0, 0, pad))
-    u = F.pad(x * dt[..., None], (0, 0, 0, 0, 0, pad)).view(b, -1, chunk, groups, per, p)
-    B = F.pad(B, (0, 0, 0, 0, 0, pad)).view(b, -1, chunk, groups, n)
-    C = F.pad(C, (0, 0, 0, 0, 0, pad)).view(b, -1, chunk, groups, n)
-    log_decay = (dt_padded * A).view(b, -1, chunk, groups, per).movedim(2, -1)  # b m g r q
+    b, t, h, p = x.shape
+    g, n = B.shape[2:]
+    r = h // g
+    # An export with a length left open must not tell one chunk from several, so there it has always two.
+    m = (t + (2 * q if torch.compiler.is_exporting() else q) - 1) // q
+    # A padded step has dt = 0: its decay is one and its input nothing, and the state passes unchanged.
+    pad = m * q - t
+    log_decay = F.pad(dt * A, (0, 0, 0, pad)).view(b, m, q, h).transpose(2, 3)
+    u = F.pad(x * dt[..., None], (0, 0, 0, 0, 0, pad)).view(b, m, q, h, p)
+    B = F.pad(B, (0, 0, 0, 0, 0, pad)).view(b, m, q, g, n).transpose(2, 3)
+    C = F.pad(C, (0, 0, 0, 0, 0, pad)).view(b, m, q, g, n).transpose(2, 3)
+    segments = None if resets is None else F.pad(resets, (0, pad)).view(b, m, q).cumsum(-1)
 
-    cut = None
-    if resets is not None:
-        cut = F.pad(resets, (0, pad)).view(b, -1, chunk)
-    segments = None if cut is None else cut.cumsum(-1)
-    within = decays(log_decay, None if segments is None else segments[:, :, None, None])
-    scores = torch.einsum("bmign,bmjgn->bmgij", C, B)
-    y = torch.einsum("bmgrij,bmjgrp->bmigrp", within * scores[:, :, :, None], u)
+    # Within chunks: (L * C B^T) u.
+    weights = decays(log_decay, None if segments is None else segments[:, :, None])
+    scores = C @ B.transpose(-1, -2)
+    weights = (weights.view(b, m, g, r, q, q) * scores[:, :, :, None]).view(b, m, h, q, q)
+    y = (weights @ u.transpose(2, 3)).transpose(2, 3)
 
-    # The state each chunk would end with alone, and what is left at its end of the state it began with.
-    from_start = log_decay.cumsum(-1)
+    # What each chunk leaves at its end, and what of the state before it is left at each step.
     to_end = F.pad(log_decay[..., 1:], (0, 1)).flip(-1).cumsum(-1).flip(-1).exp()
-    from_start = from_start.exp()
-    if segments is not None:
-        to_end = to_end.masked_fill((segments != segments[..., -1:])[:, :, None, None], 0.0)
-        from_start = from_start.masked_fill((segments > 0)[:, :, None, None], 0.0)
-    alone = torch.einsum("bmjgrp,bmjgn->bmgrpn", u * to_end.movedim(-1, 2)[..., None], B)
-
-    # Pass states from chunk to chunk in parallel: chunk z begins with the sum of what earlier ones left.
-    first = x.new_zeros(b, heads, p, n) if initial_state is None else initial_state.to(wide)
-    left = torch.cat([first.view(b, 1, groups, per, p, n), alone], 1)
-    total = F.pad(log_decay.sum(-1), (0, 0, 0, 0, 1, 0)).movedim(1, -1)  # b g r m+1
+    from_start = log_decay.cumsum(-1).exp()
     chunk_segments = None
     if segments is not None:
-        chunk_segments = F.pad(segments[..., -1].cumsum(-1), (1, 0))[:, None, None]
-    states = torch.einsum("bgrzc,bcgrpn->bzgrpn", decays(total, chunk_segments), left)
-    begin, last = states[:, :-1], states[:, -1]
-    off = torch.einsum("bmign,bmgrpn->bmigrp", C, begin)
-    y = (y + off * from_start.movedim(-1, 2)[..., None]).reshape(b, -1, heads, p)[:, :t]
+        to_end = torch.where((segments == segments[..., -1:])[:, :, None], to_end, 0.0)
+        from_start = torch.where((segments == 0)[:, :, None], from_start, 0.0)
+        chunk_segments = F.pad(segments[..., -1].cumsum(-1), (1, 0))
+    kept = (u * to_end.transpose(2, 3)[..., None]).view(b, m, q, g, r * p).permute(0, 1, 3, 4, 2)
+    leaves = (kept @ B).view(b, m, h, p * n)
+    first = x.new_zeros(b, h, p, n) if initial_state is None else initial_state.to(wide)
+    log_total = F.pad(log_decay.sum(-1), (0, 0, 1, 0)).transpose(1, 2)
+    states = pass_states(log_total, chunk_segments, torch.cat([first.reshape(b, 1, h, p * n), leaves], 1))
+
+    # Outputs of the state before each chunk.
+    before = states[:, :-1].reshape(b, m, g, r * p, n)
+    off = (C @ before.transpose(-1, -2)).view(b, m, g, q, r, p).transpose(2, 3).reshape(b, m, q, h, p)
+    y = y + off * from_start.transpose(2, 3)[..., None]
+    y = _first(y.reshape(b, m * q, h, p), t)
     if D is not None:
         y = y + D.to(wide)[:, None] * x
-    return y.to(dtype), last.reshape(b, heads, p, n)
+    return y.to(dtype), states[:, -1].reshape(b, h, p, n)
