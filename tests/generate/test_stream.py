@@ -112,3 +112,11 @@ def test_an_empty_prompt_is_refused(model):
 
 def test_no_tokens_can_be_asked_for(model):
     assert list(generate(model, prompt(model, 1, 2), max_new_tokens=0)) == []
+
+
+def test_the_state_does_not_grow_with_what_was_read(model):
+    def size(tokens: int) -> int:
+        _, state = prefill(model, prompt(model, 1, tokens), chunk=64)
+        return sum(tensor.numel() for inner in state for tensor in inner)
+
+    assert size(2) == size(500)
