@@ -83,6 +83,7 @@ def command(
         folder=out,
         threads=threads,
         resume=resume,
+        live=not json,  # a table on a terminal, plain lines elsewhere
         command=command_line(),
     )
     if json:
