@@ -90,6 +90,10 @@ def test_the_folder_holds_what_it_should(finished):
     assert {"python", "torch", "hippodrome"} <= set(head["versions"])
 
 
+def test_all_files_have_the_same_permissions(finished):
+    assert len({p.stat().st_mode for p in finished.iterdir() if p.is_file()}) == 1
+
+
 def test_what_is_loaded_evaluates_as_what_was_trained(finished):
     run = runs.load(finished)
     assert not run.model.training
@@ -244,6 +248,7 @@ def test_tied_weights_are_stored_once_and_tied_again(tmp_path):
             self.b.weight = self.a.weight
 
     model, path = Tied(), tmp_path / "model.safetensors"
+    (tmp_path / "config.json").touch()
     copied = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     runs._write_weights(path, copied, runs._aliases(model))
     with safe_open(path, "pt") as file:

@@ -298,6 +298,7 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor], leave_out: set[str
     aside = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, aside, metadata={"format": "pt"})
+        shutil.copymode(path.parent / "config.json", aside)  # else no one but the owner could read it
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.replace(path)

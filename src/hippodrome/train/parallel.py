@@ -22,7 +22,8 @@ def engine(settings: TrainSettings) -> "Fabric":
     from lightning.fabric.strategies import ModelParallelStrategy
 
     # Its importing sets the level; what it says of processes and devices is not for the user of a verb.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
     kind, _, index = settings.device.partition(":")
     devices: Any = [int(index)] if index.isdigit() else settings.devices
