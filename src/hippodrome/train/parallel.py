@@ -22,7 +22,7 @@ def engine(settings: TrainSettings) -> "Fabric":
     from lightning.fabric.strategies import ModelParallelStrategy
 
     # Its importing sets the level; what it says of processes and devices is not for the user of a verb.
-    for name in ("lightning.fabric", "lightning_utilities"):
+    for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
     kind, _, index = settings.device.partition(":")
