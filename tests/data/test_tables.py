@@ -126,6 +126,16 @@ def test_parquet_and_gzip_read_alike(tmp_path: Path) -> None:
     assert tasks[1].details["sampling"] == "1 hour"
 
 
+def test_index_of_a_frame_is_a_column() -> None:
+    frame = pd.DataFrame({"a": range(60)}, index=pd.date_range("2024", periods=60, freq="D"))
+    for named in (frame, frame.rename_axis("when")):
+        task = open_frame(named, **SMALL)
+        assert (task.details["variates"], task.details["sampling"]) == (["a"], "1 day")
+    holes = frame.astype("Int64")
+    holes.iloc[5] = pd.NA
+    assert open_frame(holes, **SMALL).details["missing"] == 1
+
+
 def test_missing_cells_are_nan_and_counted(tmp_path: Path) -> None:
     path = wide(tmp_path)
     text = path.read_text().replace(",45,", ",,").replace(",50,", ",NA,")

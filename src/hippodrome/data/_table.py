@@ -11,7 +11,7 @@ import numpy as np
 
 from hippodrome.data.base import fault, shown
 
-MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "-"})
+MISSING = frozenset({"", "na", "nan", "n/a", "null", "none", "-", "<na>"})
 """Cells, in any case, that stand for a missing value."""
 
 
@@ -92,13 +92,15 @@ def read_parquet(path: Path) -> Table:
 
 
 def from_frame(frame: Any, where: str = "data frame") -> Table:
-    """A table out of a pandas data frame; an index with a name becomes a column.
+    """A table out of a pandas data frame; an index with a name, or of stamps, becomes a column.
 
     Raises:
         ValueError: it has no rows, or two columns of one name.
     """
     if frame.index.names != [None]:
         frame = frame.reset_index()
+    elif frame.index.dtype.kind == "M":
+        frame = frame.rename_axis("ds").reset_index()
     names = [str(name) for name in frame.columns]
     _check_header(where, names, len(frame) > 0, frame=True)
     return Table(where, {name: frame.iloc[:, i].to_numpy() for i, name in enumerate(names)}, len(frame))
