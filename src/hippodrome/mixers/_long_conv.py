@@ -4,12 +4,16 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops.fft_conv import fft_conv
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+
+SMALLEST = 16
+"""Size of a block whose lags are summed one by one where resets cut the convolution."""
 
 
 class State(NamedTuple):
@@ -63,7 +67,7 @@ class LongConvolution(Mixer):
             taps = self.kernel(min(self.max_length, x.shape[1] + (0 if state is None else past)))
             whole = u if state is None else torch.cat([state.window.to(wide), u], 1)
             before = whole.shape[1] - x.shape[1]
-            y = fft_conv(whole, taps)[:, before:] if resets is None else _pieces(whole, taps, resets, before)
+            y = fft_conv(whole, taps)[:, before:] if resets is None else _cut(whole, taps, resets, before)
             y = y + self.D.to(wide) * u
             seen = whole if resets is None else _since_reset(whole, resets, before)
             window = torch.cat(
@@ -79,35 +83,34 @@ def _since_reset(whole: Tensor, resets: Tensor, before: int) -> Tensor:
     return torch.where((later > 0)[..., None], 0.0, whole)
 
 
-def _pieces(whole: Tensor, taps: Tensor, resets: Tensor, before: int) -> Tensor:
-    """The convolution of every stretch between resets on its own, stretches of like length in one batch.
+def _cut(whole: Tensor, taps: Tensor, resets: Tensor, before: int) -> Tensor:
+    """The convolution with no tap across a reset; ``whole`` (b, before + t, d) begins with remembered inputs.
 
-    ``whole`` (b, before + t, d) has ``before`` remembered inputs, which belong to a row's first stretch.
+    Halves of halves: what the left half of a block adds to its right half comes from inputs after the last
+    reset on the left, and reaches outputs before the first reset on the right. Two masks and a Fourier
+    transform do that at every level, whatever the resets; the smallest blocks are summed lag by lag.
     """
-    t = resets.shape[1]
-    marks = resets.clone()
-    marks[:, 0] = True
-    row, start = marks.nonzero(as_tuple=True)
-    stop = torch.cat([start[1:], start.new_zeros(1)])
-    stop = torch.where(stop > 0, stop, t)
-    # A first stretch that does not itself begin with a reset goes on from what is remembered.
-    start = torch.where((start == 0) & ~resets[row, 0], 0, start + before)
-    stop = stop + before
-    size = stop - start
-    y = torch.zeros_like(whole)
-    shortest = 0
-    while shortest < int(size.max()):
-        longest = max(8, 2 * shortest)
-        chosen = (size > shortest) & (size <= longest)
-        shortest = longest
-        if not bool(chosen.any()):
-            continue
-        longest = int(size[chosen].max())
-        position = start[chosen, None] + torch.arange(longest, device=whole.device)
-        inside = position < stop[chosen, None]
-        position = torch.where(inside, position, 0)
-        index = row[chosen, None].expand_as(position)
-        piece = torch.where(inside[..., None], whole[index, position], 0.0)
-        out = fft_conv(piece, taps)
-        y = y.index_put((index[inside], position[inside]), out[inside])
-    return y[:, before:]
+    b, t, d = whole.shape
+    size = SMALLEST
+    while size < t:
+        size *= 2
+    marks = F.pad(resets, (before, size - t))
+    segment = marks.cumsum(1)
+    u = F.pad(whole, (0, 0, 0, size - t))
+    taps = F.pad(taps, (0, max(0, size - taps.shape[1])))
+    rows, pieces = u.reshape(-1, SMALLEST, d), segment.reshape(-1, SMALLEST)
+    y = taps[:, 0] * rows
+    for lag in range(1, SMALLEST):
+        same = (pieces[:, lag:] == pieces[:, :-lag])[..., None]
+        y = y + F.pad(torch.where(same, rows[:, :-lag], 0.0) * taps[:, lag], (0, 0, lag, 0))
+    half = SMALLEST
+    while half < size:
+        left = u.reshape(-1, 2, half, d)[:, 0]
+        left_piece, right_piece = segment.reshape(-1, 2, half).unbind(1)
+        edge = left_piece[:, -1:]
+        sent = F.pad(torch.where((left_piece == edge)[..., None], left, 0.0), (0, 0, 0, half))
+        reached = fft_conv(sent, taps[:, : 2 * half])[:, half:]
+        reached = torch.where((right_piece == edge)[..., None], reached, 0.0)
+        y = y.reshape(-1, 2 * half, d) + F.pad(reached, (0, 0, half, 0))
+        half *= 2
+    return y.reshape(b, size, d)[:, before:t]

@@ -1,0 +1,150 @@
+"""S4D: published kernels, a dense system as oracle, step sizes, and the parameters that train slowly."""
+
+import math
+
+import pytest
+import torch
+
+from hippodrome.mixers.base import run_steps
+from hippodrome.mixers.s4d import S4D
+from hippodrome.testing.ops import close
+
+GOLDEN = {
+    "zoh": [0.38701121, 0.35034119, 0.30098495, 0.24402016, 0.18480892, 0.12845668],
+    "bilinear": [0.3857666, 0.34987723, 0.3014449, 0.2453625, 0.18682839, 0.13082682],
+}
+
+
+def plain(discretization="zoh", d_state=4, init="lin"):
+    """One channel with dt = 0.1, B = C = 1 and D = 0, which hands out what its system says."""
+    mixer = S4D(1, d_state, init, discretization).double()
+    with torch.no_grad():
+        mixer.log_dt.fill_(math.log(0.1))
+        mixer.B.copy_(torch.tensor([1.0, 0.0]).expand_as(mixer.B))
+        mixer.C.copy_(torch.tensor([1.0, 0.0]).expand_as(mixer.C))
+        mixer.D.zero_()
+        # The initial poles were rounded to float32.
+        mixer.A_imag.copy_(math.pi * torch.arange(d_state // 2, dtype=torch.float64))
+        mixer.log_A_real.fill_(math.log(0.5))
+    mixer.output = torch.nn.Identity()
+    return mixer
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_published_kernel_in_every_view(rule):
+    mixer = plain(rule)
+    expected = torch.tensor(GOLDEN[rule], dtype=torch.float64)
+    impulse = torch.zeros(1, 6, 1, dtype=torch.float64)
+    impulse[0, 0] = 1
+    for got in (mixer.kernel(6)[0], mixer(impulse)[0][0, :, 0], run_steps(mixer, impulse)[0][0, :, 0]):
+        torch.testing.assert_close(got, expected, rtol=0, atol=5e-9)
+
+
+def dense(mixer, dt):
+    """One channel's system as real matrices, and its exact step over dt by a matrix exponential."""
+    A, B, C, D = (x[0].double() for x in mixer.system())
+    a = torch.block_diag(*(torch.tensor([[re, -im], [im, re]], dtype=torch.float64) for re, im in A.tolist()))
+    n = a.shape[0]
+    whole = torch.zeros(n + 1, n + 1, dtype=torch.float64)
+    whole[:n, :n], whole[:n, n] = a, B.flatten()
+    step = torch.matrix_exp(whole * dt)
+    return step[:n, :n], step[:n, n], (C * torch.tensor([1.0, -1.0])).flatten(), D
+
+
+@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real"])
+def test_irregular_steps_are_the_dense_system_exactly(init):
+    mixer = S4D(1, 8, init).double()
+    mixer.output = torch.nn.Identity()
+    x, dt = torch.randn(1, 25, 1, dtype=torch.float64), 0.3 + 2 * torch.rand(1, 25, dtype=torch.float64)
+    size = mixer.log_dt.exp().item()
+    state, expected = torch.zeros(8, dtype=torch.float64), []
+    for t in range(25):
+        a, b, c, d = dense(mixer, size * dt[0, t].item())
+        state = a @ state + b * x[0, t, 0]
+        expected.append(c @ state + d * x[0, t, 0])
+    close(mixer(x, dt=dt)[0][0, :, 0], torch.stack(expected).detach(), 1e-9, init)
+
+
+def test_a_step_of_one_is_no_step_at_all():
+    mixer = S4D.example().double()
+    x = torch.randn(2, 30, 8, dtype=torch.float64)
+    y, state = mixer(x)
+    y_one, state_one = mixer(x, dt=torch.ones(2, 30, dtype=torch.float64))
+    close(y_one, y, 1e-11, "dt = 1")
+    close(state_one.h, state.h, 1e-11, "dt = 1")
+
+
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+def test_chunks_join_whether_or_not_they_have_steps(discretization):
+    """One state serves calls with dt and calls without."""
+    mixer = S4D(4, 6, discretization=discretization).double()
+    x, dt = torch.randn(2, 40, 4, dtype=torch.float64), 0.5 + torch.rand(2, 40, dtype=torch.float64)
+    dt[:, 20:] = 1
+    whole, last = mixer(x, dt=dt)
+    first, state = mixer(x[:, :20], dt=dt[:, :20])
+    second, state = mixer(x[:, 20:], state)
+    close(torch.cat([first, second], 1), whole, 1e-10, discretization)
+    close(state.h, last.h, 1e-10, discretization)
+
+
+def test_half_the_rate_is_twice_the_step():
+    """Inputs held for two steps each, read at every second one, are the same system at dt = 2."""
+    mixer = S4D.example().double()
+    x = torch.randn(2, 20, 8, dtype=torch.float64)
+    slow = mixer(x, dt=torch.full((2, 20), 2.0, dtype=torch.float64))[0]
+    fast = mixer(x.repeat_interleave(2, 1))[0][:, 1::2]
+    close(fast, slow, 1e-10, "resolution")
+
+
+def test_blocks_of_time_change_nothing(monkeypatch):
+    """With steps of their own the tokens run in blocks that bound the memory, gradients recomputed."""
+    from hippodrome.mixers import _lti
+
+    mixer = S4D(3, 4).double()
+    x, dt = torch.randn(2, 30, 3, dtype=torch.float64), 0.5 + torch.rand(2, 30, dtype=torch.float64)
+    resets = torch.rand(2, 30) < 0.1
+    results = []
+    for block in (1 << 22, 7 * 2 * 3 * 2):
+        monkeypatch.setattr(_lti, "BLOCK", block)
+        y, state = mixer(x, resets=resets, dt=dt)
+        results.append([y, state.h, *torch.autograd.grad(y.sum() + state.h.sum(), list(mixer.parameters()))])
+    for few, one in zip(results[1], results[0], strict=True):
+        close(few, one, 1e-11, "blocks")
+
+
+def test_stable_after_any_step_of_training():
+    mixer = S4D.example()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert (mixer.system().A[..., 0] < 0).all()
+
+
+def test_step_sizes_and_poles_and_input_weights_train_slowly_without_decay():
+    mixer = S4D.example()
+    (group,) = mixer.parameter_groups()
+    slow = {id(p) for p in group.parameters}
+    assert slow == {id(p) for p in (mixer.log_dt, mixer.log_A_real, mixer.A_imag, mixer.B)}
+    assert group.max_lr == 1e-3
+    assert group.decay is False
+
+
+def test_autocast_leaves_the_state_in_float32():
+    mixer = S4D.example()
+    x = torch.randn(2, 70, 8)
+    plainly = mixer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = mixer(x)
+        _, after = mixer.step(x[:, 0], state)
+    assert state.h.dtype == after.h.dtype == torch.float32
+    close(state.h, plainly[1].h, 1e-6, "state under autocast")
+    close(y.float(), plainly[0], 3e-2, "output under autocast")
+
+
+def test_unknown_words_are_named():
+    with pytest.raises(ValueError, match="no init 'legt'"):
+        S4D(4, init="legt")
+    with pytest.raises(ValueError, match="no discretization 'euler'"):
+        S4D(4, discretization="euler")
+    with pytest.raises(ValueError, match="even"):
+        S4D(4, d_state=5)
