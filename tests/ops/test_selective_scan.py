@@ -13,7 +13,7 @@ ALONG_TIME = ("u", "dt", "B", "C", "z")
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("softplus", [True, False], ids=["softplus", "plain"])
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", ["numba", "torch", "reference"])
 def test_contract(backend, softplus, check):
     examples = partial(inputs, softplus=softplus)
     check_op(

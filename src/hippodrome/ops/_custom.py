@@ -30,17 +30,19 @@ def gradients(
     return result
 
 
-def register_second_order(backward_op: Any, form: Form, outputs: int, inputs: int) -> None:
+def register_second_order(backward_op: Any, form: Form, outputs: int, inputs: int, options: int = 0) -> None:
     """Make a fused backward differentiable in eager mode by rerunning ``form``, the torch backend's function.
 
     ``backward_op(*grad_outputs, *inputs, *extras)`` takes ``outputs`` gradients, then the ``inputs`` tensors
     that ``form`` takes, then anything else the kernel wants (saved outputs, checkpoints, numbers), which is a
     function of the inputs and so gets no gradient. It returns one tensor for each floating input, in order.
+    ``options`` counts the extras, first in order, that ``form`` takes behind the tensors: flags and numbers.
     """
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[: outputs + n_inputs])
         ctx.extras = len(inputs) - outputs - n_inputs
+        ctx.options = inputs[outputs + n_inputs :][:options]
         ctx.set_materialize_grads(False)
 
     n_inputs = inputs
@@ -51,7 +53,7 @@ def register_second_order(backward_op: Any, form: Form, outputs: int, inputs: in
 
         def first_order(*leaves: Tensor) -> tuple[Tensor, ...]:
             primal = leaves[outputs:]
-            found = gradients(form, primal, leaves[:outputs], create_graph=True)
+            found = gradients(lambda *x: form(*x, *ctx.options), primal, leaves[:outputs], create_graph=True)
             pairs = zip(found, primal, strict=True)
             return tuple(torch.zeros_like(x) if g is None else g for g, x in pairs if x.is_floating_point())
 

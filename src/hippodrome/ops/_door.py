@@ -5,7 +5,9 @@ from types import ModuleType
 from torch import Tensor
 
 
-def choose(op: str, backends: tuple[ModuleType, ...], forced: str | None, *tensors: Tensor | None) -> ModuleType:
+def choose(
+    op: str, backends: tuple[ModuleType, ...], forced: str | None, *tensors: Tensor | None
+) -> ModuleType:
     """The first backend that can run these tensors, or the one forced by name.
 
     A backend is a module with ``NAME`` and ``refusal(*tensors) -> None | sentence``, which looks at
