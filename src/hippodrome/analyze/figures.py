@@ -344,7 +344,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], colour: str, *
     table = np.asarray(counts, dtype=float)
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     k = len(names)
-    size = min(6.2, max(3.2, 0.46 * k + 1.4))
+    size = min(5.6, max(3.0, 0.40 * k + 1.2))
     with matplotlib.rc_context({**_RC, "axes.grid": False}):
         from matplotlib.colors import to_rgb
         from matplotlib.patches import Rectangle

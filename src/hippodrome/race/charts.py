@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from hippodrome.analyze import figures
 from hippodrome.analyze.figures import Band, Line, Point, Style
 from hippodrome.race.result import CurvePoint, RaceResult, Standing, Trial
-from hippodrome.race.verdict import unit
+from hippodrome.race.verdict import SHARES, unit
 
 
 class Chart(NamedTuple):
@@ -51,17 +51,19 @@ def curves(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
         ("seconds of training", lambda p: p.seconds),
         ("tokens", lambda p: float(p.tokens)),
     )
-    known = {n: m[result.metric] for n, m in result.naive.items() if result.metric in m}
+    known, scale = _naive(result), _scale(result.metric)
     charts = []
     for title, field, axis in (
-        ("Validation", "valid", unit(result.metric)),
+        ("Validation", "valid", axis_of(result.metric)),
         ("Training loss (smoothed)", "train", "loss"),
     ):
         for clock, place in clocks:
-            series = [line for s, t in runs if (line := _curve(s.name, t.curve, field, place)) is not None]
+            factor = scale if field == "valid" else 1.0
+            drawn = (_curve(s.name, t.curve, field, place, factor) for s, t in runs)
+            series = [line for line in drawn if line is not None]
             if not series:
                 continue
-            low, high = _window(series, result.better if field == "valid" else "lower")
+            low, high = _window(series, result.better if field == "valid" else "lower", scale)
             rules = {n: v for n, v in known.items() if low <= v <= high} if field == "valid" else {}
             charts.append(
                 Chart(
@@ -93,9 +95,11 @@ def typical(standing: Standing, better: str) -> Trial | None:
 
 
 def _curve(
-    name: str, points: Sequence[CurvePoint], field: str, place: Callable[[CurvePoint], float]
+    name: str, points: Sequence[CurvePoint], field: str, place: Callable[[CurvePoint], float], factor: float
 ) -> Line | None:
-    kept = [(place(p), v) for p in points if (v := getattr(p, field)) is not None and math.isfinite(v)]
+    kept = [
+        (place(p), factor * v) for p in points if (v := getattr(p, field)) is not None and math.isfinite(v)
+    ]
     if len(kept) < 2:
         return None
     xs, ys = [x for x, _ in kept], [y for _, y in kept]
@@ -115,7 +119,22 @@ def _smooth(values: Sequence[float], span: float) -> list[float]:
     return out
 
 
-def _window(series: Sequence[Line], better: str) -> tuple[float, float]:
+def _naive(result: RaceResult) -> dict[str, float]:
+    """The rules that know the deciding metric, on the scale of the charts."""
+    scale = _scale(result.metric)
+    return {n: scale * m[result.metric] for n, m in result.naive.items() if result.metric in m}
+
+
+def _scale(metric: str) -> float:
+    return 100.0 if metric in SHARES else 1.0
+
+
+def axis_of(metric: str) -> str:
+    """A metric's name on an axis."""
+    return f"{unit(metric)}, %" if metric in SHARES else unit(metric)
+
+
+def _window(series: Sequence[Line], better: str, most: float) -> tuple[float, float]:
     """Limits that cut the steep beginning off, so that the end, which decides, can be read."""
     reach = max(line.x[-1] for line in series)
     early: list[float] = []
@@ -124,15 +143,19 @@ def _window(series: Sequence[Line], better: str) -> tuple[float, float]:
         early += late
     low, high = min(early), max(early)
     room = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
-    return (low - room, high + room) if better == "lower" else (low - room, min(high + room, max(1.0, high)))
+    return (
+        (low - room, high + room)
+        if better == "lower"
+        else (low - room, min(high + room, max(1.02 * most, high)))
+    )
 
 
 def trade(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
     """Quality on test against what it costs to run."""
     charts = []
-    known = {n: m[result.metric] for n, m in result.naive.items() if result.metric in m}
+    known, factor = _naive(result), _scale(result.metric)
     done = [s for s in result.finished if s.test is not None]
-    values = [s.test.mean for s in done if s.test is not None]
+    values = [factor * s.test.mean for s in done if s.test is not None]
     if not values:
         return []
     margin = 0.5 * (max(values) - min(values)) or 0.05 * abs(values[0])
@@ -143,7 +166,7 @@ def trade(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
     ):
         scale = 1e3 if field == "step_seconds" else 1 / 1024
         points = [
-            Point(s.name, cost * scale, s.test.mean, s.test.half)
+            Point(s.name, cost * scale, factor * s.test.mean, s.test.half and factor * s.test.half)
             for s in done
             if s.test is not None and (cost := getattr(s, field))
         ]
@@ -151,7 +174,7 @@ def trade(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
             charts.append(
                 Chart(
                     figures.scatter(
-                        points, look, title=title, x=axis, y=f"{unit(result.metric)} on test", rules=rules
+                        points, look, title=title, x=axis, y=f"{axis_of(result.metric)} on test", rules=rules
                     )
                 )
             )

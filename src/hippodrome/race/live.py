@@ -40,8 +40,8 @@ class LiveTable:
         """Take one event in; the screen follows a few times a second."""
         row = self.rows.get(event.get("contender", ""))
         if row is None:
-            if self.live is None and event.get("text"):
-                self.console.print(event["text"])
+            if event.get("text"):
+                self.console.print(event["text"], soft_wrap=True, markup=False)
             return
         self._note(row, event)
         if self.live is None:

@@ -82,7 +82,7 @@ def _against_length(backbone: Any, lengths: tuple[int, ...]) -> ScalingData | No
     """Time and memory at each length, as far as the backbone takes them."""
     while lengths:
         try:
-            return _plain(scaling(backbone, lengths, repeats=3))
+            return _plain(scaling(backbone, lengths, repeats=3, seconds_each=1.0))
         except ValueError:  # a mixer with a longest sequence
             lengths = lengths[:-1]
     return None

@@ -193,7 +193,7 @@ def look_ahead(task: Task, settings: RaceSettings, plan: RacePlan) -> Outlook:
     for entry in plan.entries:
         need = needs[entry.name]
         one = _training_seconds(settings, need) + _validation_seconds(task, settings, plan.batch_size, need)
-        seconds += one * (len(entry.rates) + len(settings.seeds) - 1) + len(settings.lengths) * 3.0
+        seconds += one * (len(entry.rates) + len(settings.seeds) - 1) + len(settings.lengths) * 2.0
     most = max(need.train_bytes for need in needs.values())
     return Outlook(seconds=seconds, train_bytes=most, free_bytes=free, runs=runs, needs=needs)
 

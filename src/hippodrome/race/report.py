@@ -57,6 +57,7 @@ def render(result: RaceResult) -> str:
         forecasts=charts.forecasts(result, look),
         confusion=charts.confusion(result, look),
         attention=any(s.name == "attention" and s.scaling is not None for s in result.standings),
+        partial=_partial(result),
         details=_flat(result.details),
         settings=_flat(result.settings),
     )
@@ -81,6 +82,15 @@ def _column(result: RaceResult, field: str, metric: str) -> dict[str, str]:
     return {name: with_interval(e, metric, decimals) for name, e in found.items()}
 
 
+def _partial(result: RaceResult) -> int | None:
+    """How many batches a validation on the way looked at, where that was not all of them."""
+    batches, rows = result.settings.get("valid batches"), result.details.get("rows")
+    if not isinstance(batches, int) or not isinstance(rows, dict):
+        return None
+    size = int(result.settings.get("batch size", 1))
+    return batches if batches * size < rows.get("valid", 0) else None
+
+
 def _shown_metrics(result: RaceResult) -> list[str]:
     """The other metrics on test beside the one that decides, in the order in which the model names them."""
     found = [m for s in result.finished for m in s.tests] + [m for n in result.naive.values() for m in n]
@@ -94,7 +104,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         name = f"{prefix}{str(key).replace('_', ' ')}"
         if isinstance(value, Mapping):
             simple = all(not isinstance(v, Mapping | list | tuple) for v in value.values())
-            if simple and len(value) <= 6:
+            if simple and len(value) <= 16:
                 lines[name] = ", ".join(f"{k} {_text(v)}" for k, v in value.items())
             else:
                 lines |= _flat(value, f"{name}: ")

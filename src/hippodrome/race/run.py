@@ -96,10 +96,17 @@ def race(
     place = Path(folder or f"race-{task.name}")
     chosen_device = machine.device_for(chosen.device)
     try:
-        with torch.random.fork_rng([chosen_device] if chosen_device.type == "cuda" else []):
+        with torch.random.fork_rng(_cards(chosen_device)):
             return _race(task, chosen, place, resume, live, on_event, command)
     finally:
         torch.set_num_threads(before)
+
+
+def _cards(device: torch.device) -> list[int]:
+    """The cards whose random state is to be kept: the one in use."""
+    if device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]
 
 
 def plan(source: str | Path | Task, settings: RaceSettings) -> RacePlan:

@@ -46,7 +46,7 @@ class RaceSettings(BaseModel):
     dropout: float | None = Field(default=None, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
     validations: int = Field(default=10, ge=1)
-    valid_batches: int | None = Field(default=64, ge=1, description="of each validation but the last")
+    valid_batches: int | None = Field(default=128, ge=1, description="of each validation but the last")
     patience: int | None = Field(default=None, ge=1)
     precision: str = "32-true"
     compile: bool = False
