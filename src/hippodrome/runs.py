@@ -93,9 +93,10 @@ def train(
     main = is_main(settings)
     if main:
         _claim(folder, full, resume, overwrite)
-        ended = read_result(folder)
-        if ended is not None and _spent(settings, ended):
-            return ended
+    ended = read_result(folder) if resume else None
+    if ended is not None and _spent(settings, ended):
+        return ended
+    if main:
         _write_head(folder, full, task, settings, command)
     before = random_states(torch.device("cpu"))
     try:
