@@ -8,6 +8,7 @@ from torch import Tensor
 
 from benchmarks import rivals
 from benchmarks.measure import Contender, leaves
+from hippodrome.ops import _pairs
 from hippodrome.ops.causal_conv import causal_conv
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import zoh
@@ -58,7 +59,7 @@ def diagonal_lti_row(b: int, t: int, d: int, n: int) -> list[Contender]:
         u, log_decay, frequency, weight, log_dt, D = mine
         A = torch.stack([-torch.exp(log_decay), frequency], -1)
         log_a, gain = zoh(A, torch.exp(log_dt)[:, None])
-        return diagonal_lti(u, log_a, weight, v=gain, skip=D)[0]
+        return diagonal_lti(u, log_a, _pairs.times(weight, gain), skip=D)[0]
 
     return [
         Contender("hippodrome", ours, mine),
