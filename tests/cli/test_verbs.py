@@ -1,6 +1,8 @@
 """Every verb does its job and, where it reports, prints one JSON value on request."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,28 @@ def test_list_names_mixers_with_their_papers(cli) -> None:
     } <= set(found)
     assert "2312.00752" in found["mamba"]["source"]
     assert all(row["what"] and row["source"] for row in found.values())
+
+
+def test_list_names_recipes_with_their_families(cli) -> None:
+    found = {row["name"]: row for row in cli("list", "recipes", "--json").json()["recipes"]}
+    assert "mamba_130m" in found
+    assert all(row["title"] and row["family"] for row in found.values())
+
+
+def test_cite_and_inspect_know_recipes(cli) -> None:
+    assert "2312.00752" in cli("cite", "mamba_130m").out
+    found = cli("inspect", "s4d_lin", "--length", 8, "--width", 16, "--json").json()
+    assert found["parameters"] > 0
+
+
+def test_looking_up_mixers_and_recipes_needs_no_torch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from hippodrome.cli import app\n"
+        "for words in (['list', 'mixers'], ['list', 'recipes'], ['cite', 'mamba', 'mamba_130m']):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_list_names_sources(cli) -> None:

@@ -43,7 +43,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     console.print(shown)
 
 
-def count(number: float) -> str:
+def count(number: int | float) -> str:
     """A number with a unit prefix: 1234567 as 1.23 M."""
     for factor, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(number) >= factor:
@@ -51,7 +51,7 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
-def size(number: float) -> str:
+def size(number: int | float) -> str:
     """Bytes in powers of 1024: 1536 as 1.5 KiB."""
     for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if abs(number) >= factor:
