@@ -13,14 +13,18 @@ Numba's disk cache looks at the kernel's own file only: delete ``__pycache__`` a
 """
 
 import operator
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, overload, register_model
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import lower_builtin, models, overload, register_model
 
+# Kernels call an intrinsic without the typing context it is written with: no type checker can know.
+intrinsic: Any = _intrinsic
 LANES = 16
 _FLAGS = ("contract", "reassoc", "nsz", "arcp")
 
@@ -249,7 +253,7 @@ def exp2(typingctx, value):
     """2 to the power of each lane; below the smallest normal number it stays there, NaN stays NaN."""
     bits = value.dtype.bitwidth
     mantissa, bias = (23, 127) if bits == 32 else (52, 1023)
-    # Adding 1.5 * 2^mantissa leaves the nearest integer in the low bits; the two additions must not be folded.
+    # Adding 1.5 * 2^mantissa leaves the nearest integer in the low bits; the additions must not be folded.
     magic = 1.5 * 2.0**mantissa + bias
 
     def generate(context, builder, sig, args):
@@ -323,7 +327,7 @@ def _softplus(x):
 
 @intrinsic
 def load_some(typingctx, array, index, size):
-    """The first ``size`` elements of a flat array from ``index`` on, zeros behind; all sixteen at 16 or more."""
+    """The first ``size`` elements of a flat array from ``index`` on, zeros behind; all at 16 or more."""
     lanes = Lanes(array.dtype)
 
     def generate(context, builder, sig, args):

@@ -1,12 +1,12 @@
 """Numba kernels of the selective scan: one tile is one batch row and a few blocks of sixteen channels.
 
-Time advances inside the tile in chunks. A block's states lie in scratch as one vector of sixteen channels for
-each state coordinate, so that the sum over the state stays in the lanes. What does not depend on the state
-(softplus, the gate) is done for a chunk at once, before and after the recurrence, where its latency hides. The
-forward kernel saves the state at the start of each chunk; the backward kernel takes the chunks in reverse,
-recomputes the states inside one, and scans back through them. The gradients of B and C are summed over the blocks
-of a tile in the lanes, then over tiles by ``fold`` in a fixed order: nothing depends on how tiles are spread over
-threads.
+Time advances inside the tile in chunks. A block's states lie in scratch as one vector of sixteen channels
+for each state coordinate, so that the sum over the state stays in the lanes. What does not depend on the
+state (softplus, the gate) is done for a chunk at once, before and after the recurrence, where its latency
+hides. The forward kernel saves the state at the start of each chunk; the backward kernel takes the chunks
+in reverse, recomputes the states inside one, and scans back through them. The gradients of B and C are
+summed over the blocks of a tile in the lanes, then over tiles by ``fold`` in a fixed order: nothing
+depends on how tiles are spread over threads.
 """
 
 import numpy as np
@@ -172,8 +172,8 @@ def backward(
         scratch(group * LANES, doubles),
     )
     sum_A = scratch(row, u)
-    # For each step and state coordinate, side by side: the state after the step, its decay, and the sums for B
-    # and C. Row 0 holds the state before the chunk, the last row stays zero: what precedes a reset.
+    # For each step and state coordinate, side by side: the state after the step, its decay, and the sums for
+    # B and C. Row 0 holds the state before the chunk, the last row stays zero: what precedes a reset.
     trail = scratch((span + 2) * 4 * row, u)
     nothing = (span + 1) * 4 * row
     xs, deltas, slopes, drive, pulls, turns = (
@@ -304,7 +304,7 @@ def backward(
 
 @njit(nogil=True, cache=True)
 def fold(first, last, count, inner, width, parts, result):
-    """Tiles [first, last) of result (outer, inner): parts (outer, count, inner) summed over the middle axis."""
+    """Tiles [first, last) of result (outer, inner): parts (outer, count, inner) summed over count."""
     columns = (inner + width - 1) // width
     for tile in range(first, last):
         o, low = tile // columns, (tile % columns) * width

@@ -84,9 +84,7 @@ def _forward(
     from hippodrome.ops.selective_scan import _numba_kernel as kernel
 
     plan = tiling(u, A, B)
-    y = torch.empty(u.shape, dtype=u.dtype)
-    final = torch.empty(state.shape, dtype=u.dtype)
-    marks = torch.empty(plan.marks if save else 0, dtype=u.dtype)
+    y, final, marks = u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(plan.marks if save else 0)
     if y.numel():
         (us, u_strides), (dts, dt_strides), (zs, z_strides) = _flat(u), _flat(dt), _flat(z)
         (Bs, B_strides), (Cs, C_strides) = _grouped(B), _grouped(C)
@@ -129,18 +127,12 @@ def _backward(
 
     plan = tiling(u, A, B)
     b, (t, _, n, g) = u.shape[0], plan.sizes[:4]
-    like = {"dtype": u.dtype}
-    grad_u, grad_dt, grad_z = (
-        torch.empty(u.shape, **like),
-        torch.empty(u.shape, **like),
-        torch.empty(z.shape, **like),
-    )
-    grad_A, grad_D, grad_bias = (torch.empty(x.shape, **like) for x in (A, D, dt_bias))
-    grad_state = torch.empty(state.shape, **like)
-    grad_B, grad_C = torch.empty(b * g, t * n, **like), torch.empty(b * g, t * n, **like)
+    grad_u, grad_dt, grad_A, grad_D = (x.new_empty(x.shape) for x in (u, dt, A, D))
+    grad_z, grad_bias, grad_state = (x.new_empty(x.shape) for x in (z, dt_bias, state))
+    grad_B, grad_C = u.new_empty(b * g, t * n), u.new_empty(b * g, t * n)
     if u.numel():
-        part_A, part_D, part_bias = (torch.empty(b * x.numel(), **like) for x in (A, D, dt_bias))
-        part_B, part_C = torch.empty(plan.tiles * t * n, **like), torch.empty(plan.tiles * t * n, **like)
+        part_A, part_D, part_bias = (x.new_empty(b * x.numel()) for x in (A, D, dt_bias))
+        part_B, part_C = u.new_empty(plan.tiles * t * n), u.new_empty(plan.tiles * t * n)
         (us, u_strides), (dts, dt_strides), (zs, z_strides) = _flat(u), _flat(dt), _flat(z)
         (Bs, B_strides), (Cs, C_strides), (ys, y_strides) = _grouped(B), _grouped(C), _flat(grad_y)
         run_tiles(
@@ -192,10 +184,8 @@ def _gradient(ctx: Any, grad_y: Tensor, grad_final: Tensor, grad_marks: Tensor) 
 
 def _form(*inputs: Any) -> tuple[Tensor, Tensor]:
     u, dt, A, B, C, D, z, dt_bias, state, resets, softplus = inputs
-    optional = (x if x.numel() else None for x in (D, z, dt_bias))
-    return torch_.selective_scan(
-        u, dt, A, B, C, *optional, state, resets if resets.numel() else None, softplus
-    )
+    D, z, dt_bias, resets = (x if x.numel() else None for x in (D, z, dt_bias, resets))
+    return torch_.selective_scan(u, dt, A, B, C, D, z, dt_bias, state, resets, softplus)
 
 
 _forward.register_autograd(_gradient, setup_context=_setup)
