@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from benchmarks.measure import Contender, Pace, Timing, disagreement, measure_row, middle, take_turns
 from benchmarks.page import from_json, lines, markdown, time_text
 
@@ -28,7 +27,8 @@ def test_rows_of_ours_run_and_write_a_page(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     timings, facts = from_json(numbers)
     assert {t.row for t in timings} == set(rows.split(","))
-    assert facts["command"].startswith("make bench ARGS=") and str(tmp_path) not in page.read_text()
+    assert facts["command"].startswith("make bench ARGS=")
+    assert str(tmp_path) not in page.read_text()
     assert "*FFT convolution, kernel given*" in page.read_text()
 
 

@@ -83,7 +83,18 @@ def test_it_races(package: Path, tmp_path: Path) -> None:
         "--device",
         "cpu",
     ]
-    more = ["-s", "baselines=[]", "-s", "data.length=32", "-s", "lengths=[16]", "-s", "valid_batches=1", "-s", "validations=1"]
+    more = [
+        "-s",
+        "baselines=[]",
+        "-s",
+        "data.length=32",
+        "-s",
+        "lengths=[16]",
+        "-s",
+        "valid_batches=1",
+        "-s",
+        "validations=1",
+    ]
     words = ["race", str(text), "--models", "qrnn", *sizes, *more, "--out", str(tmp_path / "race"), "--json"]
     result = json.loads(run(package, "-m", "hippodrome", *words))
     (mine,) = [s for s in result["standings"] if s["name"] == "qrnn"]
