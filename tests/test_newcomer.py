@@ -71,31 +71,14 @@ def test_it_keeps_the_contract(package: Path) -> None:
 def test_it_races(package: Path, tmp_path: Path) -> None:
     text = tmp_path / "rhyme.txt"
     text.write_text("The quick brown fox jumps over the lazy dog.\n" * 120, encoding="utf-8")
-    sizes = [
-        "--parameters",
-        "4000",
-        "--depth",
-        "1",
-        "--batch-size",
-        "4",
-        "--budget",
-        "2steps",
-        "--device",
-        "cpu",
-    ]
-    more = [
-        "-s",
-        "baselines=[]",
-        "-s",
-        "data.length=32",
-        "-s",
-        "lengths=[16]",
-        "-s",
-        "valid_batches=1",
-        "-s",
-        "validations=1",
-    ]
-    words = ["race", str(text), "--models", "qrnn", *sizes, *more, "--out", str(tmp_path / "race"), "--json"]
+    options = tmp_path / "tiny.yaml"
+    options.write_text(
+        "parameters: 4000\ndepth: 1\nbatch_size: 4\nbudget: 2steps\nbaselines: []\nlengths: [16]\n"
+        "valid_batches: 1\nvalidations: 1\ndata:\n  length: 32\n",
+        encoding="utf-8",
+    )
+    words = ["race", str(text), "--models", "qrnn", "-c", str(options), "--device", "cpu"]
+    words += ["--out", str(tmp_path / "race"), "--json"]
     result = json.loads(run(package, "-m", "hippodrome", *words))
     (mine,) = [s for s in result["standings"] if s["name"] == "qrnn"]
     assert mine["status"] == "finished"
