@@ -100,7 +100,7 @@ def forward(first, last_tile, x, strides, weight, bias, past, resets, silu, size
 def gradient_row(source, at, stride, weight, bias, grad_y, at_y, first, last, back, silu, d, w, sums, g, out):
     """One token's gradient before the activation, into ``g`` from ``out`` on.
 
-    ``sums``, unless it is empty, collects for these channels the gradients of the taps (w, BLOCK) and the bias.
+    ``sums``, unless empty, collects for these channels the gradients of the taps (w, BLOCK) and the bias.
     """
     for i in range(first, last, LANES):
         c = min(i, d - LANES)
