@@ -22,7 +22,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when first asked for. ``hippodrome.race`` is a package that can be called."""
+    """The public names, imported when first asked for. ``hippodrome.race`` is a package one can call."""
     if name == "race":
         return import_module("hippodrome.race")
     if name in _PUBLIC:

@@ -55,7 +55,7 @@ class Mean(NamedTuple):
     """A mean kept as its total and its count, so that batches of unequal size add up exactly."""
 
     total: Float[Tensor, ""]
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs of a mean
 
     @property
     def value(self) -> float:

@@ -15,6 +15,8 @@ class TextStream:
     Bytes that are no UTF-8 come out as U+FFFD. What is held back stays small whatever comes.
     """
 
+    held: list[int]
+
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
         self._restart()
@@ -42,4 +44,5 @@ class TextStream:
     def _restart(self) -> None:
         from tokenizers.decoders import DecodeStream
 
-        self.stream, self.held = DecodeStream(skip_special_tokens=True), list[int]()
+        self.stream = DecodeStream(skip_special_tokens=True)
+        self.held = []

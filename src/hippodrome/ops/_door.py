@@ -21,7 +21,7 @@ def choose(
         raise ValueError(f"{op}: there is no backend {forced!r}; expected one of {', '.join(names)}.")
     refusals = []
     for backend in backends:
-        if forced is not None and backend.NAME != forced:
+        if forced is not None and forced != backend.NAME:
             continue
         sentence = backend.refusal(*tensors)
         if sentence is None:

@@ -30,7 +30,8 @@ def tables(
     Powers are taken in float64, since an angle times j loses its phase in float32. Row j of V takes input j
     to the state after the chunk's last step; column i of W takes the state before the chunk to output i.
     """
-    steps = torch.arange(length + 1, device=log_a.device, dtype=torch.float64)
+    # PyTorch's stubs know no symbolic length here; arange itself takes one.
+    steps = torch.arange(length + 1, device=log_a.device, dtype=torch.float64)  # type: ignore[arg-type]
     re, im = powers(log_a, steps)  # d n L+1
     w_re, w_im = w[..., 0, None].double(), w[..., 1, None].double()
     # Re(w a^j h) = out_re h_re + out_im h_im
