@@ -255,6 +255,13 @@ def test_mixers_that_mix_channels_need_no_perceptron(newcomer, monkeypatch):
     assert config.stack_spec("newcomer", 10, mlp=True)["blocks"][0]["mlp"] is not None
 
 
+def test_blocks_get_a_perceptron_where_the_published_block_has_one():
+    alone = {
+        kind for kind in config.kinds("mixers") if config.stack_spec(kind, 16)["blocks"][0]["mlp"] is None
+    }
+    assert alone == {"mamba", "mamba2", "s4d", "lru", "long_conv"}
+
+
 @pytest.mark.parametrize("kind", ["min_gru", "mamba", "attention", "s4d"])
 @pytest.mark.parametrize("wanted", [50_000, 1_000_000])
 def test_widths_match_a_parameter_count(kind, wanted):

@@ -33,6 +33,9 @@ class Mixer(nn.Module, ABC):
     causal: ClassVar[bool] = True
     accepts_dt: ClassVar[bool] = False
     """Whether ``dt`` means something here; where it does not, passing one raises."""
+    mixes_channels: ClassVar[bool] = False
+    """Whether the published block is this mixer alone, with no MLP beside it: stacks made from a pattern
+    then add none. True for mixers that have a gated output map of their own."""
 
     @abstractmethod
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:

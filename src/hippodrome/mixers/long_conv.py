@@ -28,6 +28,8 @@ class LongConv(LongConvolution):
         ValueError: an unknown init, or a kernel without taps.
     """
 
+    mixes_channels = True
+
     def __init__(
         self,
         d_model: int,

@@ -30,6 +30,8 @@ class LRU(Shared):
         ValueError: the radii are not 0 <= r_min < r_max <= 1, or max_phase is not positive.
     """
 
+    mixes_channels = True
+
     def __init__(
         self,
         d_model: int,

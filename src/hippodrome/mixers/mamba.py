@@ -44,6 +44,7 @@ class Mamba(Mixer):
     """
 
     accepts_dt = True
+    mixes_channels = True
 
     def __init__(
         self,

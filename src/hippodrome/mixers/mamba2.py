@@ -45,6 +45,7 @@ class Mamba2(MatrixState):
     """
 
     accepts_dt = True
+    mixes_channels = True
 
     def __init__(
         self,

@@ -33,6 +33,8 @@ class S4D(Bank):
         ValueError: d_state is odd, or an unknown init or discretization.
     """
 
+    mixes_channels = True
+
     def __init__(
         self,
         d_model: int,
