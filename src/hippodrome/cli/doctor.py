@@ -15,7 +15,7 @@ from hippodrome.cli._output import as_json, table
 
 PANEL = "Look things up"
 
-PACKAGES = ("hippodrome", "torch", "numba", "numpy", "lightning", "torchdata", "tokenizers", "pandas")
+PACKAGES = ("hippodrome", "torch", "numba", "numpy", "lightning", "tokenizers", "pandas")
 
 
 def command(
