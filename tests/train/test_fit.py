@@ -267,3 +267,23 @@ def test_a_journal_drops_what_the_checkpoint_has_not_seen(tmp_path):
     journal.add({"event": "step", "step": 4})
     journal.close()
     assert [r["step"] for r in read_journal(path)] == [3, 4]
+
+
+@pytest.mark.compiled
+def test_compiled_training_is_the_same_training_and_compiles_the_loss_alone(tmp_path, monkeypatch):
+    compiled = []
+
+    def compiler(function):
+        compiled.append(function)
+        return real(function, backend="aot_eager")
+
+    real = torch.compile
+    plain = fit(toy_model(dropout=0.0), TRAIN, VALID, collate, settings(), tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", compiler)
+    model = toy_model(dropout=0.0)
+    torch._dynamo.utils.counters.clear()
+    result = fit(model, TRAIN, VALID, collate, settings(compile=True), tmp_path / "compiled")
+    assert compiled == [model.loss]
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert result.best == pytest.approx(plain.best, rel=1e-4)
+    assert list(model.state_dict()) == list(result.weights)
