@@ -8,6 +8,7 @@ Smith, Warrington, Linderman 2022, arXiv 2208.04933, appendix H).
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
 from hippodrome.ops.linear_scan import numba_, reference, torch_
 
@@ -15,25 +16,34 @@ BACKENDS = (numba_, torch_, reference)
 
 
 def linear_scan(
-    a: Float[Tensor, "b t d"],
+    a: Float[Tensor, "b t d"] | Float[Tensor, "d"],
     x: Float[Tensor, "b t d"],
     initial_state: Float[Tensor, "b d"] | None = None,
     resets: Bool[Tensor, "b t"] | None = None,
     *,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b d"]]:
-    """All states h (b, t, d) of h_t = a_t h_{t-1} + x_t, and the last one (b, d).
+    """All states h (b, t, d) in x's dtype, and the last one (b, d), at least float32.
 
     Args:
-        a: decay of each step and channel, (b, t, d).
+        a: decay of each step and channel, (b, t, d), or (d) where it is constant in time.
         x: input of each step and channel, (b, t, d).
         initial_state: h before the first step, (b, d); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
         backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
-        ValueError: no backend can run these tensors; the message lists why, one by one.
+        ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
+    check_arguments(
+        "linear_scan",
+        {
+            "x": (x, "b t d"),
+            "a": (a, "d | b t d"),
+            "initial_state": (initial_state, "b d"),
+            "resets": (resets, "b t"),
+        },
+    )
     chosen = choose("linear_scan", BACKENDS, backend, a, x, initial_state, resets)
     return chosen.linear_scan(a, x, initial_state, resets)
 
@@ -43,6 +53,7 @@ def flops(b: int, t: int, d: int) -> int:
     return 2 * b * t * d
 
 
-def bytes_moved(b: int, t: int, d: int, item: int = 4) -> int:
-    """Bytes one forward call must read and write at least."""
-    return (3 * t + 2) * b * d * item
+def bytes_moved(b: int, t: int, d: int, item: int = 4, *, constant: bool = False) -> int:
+    """Bytes one forward call must read and write at least; ``constant`` where a is (d)."""
+    decay = d if constant else b * t * d
+    return item * (decay + (2 * t + 2) * b * d)

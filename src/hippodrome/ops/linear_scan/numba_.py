@@ -20,23 +20,20 @@ def refusal(*tensors: Tensor | None) -> str | None:
     return None
 
 
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [x.contiguous().numpy() for x in tensors]
+
+
 @torch.library.custom_op("hippodrome::linear_scan", mutates_args=())
 def _forward(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
     from hippodrome.ops.linear_scan import _numba_kernel as kernel
 
-    h = torch.empty(x.shape, dtype=x.dtype)
-    last = torch.empty(state.shape, dtype=x.dtype)
-    b, t, d = x.shape
+    h, last = x.new_empty(x.shape), x.new_empty(state.shape)
     if h.numel():
         run_tiles(
-            kernel.forward,
-            b * kernel.blocks(d),
-            a.contiguous().numpy(),
-            x.contiguous().numpy(),
-            state.contiguous().numpy(),
-            resets.contiguous().numpy(),
-            h.numpy(),
-            last.numpy(),
+            kernel.forward_constant if a.dim() == 1 else kernel.forward,
+            x.shape[0] * kernel.blocks(x.shape[2]),
+            *_arrays(a, x, state, resets, h, last),
         )
     return h, last
 
@@ -52,30 +49,29 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from hippodrome.ops.linear_scan import _numba_kernel as kernel
 
-    grad_a = torch.empty(x.shape, dtype=x.dtype)
-    grad_x = torch.empty(x.shape, dtype=x.dtype)
-    grad_state = torch.empty(state.shape, dtype=x.dtype)
-    b, t, d = x.shape
+    constant = a.dim() == 1
+    grad_a = x.new_zeros(state.shape) if constant else x.new_empty(x.shape)
+    grad_x, grad_state = x.new_empty(x.shape), x.new_empty(state.shape)
     if x.numel():
         run_tiles(
-            kernel.backward,
-            b * kernel.blocks(d),
-            a.contiguous().numpy(),
-            state.contiguous().numpy(),
-            resets.contiguous().numpy(),
-            h.contiguous().numpy(),
-            grad_h.contiguous().numpy(),
-            grad_last.contiguous().numpy(),
-            grad_a.numpy(),
-            grad_x.numpy(),
-            grad_state.numpy(),
+            kernel.backward_constant if constant else kernel.backward,
+            x.shape[0] * kernel.blocks(x.shape[2]),
+            *_arrays(a, state, resets, h, grad_h, grad_last, grad_a, grad_x, grad_state),
         )
-    return grad_a, grad_x, grad_state
+    return sum_rows(grad_a) if constant else grad_a, grad_x, grad_state
 
 
 @_backward.register_fake
 def _(grad_h, grad_last, a, x, state, resets, h):  # type: ignore[no-untyped-def]
-    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(state.shape)
+    return x.new_empty(a.shape), x.new_empty(x.shape), x.new_empty(state.shape)
+
+
+def sum_rows(parts: Tensor) -> Tensor:
+    """The sum over axis 0, always in the same order: it does not depend on the number of threads."""
+    total = parts.new_zeros(parts.shape[1:])
+    for row in parts:
+        total += row
+    return total
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -103,4 +99,4 @@ def linear_scan(
     state = x.new_zeros(x[:, 0].shape) if initial_state is None else initial_state
     marks = resets if resets is not None else x.new_zeros((0, 0), dtype=torch.bool)
     h, last = _forward(a.to(wide), x.to(wide), state.to(wide), marks)
-    return h.to(dtype), last.to(dtype)
+    return h.to(dtype), last.to(torch.promote_types(dtype, torch.float32))

@@ -22,6 +22,6 @@ def linear_scan(
     for t in range(x.shape[1]):
         if resets is not None:
             h = torch.where(resets[:, t, None], 0.0, h)
-        h = a[:, t] * h + x[:, t]
+        h = (a if a.dim() == 1 else a[:, t]) * h + x[:, t]
         states.append(h)
-    return torch.stack(states, 1).to(dtype), h.to(dtype)
+    return torch.stack(states, 1).to(dtype), h.to(torch.promote_types(dtype, torch.float32))

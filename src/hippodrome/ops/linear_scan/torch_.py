@@ -33,9 +33,11 @@ def linear_scan(
     dtype = x.dtype
     wide = torch.promote_types(dtype, torch.float32)
     a, x = a.to(wide), x.to(wide)
+    if a.dim() == 1:
+        a = a.expand(x.shape)
     if resets is not None:
         a = torch.where(resets[..., None], 0.0, a)
     if initial_state is not None:
         x = torch.cat([x[:, :1] + a[:, :1] * initial_state.to(wide)[:, None], x[:, 1:]], 1)
-    h = scan(a, x).to(dtype)
-    return h, h[:, -1].clone()
+    h = scan(a, x)
+    return h.to(dtype), h[:, -1].clone()
