@@ -1,21 +1,28 @@
-"""The selective scan: its contract in every backend."""
+"""The selective scan: its contract in every backend, fixtures computed apart, any shape, compilation."""
 
+import math
 from functools import partial
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hippodrome.ops.selective_scan import selective_scan
+from hippodrome.ops.selective_scan import BACKENDS, selective_scan
 from hippodrome.ops.selective_scan.examples import inputs
-from hippodrome.testing.ops import CHECKS, check_op
+from hippodrome.testing.ops import CHECKS, check_op, check_registration, close
 
 ALONG_TIME = ("u", "dt", "B", "C", "z")
+NAMES = [backend.NAME for backend in BACKENDS]
+FAST = [name for name in NAMES if name != "reference"]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("softplus", [True, False], ids=["softplus", "plain"])
-@pytest.mark.parametrize("backend", ["numba", "torch", "reference"])
+@pytest.mark.parametrize("backend", NAMES)
 def test_contract(backend, softplus, check):
-    examples = partial(inputs, softplus=softplus)
+    sizes = {"b": 1, "d": 2, "n": 2} if check is check_registration else {}
+    examples = partial(inputs, softplus=softplus, **sizes)
     check_op(
         selective_scan,
         [backend],
@@ -24,3 +31,107 @@ def test_contract(backend, softplus, check):
         options={"softplus": softplus},
         checks=[check],
     )
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0])
+@pytest.mark.parametrize("backend", NAMES)
+def test_halving_gives_the_geometric_series(backend, start):
+    # A = -1 and dt = ln 2 halve the state at each step; B enters by Euler's rule, hence the factor 2 ln 2.
+    ones = torch.ones(1, 30, 1, dtype=torch.float64)
+    state = torch.full((1, 1, 1), start, dtype=torch.float64)
+    y, last = selective_scan(
+        ones, math.log(2) * ones, -ones[0, :1], ones, ones, initial_state=state, backend=backend
+    )
+    halved = 0.5 ** torch.arange(1, 31, dtype=torch.float64)
+    expected = 2 * math.log(2) * (1 - halved) + start * halved
+    close(y[0, :, 0], expected, 1e-12, backend)
+    close(last[0, 0], expected[-1:], 1e-12, backend)
+    if not start:
+        known = torch.tensor([0.6931471806, 1.0397207708, 1.2130075660], dtype=torch.float64)
+        close(y[0, :3, 0], known, 1e-9, backend)
+
+
+def sines(shape, k):
+    count = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
+    return torch.sin(k * count).view(shape)
+
+
+def rows(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+UNGATED = rows(
+    [0.3603029606, 1.8287063253, 1.8528832490, 0.6711153953, -0.2319908708],
+    [-0.4806176667, -1.7814921217, -1.6079049508, -0.3141867044, 0.0386221584],
+)
+GATED = rows(
+    [0.1066853711, 1.0752771799, 1.3502621734, 0.4350159695, -0.0895944270],
+    [-0.0363012793, 0.2582112496, 0.3885952138, 0.0839630264, -0.0102623634],
+)
+LAST = rows(
+    [0.0754138255, 0.1471301252, 0.1640696111],
+    [0.2478775852, -0.0670097589, -0.4335001568],
+)
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["ungated", "gated"])
+@pytest.mark.parametrize("backend", NAMES)
+def test_numbers_of_a_scan_of_sines(backend, gated):
+    u, z = (sines((1, 2, 5), k).transpose(1, 2) for k in (0.7, 0.5))
+    dt = 0.5 * (1 + sines((1, 2, 5), 1.3)).transpose(1, 2)
+    B, C = (sines((1, 3, 5), k).transpose(1, 2) for k in (0.3, 0.9))
+    A = -rows([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    D = torch.ones(2, dtype=torch.float64)
+    y, last = selective_scan(u, dt, A, B, C, D, z if gated else None, backend=backend)
+    close(y[0].T, GATED if gated else UNGATED, 1e-9, backend)
+    close(last[0], LAST, 1e-9, backend)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@settings(max_examples=12, deadline=None)
+@given(
+    b=st.integers(1, 2),
+    t=st.integers(1, 20),
+    d=st.integers(1, 4),
+    n=st.integers(1, 5),
+    g=st.integers(0, 2),
+    state=st.booleans(),
+    resets=st.booleans(),
+    rest=st.booleans(),
+)
+def test_any_shape_agrees_with_the_definition(backend, b, t, d, n, g, state, resets, rest):
+    arguments = inputs(
+        b,
+        t,
+        d * max(g, 1),
+        n,
+        g,
+        with_state=state,
+        with_resets=resets,
+        with_skip=rest,
+        with_gate=rest,
+        with_bias=rest,
+    )
+    expected = selective_scan(*arguments, softplus=True, backend="reference")
+    for actual, value in zip(
+        selective_scan(*arguments, softplus=True, backend=backend), expected, strict=True
+    ):
+        close(actual, value, 1e-9, backend)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("backend", FAST)
+def test_compiles_without_a_break(backend):
+    arguments = [
+        x.requires_grad_() if x.is_floating_point() else x for x in inputs(t=12, dtype=torch.float32)
+    ]
+
+    def run(*x):
+        y, last = selective_scan(*x, softplus=True, backend=backend)
+        return torch.tanh(y).sum() + (last * last).sum()
+
+    wanted = [x for x in arguments if x.is_floating_point()]
+    expected = torch.autograd.grad(run(*arguments), wanted)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for actual, value in zip(torch.autograd.grad(compiled(*arguments), wanted), expected, strict=True):
+        close(actual, value, 1e-5, backend)
