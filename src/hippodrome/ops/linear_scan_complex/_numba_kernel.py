@@ -1,8 +1,8 @@
 """Numba kernels of the complex linear scan: a tile is a batch row and a block of channels, time runs inside.
 
 Tensors come with real and imaginary part interleaved in the last axis, (b, t, 2 d). In a tile both parts of
-the state lie apart, so that the inner loop over channels is the same arithmetic on every lane. The decays come as
-(b, t, 2 d), or as (1, 1, 2 d) where they are constant in time: every step then reads the one row.
+the state lie apart, so that the inner loop over channels is the same arithmetic on every lane. The decays
+come as (b, t, 2 d), or as (1, 1, 2 d) where they are constant in time: every step then reads the one row.
 """
 
 import numpy as np
