@@ -46,7 +46,8 @@ OFFLINE = (
 
 DEMO = "runs/demo"
 DEMO_MODELS = "gru,attention,s4d,min_gru,mamba,mamba2,mamba2x3+attention"
-DEMO_RACE = ["race", "python-docs", "--models", DEMO_MODELS, "--budget", "15s", "--out", DEMO]
+DEMO_OPTIONS = ["-s", "validations=4", "-s", "valid_batches=8"]  # the rest of the time is for training
+DEMO_RACE = ["race", "python-docs", "--models", DEMO_MODELS, "--budget", "15s", *DEMO_OPTIONS, "--out", DEMO]
 DEMO_USE = ["generate", f"{DEMO}/winner", "--prompt", "The function returns", "--tokens", "300"]
 
 WORKERS = str(max(1, min(8, os.cpu_count() or 1)))
