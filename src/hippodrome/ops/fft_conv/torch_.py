@@ -16,7 +16,7 @@ def fft_conv(x: Tensor, kernel: Tensor) -> Tensor:
     t = x.shape[1]
     wide = torch.promote_types(torch.promote_types(x.dtype, kernel.dtype), torch.float32)
     taps = kernel[:, :t].to(wide)
-    points = _fast_size(t + taps.shape[1])
+    points = fast_size(t + taps.shape[1])
     with torch.autocast(x.device.type, enabled=False):
         # Time innermost: the transform of a strided axis costs several times as much.
         spectrum = torch.fft.rfft(x.to(wide).transpose(1, 2), points)
@@ -24,7 +24,7 @@ def fft_conv(x: Tensor, kernel: Tensor) -> Tensor:
     return y.transpose(1, 2).to(x.dtype)
 
 
-def _fast_size(points: int) -> int:
+def fast_size(points: int) -> int:
     """The smallest 2^i, 3 * 2^i or 5 * 2^i that is not below ``points``: fast in every library."""
     best = 1 << max(points - 1, 1).bit_length()
     for factor in (3, 5):
