@@ -5,7 +5,6 @@ with one small system for each channel, and one state that all channels share.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,16 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
-from hippodrome.ops.discretize import Discrete, bilinear, impulse, zoh
+from hippodrome.ops.discretize import DIAGONAL as DISCRETIZATIONS
+from hippodrome.ops.discretize import Discrete
 from hippodrome.ops.linear_scan_complex import linear_scan_complex
 from hippodrome.ops.vandermonde import vandermonde
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
-DISCRETIZATIONS: dict[str, Callable[[Tensor, Tensor], Discrete]] = {
-    "zoh": zoh,
-    "bilinear": bilinear,
-    "impulse": impulse,
-}
 BLOCK = 1 << 22
 """Complex numbers that a block of a time-varying run may hold at once: 32 MiB in float32."""
 

@@ -1,8 +1,10 @@
-"""Discretizations of a diagonal system x' = A x + B u, held as real pairs: what one step does.
+"""Discretizations of x' = A x + B u: what one step does, for a diagonal A held as real pairs and a dense one.
 
-x_k = exp(log_a) x_{k-1} + gain B u_k. The factor is handed on as its logarithm, since powers of it follow.
+Diagonal: x_k = exp(log_a) x_{k-1} + gain B u_k; the factor is handed on as its logarithm, since powers of it
+follow. Dense: x_k = Abar x_{k-1} + Bbar u_k. Step sizes broadcast, so each token may have its own.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -39,28 +41,169 @@ def zoh(A: Float[Tensor, "*modes 2"], step: Float[Tensor, "*sizes"]) -> Discrete
 def bilinear(A: Float[Tensor, "*modes 2"], step: Float[Tensor, "*sizes"]) -> Discrete:
     """The bilinear (Tustin) rule: (1 + dt A / 2) / (1 - dt A / 2) and dt / (1 - dt A / 2).
 
-    (Gu, Goel, Ré 2021, arXiv 2111.00396, equation 3.) Arguments as for ``zoh``.
+    (Gu, Goel, Ré 2021, arXiv 2111.00396, equation 3.) Arguments as for ``zoh``. It keeps stable what is.
     """
-    size = step[..., None]
-    z = size * A
-    x, y = z[..., 0], z[..., 1]
-    below = (1 - 0.5 * x).square() + (0.5 * y).square()  # |1 - z/2|^2
-    # log|(1 + z/2) / (1 - z/2)|: 2x / below is one less than the squared quotient.
-    excess = 2 * x / below
-    near = excess > -0.5
-    above = (1 + 0.5 * x).square() + (0.5 * y).square()
-    floor = torch.finfo(z.dtype).tiny
-    far = torch.log(torch.where(near, 1.0, above.clamp_min(floor) / below))
-    decay = 0.5 * torch.where(near, torch.log1p(torch.where(near, excess, 0.0)), far)
-    angle = torch.atan2(y, 1 - 0.25 * (x.square() + y.square()))
-    gain = size * torch.stack([1 - 0.5 * x, 0.5 * y], -1) / below[..., None]
-    return Discrete(torch.stack([decay, angle], -1), gain)
+    return _gbt(A, step, 0.5)
+
+
+def forward_euler(A: Float[Tensor, "*modes 2"], step: Float[Tensor, "*sizes"]) -> Discrete:
+    """Forward Euler: 1 + dt A and dt. Arguments as for ``zoh``.
+
+    The factor exceeds 1 in modulus, and the run grows without end, where dt |A|^2 > -2 Re A. Where it is 0
+    its logarithm is held at half that of the smallest normal number, so that it stays finite.
+    """
+    return _gbt(A, step, 0.0)
+
+
+def backward_euler(A: Float[Tensor, "*modes 2"], step: Float[Tensor, "*sizes"]) -> Discrete:
+    """Backward Euler: 1 / (1 - dt A) and dt / (1 - dt A). Arguments as for ``zoh``.
+
+    It keeps stable what is.
+    """
+    return _gbt(A, step, 1.0)
+
+
+def gbt(alpha: float) -> Callable[[Tensor, Tensor], Discrete]:
+    """The generalized bilinear rule: (1 + (1 - alpha) dt A) / (1 - alpha dt A) and dt / (1 - alpha dt A).
+
+    (Gu, Johnson, Goel, Saab, Dao, Rudra, Ré 2021, arXiv 2110.13985, section 2.) 0 is forward Euler, 1/2
+    bilinear, 1 backward Euler; stable systems stay stable at any step from 1/2 up. What comes back takes A
+    and a step size as ``zoh`` does.
+
+    Raises:
+        ValueError: alpha is not between 0 and 1.
+    """
+    _check_alpha(alpha)
+    return lambda A, step: _gbt(A, step, alpha)
 
 
 def impulse(A: Float[Tensor, "*modes 2"], step: Float[Tensor, "*sizes"]) -> Discrete:
     """Inputs as impulses at the sample times: exp(dt A) and 1. The form of systems born discrete."""
     z = step[..., None] * A
     return Discrete(z, torch.stack([torch.ones_like(z[..., 0]), torch.zeros_like(z[..., 0])], -1))
+
+
+DIAGONAL: dict[str, Callable[[Tensor, Tensor], Discrete]] = {
+    "zoh": zoh,
+    "bilinear": bilinear,
+    "forward_euler": forward_euler,
+    "backward_euler": backward_euler,
+    "impulse": impulse,
+}
+"""The rules for diagonal systems by name: (A, step) to ``Discrete``."""
+
+
+def dense_gbt(
+    A: Float[Tensor, "*systems n n"],
+    B: Float[Tensor, "*inputs n m"],
+    step: Float[Tensor, "*sizes"],
+    alpha: float,
+) -> tuple[Float[Tensor, "*every n n"], Float[Tensor, "*each n m"]]:
+    """The generalized bilinear rule: (1 - alpha dt A)^-1 (1 + (1 - alpha) dt A) and (1 - alpha dt A)^-1 dt B.
+
+    (Gu, Johnson, Goel, Saab, Dao, Rudra, Ré 2021, arXiv 2110.13985, section 2.) Real or complex.
+
+    Args:
+        A: (..., n, n).
+        B: (..., n, m), a column for each input.
+        step: dt of each, positive, broadcast against what stands before the matrices.
+        alpha: 0 is forward Euler, 1/2 bilinear, 1 backward Euler.
+
+    Returns:
+        Abar (..., n, n) and Bbar (..., n, m).
+
+    Raises:
+        ValueError: alpha is not between 0 and 1, or the matrices do not fit.
+    """
+    _check_alpha(alpha)
+    _check_dense(A, B)
+    z = step[..., None, None] * A
+    one = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    ahead, inputs = one + (1 - alpha) * z, step[..., None, None] * B
+    if alpha == 0:
+        return ahead, inputs
+    below = one - alpha * z
+    return torch.linalg.solve(below, ahead), torch.linalg.solve(below, inputs)
+
+
+def dense_bilinear(
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+) -> tuple[Tensor, Tensor]:
+    """``dense_gbt`` with alpha = 1/2."""
+    return dense_gbt(A, B, step, 0.5)
+
+
+def dense_forward_euler(
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+) -> tuple[Tensor, Tensor]:
+    """``dense_gbt`` with alpha = 0."""
+    return dense_gbt(A, B, step, 0.0)
+
+
+def dense_backward_euler(
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+) -> tuple[Tensor, Tensor]:
+    """``dense_gbt`` with alpha = 1."""
+    return dense_gbt(A, B, step, 1.0)
+
+
+def dense_zoh(
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+) -> tuple[Float[Tensor, "*every n n"], Float[Tensor, "*each n m"]]:
+    """Zero-order hold: exp(dt A), and B times the integral of exp(s A) over the step.
+
+    One exponential of dt [[A, B], [0, 0]] holds both (Van Loan 1978, "Computing integrals involving the
+    matrix exponential"), so a singular A needs no care. Arguments and results as for ``dense_gbt``.
+    """
+    _check_dense(A, B)
+    n, m = B.shape[-2:]
+    batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], step.shape)
+    above = torch.cat([A.expand(*batch, n, n), B.expand(*batch, n, m)], -1) * step[..., None, None]
+    whole = torch.matrix_exp(torch.cat([above, above.new_zeros(*batch, m, n + m)], -2))
+    return whole[..., :n, :n], whole[..., :n, n:]
+
+
+DENSE: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "zoh": dense_zoh,
+    "bilinear": dense_bilinear,
+    "forward_euler": dense_forward_euler,
+    "backward_euler": dense_backward_euler,
+}
+"""The rules for dense systems by name: (A, B, step) to (Abar, Bbar)."""
+
+
+def _gbt(A: Tensor, step: Tensor, alpha: float) -> Discrete:
+    size = step[..., None]
+    z = size * A
+    x, y = z[..., 0], z[..., 1]
+    square = x.square() + y.square()
+    below = (1 - alpha * x).square() + (alpha * y).square()
+    # The logarithm of |1 + (1 - alpha) z|^2 / |1 - alpha z|^2 from what that quotient has above 1.
+    excess = (2 * x + (1 - 2 * alpha) * square) / below
+    near = excess > -0.5
+    above = (1 + (1 - alpha) * x).square() + ((1 - alpha) * y).square()
+    floor = torch.finfo(z.dtype).tiny
+    far = torch.log(torch.where(near, 1.0, above / below).clamp_min(floor))
+    decay = 0.5 * torch.where(near, torch.log1p(torch.where(near, excess, 0.0)), far)
+    angle = torch.atan2(y, 1 + (1 - 2 * alpha) * x - alpha * (1 - alpha) * square)
+    gain = size * torch.stack([1 - alpha * x, alpha * y], -1) / below[..., None]
+    return Discrete(torch.stack([decay, angle], -1), gain)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(
+            "The generalized bilinear rule takes alpha from 0 (forward Euler) over 1/2 (bilinear) to 1 "
+            f"(backward Euler); got {alpha}."
+        )
+
+
+def _check_dense(A: Tensor, B: Tensor) -> None:
+    if A.dim() < 2 or B.dim() < 2 or A.shape[-1] != A.shape[-2] or B.shape[-2] != A.shape[-1]:
+        raise ValueError(
+            "A dense system has A (..., n, n) and B (..., n, m), a column for each input; got shapes "
+            f"{tuple(A.shape)} and {tuple(B.shape)}. One input is B[..., None]."
+        )
 
 
 def _mean_of_exp(z: Tensor) -> Tensor:
