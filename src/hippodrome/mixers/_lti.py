@@ -5,13 +5,15 @@ with one small system for each channel, and one state that all channels share.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
@@ -52,10 +54,46 @@ class SharedState(NamedTuple):
     """Complex, in float32 or wider."""
 
 
+class BankTables(NamedTuple):
+    """What a bank needs at every token, made from its system."""
+
+    A: Float[Tensor, "d n 2"]
+    size: Float[Tensor, "d 1"]
+    log_a: Float[Tensor, "d n 2"]
+    gain: Float[Tensor, "d n 2"]
+    factor: Float[Tensor, "d n 2"]
+    """exp(log_a), one step."""
+    weight: Float[Tensor, "d n 2"]
+    """C Bbar: the weight of each mode's answer to the input."""
+    read: Float[Tensor, "d n 2"]
+    """Its conjugate: the sum of read * h over modes and parts is the sum of Re w h."""
+    D: Float[Tensor, "d"]
+
+
+class SharedTables(NamedTuple):
+    """What a shared state needs at every token; the pairs of a mode stand side by side."""
+
+    A: Float[Tensor, "n 2"]
+    size: Float[Tensor, "*sizes"]
+    factor: Float[Tensor, "n 2"]
+    """exp(log_a), one step."""
+    B: Float[Tensor, "d 2n"]
+    """u B is what each mode takes in before the step's gain."""
+    Bbar: Float[Tensor, "d 2n"]
+    """B times the gain of one step."""
+    C: Float[Tensor, "2n d"]
+    """x C is Re C x: rows Re C and -Im C in turn."""
+    D: Float[Tensor, "d"]
+
+
 class LTI(Mixer):
     """What both shapes share: a system, a step size, a discretization by name, and an output map."""
 
     discretization: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memo: Memo = Memo()
 
     @abstractmethod
     def system(self) -> System:
@@ -68,6 +106,10 @@ class LTI(Mixer):
     @abstractmethod
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
         """What follows the system on each token alone."""
+
+    def settings(self) -> tuple[object, ...]:
+        """What the discretized system depends on apart from parameters: values that may change."""
+        return (self.discretization,)
 
     def discretize(self, A: Tensor, step: Tensor) -> Discrete:
         """One step of the poles A, (..., 2), by this mixer's rule."""
@@ -93,14 +135,13 @@ class Bank(LTI):
 
     def init_state(self, batch: int, max_length: int | None = None) -> BankState:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
-        A = self.system().A
+        A = self._tables().A
         return BankState(A.new_zeros(batch, *A.shape))
 
     def modes(self) -> tuple[Discrete, Tensor, Tensor]:
         """One step of every mode, the weight C Bbar of its answer to the input, and D."""
-        A, B, C, D = self.system()
-        one = self.discretize(A, self.step_size()[:, None])
-        return one, _pairs.times(C, _pairs.times(one.gain, B)), D
+        tables = self._tables()
+        return Discrete(tables.log_a, tables.gain), tables.weight, tables.D
 
     def kernel(self, length: int) -> Float[Tensor, "d length"]:
         """The convolution that the system is, without D: its first ``length`` values."""
@@ -109,11 +150,15 @@ class Bank(LTI):
 
     def step(self, x_t: Token, state: BankState, *, dt_t: Tensor | None = None) -> tuple[Token, BankState]:
         """One token: x = Abar x + Bbar u, y = Re C x + D u, with h = x / Bbar as the state."""
-        one, weight, D = self.modes()
+        tables = self._tables()
         u = x_t.to(state.h.dtype)
-        decay, inputs = self._vary(one, u, None if dt_t is None else dt_t.to(u.dtype))
-        h = _pairs.times(decay, state.h) + inputs
-        y = _pairs.times(weight, h)[..., 0].sum(-1) + D * u
+        if dt_t is None:
+            h = _product(tables.factor, state.h)
+            h[..., 0] += u[..., None]
+        else:
+            decay, inputs = self._vary(tables, u, dt_t.to(u.dtype))
+            h = _product(decay, state.h) + inputs
+        y = torch.addcmul((tables.read * h).sum((-1, -2)), tables.D, u)
         return self.readout(y.to(x_t.dtype)), BankState(h)
 
     def forward(
@@ -127,71 +172,48 @@ class Bank(LTI):
         """Many tokens: the time-invariant system in chunks; with ``dt`` a scan over blocks of time."""
         self.check_call(x, state, resets, dt)
         with torch.autocast(x.device.type, enabled=False):
-            one, weight, D = self.modes()
+            tables = self._tables()
             h = None if state is None else state.h
             if dt is None:
-                y, last = diagonal_lti(x, one.log_a, weight, h, resets, D)
+                y, last = diagonal_lti(x, tables.log_a, tables.weight, h, resets, tables.D)
             else:
                 h = self.init_state(x.shape[0]).h if h is None else h
-                y, last = self._scan(one, weight, D, x, h, resets, dt)
+                y, last = _in_blocks(self._scan, tables, x, h, resets, dt, BLOCK // (h.numel() // 2))
         return self.readout(y.to(x.dtype)), BankState(last)
 
-    def _vary(self, one: Discrete, u: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _tables(self) -> BankTables:
+        return self._memo.get(self, self._make_tables, *self.settings())
+
+    def _make_tables(self) -> BankTables:
+        A, B, C, D = self.system()
+        size = self.step_size()[:, None]
+        log_a, gain = self.discretize(A, size)
+        weight = _pairs.times(C, _pairs.times(gain, B))
+        read = torch.stack([weight[..., 0], -weight[..., 1]], -1)
+        return BankTables(A, size, log_a, gain, _pairs.exp(log_a), weight, read, D)
+
+    def _vary(self, tables: BankTables, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """Factor (..., d, n, 2) and input of each mode for u (..., d) with steps dt (...) times its own."""
-        if dt is None:
-            return _pairs.exp(one.log_a), torch.stack([u, torch.zeros_like(u)], -1)[..., None, :]
-        log_a, gain = self.discretize(self.system().A, dt[..., None, None] * self.step_size()[:, None])
-        return _pairs.exp(log_a), _pairs.over(gain, one.gain) * u[..., None, None]
+        log_a, gain = self.discretize(tables.A, dt[..., None, None] * tables.size)
+        return _pairs.exp(log_a), _pairs.over(gain, tables.gain) * u[..., None, None]
 
-    def _scan(
-        self,
-        one: Discrete,
-        weight: Tensor,
-        D: Tensor,
-        x: Tensor,
-        h: Tensor,
-        resets: Tensor | None,
-        dt: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The system with a step size of its own at each token, in blocks of time that bound the memory."""
-        t = x.shape[1]
-        length = max(1, BLOCK // (h.numel() // 2))
-        outputs = []
-        for start in range(0, t, length):
-            part = slice(start, start + length)
-            marks = None if resets is None else resets[:, part]
-            arguments = (one.log_a, one.gain, weight, D, x[:, part], h, marks, dt[:, part])
-            if torch.is_grad_enabled() and t > length:
-                y, h = checkpoint(self._scan_block, *arguments, use_reentrant=False)
-            else:
-                y, h = self._scan_block(*arguments)
-            outputs.append(y)
-        return torch.cat(outputs, 1), h
-
-    def _scan_block(
-        self,
-        log_a: Tensor,
-        gain: Tensor,
-        weight: Tensor,
-        D: Tensor,
-        x: Tensor,
-        h: Tensor,
-        resets: Tensor | None,
-        dt: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def _scan(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """The system with a step size of its own at each token."""
+        *parts, x, h, resets, dt = arguments
+        tables = BankTables(*parts)
         u = x.to(h.dtype)
-        decay, inputs = self._vary(Discrete(log_a, gain), u, dt.to(h.dtype))
+        decay, inputs = self._vary(tables, u, dt.to(h.dtype))
         states, last = linear_scan_complex(decay.flatten(2, 3), inputs.flatten(2, 3), h.flatten(1, 2), resets)
-        y = _pairs.times(weight, states.view_as(inputs))[..., 0].sum(-1) + D * u
-        return y, last.view_as(h)
+        y = (tables.read * states.view_as(inputs)).sum((-1, -2))
+        return torch.addcmul(y, tables.D, u), last.view_as(h)
 
 
 class Shared(LTI):
-    """One state that all channels write to and read from."""
+    """One state that all channels write to and read from. A member says whether ``dt`` means something."""
 
     def init_state(self, batch: int, max_length: int | None = None) -> SharedState:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
-        A = self.system().A
+        A = self._tables().A
         return SharedState(A.new_zeros(batch, *A.shape))
 
     def step(
@@ -200,11 +222,15 @@ class Shared(LTI):
         """One token: x = Abar x + Bbar u, y = Re C x + D u."""
         self.refuse_dt(dt_t)
         with torch.autocast(x_t.device.type, enabled=False):
-            system = self.system()
-            log_a, gain = self.discretize(system.A, self.step_size())
+            tables = self._tables()
             u = x_t.to(state.x.dtype)
-            x = _pairs.times(_pairs.exp(log_a), state.x) + _pairs.times(gain, _write(u, system.B))
-            y = _read(x, system.C) + system.D * u
+            if dt_t is None:
+                carried = _product(tables.factor, state.x).flatten(-2)
+                x = torch.addmm(carried, u, tables.Bbar).unflatten(-1, (-1, 2))
+            else:
+                decay, inputs = self._vary(tables, u, dt_t.to(u.dtype))
+                x = _product(decay, state.x) + inputs
+            y = torch.addmm(tables.D * u, x.flatten(-2), tables.C)
         return self.readout(y.to(x_t.dtype)), SharedState(x)
 
     def forward(
@@ -215,25 +241,82 @@ class Shared(LTI):
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
     ) -> tuple[Sequence, SharedState]:
-        """Many tokens: products with B and C, and a scan of the state between them."""
+        """Many tokens: products with B and C, and a scan of the state between them.
+
+        A reset drops the state before its token is taken in, inside the scan, so that rows which hold
+        several episodes need no cutting.
+        """
         self.check_call(x, state, resets, dt)
         with torch.autocast(x.device.type, enabled=False):
-            system = self.system()
-            log_a, gain = self.discretize(system.A, self.step_size())
-            u = x.to(system.A.dtype)
-            inputs = _write(u, _pairs.times(gain[:, None], system.B))
-            h = None if state is None else state.x
-            states, last = linear_scan_complex(_pairs.exp(log_a), inputs, h, resets)
-            y = _read(states, system.C) + system.D * u
+            tables = self._tables()
+            h = self.init_state(x.shape[0]).x if state is None else state.x
+            if dt is None:
+                y, last = self._scan(*tables, x, h, resets, dt)
+            else:
+                y, last = _in_blocks(self._scan, tables, x, h, resets, dt, BLOCK // (h.numel() // 2))
         return self.readout(y.to(x.dtype)), SharedState(last)
 
+    def _tables(self) -> SharedTables:
+        return self._memo.get(self, self._make_tables, *self.settings())
 
-def _write(u: Tensor, B: Tensor) -> Tensor:
-    """B u as pairs: u (..., d) real, B (n, d, 2), to (..., n, 2)."""
-    return (u @ B.movedim(-1, 1).flatten(0, 1).T).unflatten(-1, (-1, 2))
+    def _make_tables(self) -> SharedTables:
+        A, B, C, D = self.system()
+        size = self.step_size()
+        log_a, gain = self.discretize(A, size)
+        Bbar = _pairs.times(gain[:, None], B)
+        columns = torch.stack([C[..., 0], -C[..., 1]], -1).flatten(1)
+        rows = [b.transpose(0, 1).flatten(1) for b in (B, Bbar)]
+        return SharedTables(A, size, _pairs.exp(log_a), *rows, columns.T.contiguous(), D)
+
+    def _vary(self, tables: SharedTables, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """Factor (..., n, 2) and input of each mode for u (..., d) with steps dt (...) times its own."""
+        log_a, gain = self.discretize(tables.A, dt[..., None] * tables.size)
+        return _pairs.exp(log_a), _pairs.times(gain, (u @ tables.B).unflatten(-1, (-1, 2)))
+
+    def _scan(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """Outputs and last state, with steps of its own at each token where there is a ``dt``."""
+        *parts, x, h, resets, dt = arguments
+        tables = SharedTables(*parts)
+        u = x.to(h.dtype)
+        if dt is None:
+            decay, inputs = tables.factor, (u @ tables.Bbar).unflatten(-1, (-1, 2))
+        else:
+            decay, inputs = self._vary(tables, u, dt.to(h.dtype))
+        states, last = linear_scan_complex(decay, inputs, h, resets)
+        return torch.addcmul(states.flatten(-2) @ tables.C, u, tables.D), last
 
 
-def _read(x: Tensor, C: Tensor) -> Tensor:
-    """Re C x: x (..., n, 2), C (d, n, 2), to (..., d)."""
-    sign = torch.tensor([1.0, -1.0], dtype=C.dtype, device=C.device)
-    return x.flatten(-2) @ (C * sign).flatten(1).T
+def _in_blocks(
+    scan: Callable[..., tuple[Tensor, Tensor]],
+    tables: tuple[Tensor, ...],
+    x: Tensor,
+    h: Tensor,
+    resets: Tensor | None,
+    dt: Tensor,
+    length: int,
+) -> tuple[Tensor, Tensor]:
+    """``scan`` over blocks of time of at most ``length`` tokens: what a block holds is freed after it.
+
+    With gradients a block is computed again when its turn comes backwards.
+    """
+    t = x.shape[1]
+    length = max(1, length)
+    outputs = []
+    for start in range(0, t, length):
+        part = slice(start, start + length)
+        marks = None if resets is None else resets[:, part]
+        arguments = (*tables, x[:, part], h, marks, dt[:, part])
+        if torch.is_grad_enabled() and t > length:
+            y, h = checkpoint(scan, *arguments, use_reentrant=False)
+        else:
+            y, h = scan(*arguments)
+        outputs.append(y)
+    return torch.cat(outputs, 1), h
+
+
+def _product(a: Tensor, h: Tensor) -> Tensor:
+    """The complex product a h, both (..., 2): one pass where complex numbers may be used."""
+    if torch.compiler.is_compiling():
+        return _pairs.times(a, h)
+    a, h = torch.view_as_complex(a.contiguous()), torch.view_as_complex(h.contiguous())
+    return torch.view_as_real(a * h)
