@@ -11,6 +11,7 @@ from torch import nn
 
 import hippodrome.mixers
 from hippodrome import config
+from hippodrome.backbones import MIXERS
 from hippodrome.mixers.base import Mixer
 from hippodrome.models.language import LanguageModel
 
@@ -185,7 +186,7 @@ def test_schemas_tell_kinds_apart():
     assert {"$ref": "#/$defs/backbones.stack"} in found["properties"]["backbone"]["oneOf"]
     mixer = found["$defs"]["backbones.block"]["properties"]["mixer"]
     assert {option["$ref"] for option in mixer["oneOf"]} == {
-        f"#/$defs/mixers.{kind}" for kind in config.kinds("mixers")
+        f"#/$defs/mixers.{kind}" for kind in [*config.kinds("mixers"), *MIXERS]
     }
     assert found["$defs"]["mixers.mamba"]["required"] == ["kind", "d_model"]
     json.dumps(found)
@@ -259,7 +260,30 @@ def test_blocks_get_a_perceptron_where_the_published_block_has_one():
     alone = {
         kind for kind in config.kinds("mixers") if config.stack_spec(kind, 16)["blocks"][0]["mlp"] is None
     }
-    assert alone == {"mamba", "mamba2", "s4d", "lru", "long_conv"}
+    with_gate = {"s4d", "lru", "long_conv", "s4", "s5", "dss", "gss", "lssl", "liquid_s4"}
+    assert alone == {"mamba", "mamba2", *with_gate}
+
+
+def test_the_backbones_that_are_mixers_are_those_listed():
+    found = {kind for kind in config.kinds("backbones") if issubclass(config.find("backbones", kind), Mixer)}
+    assert found == set(MIXERS)
+    for kind in MIXERS:
+        assert issubclass(config.find("mixers", kind), Mixer)
+
+
+def test_a_layer_that_reads_both_ways():
+    assert config.parse_pattern("bi-s4dx2+bi-gru") == ("bi-s4d", "bi-s4d", "bi-gru")
+    spec = config.stack_spec("bi-s4d+bi-min_gru", 16, options={"s4d": {"d_state": 8}})
+    first, second = (block["mixer"] for block in spec["blocks"])
+    one = {"kind": "s4d", "d_model": 16, "d_state": 8, "gated": False}
+    assert first == {"kind": "bidirectional", "ahead": one, "back": one, "gated": True}
+    assert second["gated"] is False
+    assert [block["mlp"] is None for block in spec["blocks"]] == [True, False]
+    stack = config.build(spec, "backbones")
+    assert not stack.causal
+    assert stack(torch.randn(2, 5, 16))[0].shape == (2, 5, 16)
+    with pytest.raises(ValueError, match=r"there is no mixer 's4q'.*did you mean 's4"):
+        config.parse_pattern("bi-s4q")
 
 
 @pytest.mark.parametrize("kind", ["min_gru", "mamba", "attention", "s4d"])

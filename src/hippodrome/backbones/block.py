@@ -25,6 +25,7 @@ class Block(nn.Module):
         super().__init__()
         self.d_model = mixer.d_model
         self.causal = mixer.causal
+        self.accepts_resets = mixer.accepts_resets
         self.norm_kind = norm
         self.norm = build_norm(norm, mixer.d_model)
         self.mixer = mixer

@@ -40,6 +40,7 @@ class Stack(nn.Module):
             )
         self.d_model = blocks[0].d_model
         self.causal = all(block.causal for block in blocks)
+        self.accepts_resets = all(block.accepts_resets for block in blocks)
         self.recompute = recompute
         self.blocks = nn.ModuleList(blocks)
         self.norm = build_norm(blocks[-1].norm_kind, self.d_model) if norm else nn.Identity()

@@ -6,6 +6,8 @@ import importlib.util
 import pkgutil
 from collections.abc import Iterable
 
+from hippodrome.backbones import MIXERS
+
 FAMILIES = ("layers", "mixers", "backbones", "models")
 """The folders whose files are kinds, in the order in which they build on each other."""
 
@@ -24,16 +26,23 @@ def kinds(family: str) -> list[str]:
     )
 
 
+def choices(family: str) -> list[str]:
+    """The kinds that stand where a module of a family may: beside a mixer, the backbones that are mixers."""
+    return sorted([*kinds(family), *MIXERS]) if family == "mixers" else kinds(family)
+
+
 def find(family: str, kind: str) -> type:
     """The class of a kind: the one public module class that the kind's file declares.
+
+    Among mixers a backbone that is one is found too.
 
     Where a file declares several, the one named like the file (``mlp.py``: ``GatedMLP``). Raises ValueError
     for an unknown kind, with the nearest name there is.
     """
-    known = kinds(family)
+    known = choices(family)
     if kind not in known:
         raise ValueError(f"there is no kind {kind!r} in {family}{suggest(kind, known)}")
-    return _declared(family, kind)
+    return _declared("backbones" if family == "mixers" and kind in MIXERS else family, kind)
 
 
 def _declared(family: str, kind: str) -> type:

@@ -1,20 +1,25 @@
 """Patterns such as ``mamba2x3+attention``, their stacks, and widths that match a parameter count."""
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from hippodrome.config.find import find, kinds, suggest
+from hippodrome.config.find import choices, find, kinds, suggest
 from hippodrome.config.schema import build
+
+BOTH_WAYS = "bi-"
+"""In front of a kind: the mixer and a second one over the reversed tokens."""
 
 
 def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
     """The kind of mixer in each layer: ``mamba2x3+attention`` is three of one, then one of the other.
 
-    The pattern is repeated and cut off to ``depth`` layers; None takes it once. Raises ValueError for an
+    ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind for each direction. The pattern is
+    repeated and cut off to ``depth`` layers; None takes it once. Raises ValueError for an
     empty part, a count below one, or an unknown kind, with the nearest one there is.
     """
-    known = kinds("mixers")
+    known = choices("mixers")
     layers: list[str] = []
     for part in pattern.replace(" ", "").split("+"):
         match = re.fullmatch(r"(.+?)x(\d+)", part)
@@ -24,8 +29,12 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
                 f"a pattern is kinds joined by +, each with an optional count of 1 or more "
                 f"(mamba2x3+attention); got {pattern!r}"
             )
-        if kind not in known:
-            raise ValueError(f"there is no mixer {kind!r} (in the pattern {pattern!r}){suggest(kind, known)}")
+        one_way = kind.removeprefix(BOTH_WAYS)
+        named = kinds("mixers") if one_way != kind else known
+        if one_way not in named:
+            raise ValueError(
+                f"there is no mixer {one_way!r} (in the pattern {pattern!r}){suggest(one_way, named)}"
+            )
         layers += [kind] * count
     if depth is None:
         return tuple(layers)
@@ -49,32 +58,43 @@ def stack_spec(
 
     ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
-    of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP.
+    of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
+    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``.
     """
     layers = parse_pattern(pattern, depth)
     options = options or {}
-    unused = [kind for kind in options if kind not in layers]
+    kinds_inside = [layer.removeprefix(BOTH_WAYS) for layer in layers]
+    unused = [kind for kind in options if kind not in kinds_inside]
     if unused:
         raise ValueError(
             f"options for {unused[0]!r}, which is not in the pattern {pattern!r}"
-            f"{suggest(unused[0], dict.fromkeys(layers))}"
+            f"{suggest(unused[0], dict.fromkeys(kinds_inside))}"
         )
     blocks = []
-    for kind in layers:
+    for layer, kind in zip(layers, kinds_inside, strict=True):
         if mlp is None:
             wanted = not getattr(find("mixers", kind), "mixes_channels", False)
         else:
             wanted = mlp if isinstance(mlp, bool) else kind in mlp
+        mixer = {"kind": kind, "d_model": d_model, **options.get(kind, {})}
         blocks.append(
             {
                 "kind": "block",
-                "mixer": {"kind": kind, "d_model": d_model, **options.get(kind, {})},
+                "mixer": mixer if layer == kind else _both_ways(mixer),
                 "mlp": {"kind": "mlp", "d_model": d_model, "d_hidden": d_hidden} if wanted else None,
                 "norm": norm,
                 "dropout": dropout,
             }
         )
     return {"kind": "stack", "blocks": blocks}
+
+
+def _both_ways(mixer: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a bidirectional layer: two of a mixer, whose output map, if it has one, follows the sum."""
+    ungated = "gated" in inspect.signature(find("mixers", mixer["kind"]).__init__).parameters  # type: ignore[misc]
+    one = {**mixer, "gated": False} if ungated else mixer
+    gated = ungated and bool(mixer.get("gated", True))
+    return {"kind": "bidirectional", "ahead": one, "back": one, "gated": gated}
 
 
 def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True) -> int:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hippodrome.config.find import FAMILIES, find, kinds, suggest
+from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
 
 _PREFIX = "hippodrome."
 
@@ -30,7 +30,7 @@ class _Choice(NamedTuple):
 
     def allowed(self) -> list[str]:
         """The kinds, as the folder has them now."""
-        return kinds(self.family) if self.only is None else [self.only]
+        return choices(self.family) if self.only is None else [self.only]
 
 
 class _Spec(BaseModel):
@@ -84,7 +84,7 @@ def _referenced(part: Any) -> Any:
     if isinstance(part, dict) and "$kinds" in part:
         family, only = part["$kinds"]
         rest = {key: value for key, value in part.items() if key != "$kinds"}
-        union = [{"$ref": f"#/$defs/{family}.{kind}"} for kind in ([only] if only else kinds(family))]
+        union = [{"$ref": f"#/$defs/{family}.{kind}"} for kind in ([only] if only else choices(family))]
         return {**rest, "oneOf": union, "discriminator": {"propertyName": "kind"}}
     if isinstance(part, dict):
         return {key: _referenced(value) for key, value in part.items()}
@@ -207,7 +207,7 @@ def _shown(value: Any) -> str:
 
 def _checked(spec: Mapping[str, Any], family: str) -> _Spec:
     try:
-        return _resolve(spec, family, kinds(family))
+        return _resolve(spec, family, choices(family))
     except ValidationError as error:
         problems = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
     except PydanticCustomError as error:

@@ -28,6 +28,7 @@ class S4D(Bank):
         discretization: "zoh" or "bilinear".
         dt_min: smallest initial step size; 1 / dt is about how many steps a channel remembers.
         dt_max: largest initial step size.
+        gated: whether the output map follows the system; without it the mixer is the system and its skip.
 
     Raises:
         ValueError: d_state is odd, or an unknown init or discretization.
@@ -43,6 +44,7 @@ class S4D(Bank):
         discretization: str = "zoh",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         if init not in spectrum.S4D:
@@ -60,7 +62,7 @@ class S4D(Bank):
         self.B = nn.Parameter(B.to(kind))
         self.C = nn.Parameter(torch.randn(d_model, n, 2) * 0.5**0.5)
         self.D = nn.Parameter(torch.randn(d_model))
-        self.output = GatedOutput(d_model)
+        self.output = GatedOutput(d_model) if gated else nn.Identity()
 
     def system(self) -> System:
         """A = -exp(log_A_real) + i A_imag: stable whatever training does."""
@@ -73,7 +75,7 @@ class S4D(Bank):
         return torch.exp(self.log_dt.to(torch.promote_types(self.log_dt.dtype, torch.float32)))
 
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
-        """GELU, linear, gate."""
+        """GELU, linear, gate; or nothing."""
         return self.output(y)
 
     def parameter_groups(self) -> list[ParameterGroup]:

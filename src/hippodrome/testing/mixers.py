@@ -72,8 +72,8 @@ def assert_equal(actual: Tensor, expected: Tensor, what: str, eps: float | None 
         assert bool((actual == expected).all()), f"{what}: whole numbers differ."
         return
     eps = EPS[expected.dtype] if eps is None else eps
-    error = float((actual - expected).abs().max())
-    size = float(expected.abs().max())
+    error = float((actual - expected).detach().abs().max())
+    size = float(expected.detach().abs().max())
     assert error <= eps * size, f"{what}: off by {error:.3g}, allowed {eps:g} of {size:.3g}."
 
 
@@ -227,8 +227,10 @@ def check_dt(mixer: Mixer, length: int, *, seed: int = 0) -> None:
         mixer = prepared(mixer, seed=seed)
         y, ones = mixer(x.double())[0], ones.double()
         assert_equal(mixer(x.double(), dt=ones)[0], y, "dt = 1 against none")
-        double = mixer(x.double(), dt=2 * ones)[0]
-    assert float((double - y).abs().max()) > 1e-6 * float(y.abs().max()), "dt = 2 changes nothing."
+        # Not 2 throughout: a memory of all of the past is the same on any scale of time.
+        ones[:, length // 2 :] = 2
+        later = mixer(x.double(), dt=ones)[0]
+    assert float((later - y).abs().max()) > 1e-6 * float(y.abs().max()), "dt = 2 changes nothing."
 
 
 @torch.no_grad()
@@ -291,3 +293,49 @@ def check_autocast(mixer: Mixer) -> None:
         assert parameter.grad is None or bool(parameter.grad.isfinite().all()), (
             f"The gradient of {name} is not finite under bfloat16 autocast."
         )
+
+
+def check_noncausal(mixer: Mixer, length: int, *, packed: bool = True, seed: int = 0) -> None:
+    """Hold a mixer that reads later tokens to what is left of the contract.
+
+    It refuses a state and a step, rows know nothing of each other, its state_dict restores it, all gradients
+    are there, bfloat16 autocast stays finite, float32 is float64 to 1e-5, and with ``packed`` the pieces
+    between resets are separate runs.
+
+    Raises:
+        AssertionError: with a sentence that says which part is broken.
+    """
+    moved = prepared(mixer, seed=seed)
+    x = tokens(mixer, 3, length, seed=seed)
+    assert not mixer.causal, "A mixer that reads later tokens says causal = False."
+    assert_refuses(lambda: moved.init_state(3), "a state of a mixer that reads later tokens")
+    assert_refuses(lambda: moved.step(x[:, 0], ()), "a step of a mixer that reads later tokens")
+    assert_refuses(lambda: moved(x, ()), "running on from a state")
+    assert_refuses(lambda: moved(x[:, :0]), "a sequence of no tokens")
+    y, state = moved(x)
+    assert tuple(state) == (), "The state handed back is empty."
+    changed = x.clone()
+    changed[0] += 1.0
+    assert_equal(moved(changed)[0][1:], y[1:], "rows beside a changed row")
+    y.square().sum().backward()
+    for name, parameter in moved.named_parameters():
+        assert parameter.grad is not None, f"{name} gets no gradient."
+        assert bool(parameter.grad.isfinite().all()), f"the gradient of {name} is not finite."
+        assert bool((parameter.grad != 0).any()), f"the gradient of {name} is zero throughout."
+    other = prepared(mixer, seed=seed + 1)
+    other.load_state_dict(moved.state_dict())
+    assert torch.equal(other(x)[0], y), "The state_dict does not restore the mixer."
+    single = copy.deepcopy(moved).float()
+    assert_equal(single(x.float())[0].double(), y.detach(), "float32 against float64", EPS[torch.float32])
+    with torch.autocast(x.device.type, torch.bfloat16):
+        half = single(x.float())[0]
+    assert bool(half.isfinite().all()), "Not finite under bfloat16 autocast."
+    if not packed:
+        return
+    resets = torch.zeros(3, length, dtype=torch.bool)
+    resets[0, 0] = resets[1, length // 2] = resets[2, 1] = resets[2, length - 1] = True
+    y = moved(x, resets=resets)[0]
+    for b in range(3):
+        cuts = sorted({0, *resets[b].nonzero().flatten().tolist(), length})
+        pieces = [moved(x[b : b + 1, first:end])[0] for first, end in pairwise(cuts)]
+        assert_equal(y[b : b + 1], torch.cat(pieces, 1), f"row {b} in pieces at {cuts}")

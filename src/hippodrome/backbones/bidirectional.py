@@ -1,0 +1,109 @@
+"""A mixer that reads a sequence from both ends: two mixers, one of them over the reversed tokens."""
+
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hippodrome.layers.gated_output import GatedOutput
+from hippodrome.mixers.base import Mixer, ParameterGroup
+from hippodrome.mixers.min_gru import MinGRU
+from hippodrome.shapes import Resets, Sequence, TimeSteps
+
+NOT_CAUSAL = (
+    "{name} reads tokens that come later, so it has neither a state nor a step, and cannot run on from "
+    "a state. Hand the whole sequence to forward, or choose a causal mixer (`hippodrome list mixers`)."
+)
+
+
+class Bidirectional(Mixer):
+    """y_t = f(x_0 .. x_t) + r(x_t .. x_{T-1}), or, with "offset", + r(x_{t+1} .. x_{T-1}).
+
+    The two published conventions differ in where the reversed branch begins. "offset": at the next token, as
+    in S4's kernel of both signs, so that y_t = sum_j k0_j u_{t-j} + sum_j k1_j u_{t+1+j} (Gu, Goel, Ré 2021,
+    arXiv 2111.00396, section 4 and its code). "shared": at the token itself, as in S5 (Smith, Warrington,
+    Linderman 2022, arXiv 2208.04933, appendix B) and Mega. With ``resets`` the pieces of a packed row are
+    read each on its own, from their own two ends. ``dt`` is the time since the token before; for the reversed
+    branch that is the time to the token after, and at the last token of a piece its own.
+
+    Args:
+        ahead: the mixer of the tokens in order.
+        back: the mixer of the reversed tokens, of the same width.
+        convention: "offset" or "shared".
+        gated: whether GELU and a gated linear unit follow the sum, for mixers that were made without theirs.
+
+    Raises:
+        ValueError: the widths differ, a mixer inside is not causal, or an unknown convention.
+    """
+
+    causal = False
+
+    def __init__(
+        self,
+        ahead: Mixer,
+        back: Mixer,
+        convention: str = "offset",
+        gated: bool = False,
+    ) -> None:
+        super().__init__()
+        if ahead.d_model != back.d_model:
+            raise ValueError(
+                f"Both directions have one width; got {ahead.d_model} ahead and {back.d_model} back."
+            )
+        if not (ahead.causal and back.causal):
+            raise ValueError("Each direction is a causal mixer; got one that reads both ways already.")
+        if convention not in ("offset", "shared"):
+            raise ValueError(f"The reversed branch is 'offset' or 'shared'; got {convention!r}.")
+        self.d_model = ahead.d_model
+        self.accepts_dt = ahead.accepts_dt and back.accepts_dt  # type: ignore[misc]  # known by instance
+        self.convention = convention
+        self.ahead, self.back = ahead, back
+        self.output = GatedOutput(self.d_model) if gated else nn.Identity()
+
+    def init_state(self, batch: int, max_length: int | None = None) -> NoReturn:
+        """Refused: what reads later tokens has no state."""
+        raise ValueError(NOT_CAUSAL.format(name="A bidirectional mixer"))
+
+    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> NoReturn:
+        """Refused: what reads later tokens has no step."""
+        raise ValueError(NOT_CAUSAL.format(name="A bidirectional mixer"))
+
+    def forward(
+        self,
+        x: Sequence,
+        state: Any = None,
+        *,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Sequence, tuple]:
+        """The whole sequence; the state handed back is empty."""
+        if state is not None:
+            raise ValueError(NOT_CAUSAL.format(name="A bidirectional mixer"))
+        self.check_call(x, None, resets, dt)
+        y, _ = self.ahead(x, resets=resets, dt=dt)
+        last = _last_of_piece(x, resets)
+        if dt is not None:
+            dt = torch.where(last, dt, dt.roll(-1, 1)).flip(1)
+        # In reverse a piece begins at its last token.
+        marks = None if resets is None else last.flip(1)
+        z = self.back(x.flip(1), resets=marks, dt=dt)[0].flip(1)
+        if self.convention == "offset":
+            z = torch.where(last[..., None], 0.0, z.roll(-1, 1))
+        return self.output(y + z), ()
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Those of both mixers."""
+        return [*self.ahead.parameter_groups(), *self.back.parameter_groups()]
+
+    @classmethod
+    def example(cls) -> "Bidirectional":
+        """A small instance."""
+        return cls(MinGRU(8), MinGRU(8))
+
+
+def _last_of_piece(x: Float[Tensor, "b t d"], resets: Tensor | None) -> Bool[Tensor, "b t"]:
+    """Whether a token is the last before a reset, or of its row."""
+    after = torch.ones(x.shape[0], 1, dtype=torch.bool, device=x.device)
+    inside = x.new_zeros(x.shape[0], x.shape[1] - 1, dtype=torch.bool) if resets is None else resets[:, 1:]
+    return torch.cat([inside, after], 1)
