@@ -92,7 +92,7 @@ def fout(n: int) -> tuple[Matrix, Vector]:
     With b = (1, 0, s, 0, s, 0, ...), s = sqrt 2, A = 2 pi K - 2 b b^T and B = 2 b, where K turns each pair
     (2k, 2k+1) by k: K[2k+1, 2k] = k = -K[2k, 2k+1]. Index 2k is cos(2 pi k age), 2k+1 is sin(2 pi k age), so
     index 1 stays 0. (Gu, Johnson, Timalsina, Rudra, Ré 2022, "How to train your HiPPO", arXiv 2206.12037,
-    section on truncated Fourier; published code halves A and B, a window of 2.) Read with C = 2 b and D = -1
+    S4-FouT; published code halves A and B, which is a window of 2.) Read with C = 2 b and D = -1
     it is an all-pass that delays by 1 what is slow enough.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where poles start: the diagonal approximations of HiPPO for S4D, and the ring of the LRU."""
+"""Where poles start: diagonal forms near HiPPO for S4D and S5, and the ring of the LRU."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from hippodrome.inits import hippo
+from hippodrome.inits import hippo, perturb
 
 Modes = Float64[Tensor, "half 2"]
 
@@ -39,6 +39,44 @@ def real(d_state: int) -> Modes:
 def legs(d_state: int) -> Modes:
     """S4D-LegS: the eigenvalues of the normal part of LegS with positive imaginary part, (d_state / 2, 2)."""
     return hippo.legs_normal(d_state)[0]
+
+
+class Blocks(NamedTuple):
+    """A block-diagonal matrix in its eigenvectors, one of each conjugate pair."""
+
+    poles: Float64[Tensor, "half 2"]
+    V: Float64[Tensor, "n half 2"]
+    """Eigenvectors of each block, one a column; 0 outside of its rows."""
+    V_inv: Float64[Tensor, "half n 2"]
+
+
+def hippo_blocks(n: int, blocks: int, alpha: float | None = None) -> Blocks:
+    """``blocks`` copies of a LegS of size n / blocks: poles (n/2, 2), V (n, n/2, 2), V^-1 (n/2, n, 2).
+
+    Without alpha its normal part, V unitary (Smith, Warrington, Linderman 2022, S5, arXiv 2208.04933); with
+    alpha the LegS itself, perturbed by that much (S5-PTD, ``perturb.structured_ptd``). The poles of one block
+    stand together, positive imaginary parts ascending. Published code keeps the negative half of each pair:
+    the conjugate, so the same real system.
+
+    Raises:
+        ValueError: the blocks do not divide n into even sizes.
+    """
+    if n < 2 or blocks < 1 or n % (2 * blocks):
+        raise ValueError(
+            f"Blocks of conjugate pairs need a size n that is a multiple of 2 * blocks; got n={n}, "
+            f"blocks={blocks}."
+        )
+    if alpha is None:
+        poles, V = hippo.eigenvectors("legs", n // blocks)
+        inverse = torch.stack([V[..., 0].T, -V[..., 1].T], -1)
+    else:
+        poles, V, inverse = perturb.half(perturb.structured_ptd(n // blocks, alpha))
+    return Blocks(poles.repeat(blocks, 1), _repeat(V, blocks), _repeat(inverse, blocks))
+
+
+def _repeat(part: Tensor, blocks: int) -> Tensor:
+    """Copies of a matrix of pairs down the diagonal."""
+    return torch.stack([torch.block_diag(*[x] * blocks) for x in part.unbind(-1)], -1)
 
 
 S4D = {"lin": lin, "inv": inv, "real": real, "legs": legs}

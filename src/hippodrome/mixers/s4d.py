@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.inits import hippo, spectrum, steps
+from hippodrome.inits import hippo, perturb, spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._lti import Bank, System
 from hippodrome.mixers.base import ParameterGroup
@@ -20,6 +20,10 @@ class S4D(Bank):
     block around it.
 
     ``dt`` multiplies the step size.
+
+    With the init "ptd" it is S4-PTD (Yu, Nigmetov, Morozov, Mahoney, Erichson 2023, arXiv 2310.01698): LegS
+    is perturbed a little and then diagonalized, where "legs" drops its low-rank part. The perturbation is
+    ``inits.perturb.structured_ptd``, whose distance from LegS is bounded at every frequency.
 
     Args:
         d_model: channels in and out.
@@ -87,3 +91,17 @@ class S4D(Bank):
     def example(cls) -> "S4D":
         """A small instance."""
         return cls(8, d_state=8)
+
+
+def _start(init: str, d_state: int, perturbation: float) -> tuple[Tensor, Tensor]:
+    """Poles (d_state / 2, 2), and B in the basis of their eigenvectors, each turned to make it positive."""
+    if init in spectrum.S4D:
+        poles = spectrum.S4D[init](d_state)
+        return poles, hippo.legs_normal(d_state)[1] if init == "legs" else torch.ones(d_state // 2)
+    if init != "ptd":
+        raise ValueError(f"S4D has no init {init!r}; expected one of {', '.join(spectrum.S4D)}, ptd.")
+    if d_state < 2 or d_state % 2:
+        raise ValueError(f"A state of conjugate pairs has an even size, at least 2; got {d_state}.")
+    poles, _, inverse = perturb.half(perturb.structured_ptd(d_state, perturbation))
+    _, B = hippo.legs(d_state)
+    return poles, torch.linalg.vector_norm(torch.einsum("knz,n->kz", inverse, B), dim=-1)
