@@ -28,14 +28,17 @@ class S4D(Bank):
     Args:
         d_model: channels in and out.
         d_state: real size N of each channel's state; N / 2 complex numbers are kept.
-        init: where the poles start: "lin", "inv", "legs" or "real" (see ``inits.spectrum``).
-        discretization: "zoh" or "bilinear".
+        init: where the poles start: "lin", "inv", "legs", "real" (see ``inits.spectrum``) or "ptd".
+        discretization: "zoh", "bilinear", "backward_euler", "forward_euler" (which may grow without end where
+            a pole turns fast) or "impulse".
         dt_min: smallest initial step size; 1 / dt is about how many steps a channel remembers.
         dt_max: largest initial step size.
         gated: whether the output map follows the system; without it the mixer is the system and its skip.
+        perturbation: size alpha of the perturbation of "ptd"; other inits do not use it.
 
     Raises:
-        ValueError: d_state is odd, or an unknown init or discretization.
+        ValueError: d_state is odd, an unknown init or discretization, or a perturbation so small that some
+            eigenvalue stays real.
     """
 
     mixes_channels = True
@@ -49,16 +52,18 @@ class S4D(Bank):
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         gated: bool = True,
+        perturbation: float = 0.1,
     ) -> None:
         super().__init__()
-        if init not in spectrum.S4D:
-            raise ValueError(f"S4D has no init {init!r}; expected one of {', '.join(spectrum.S4D)}.")
         self.d_model = d_model
         self.choose_discretization(discretization)
-        poles = spectrum.S4D[init](d_state).expand(d_model, -1, -1)
+        here = torch.get_default_device()
+        with torch.device("cpu"):  # decompositions read their numbers, which a meta device does not have
+            start, weight = (x.to(here) for x in _start(init, d_state, perturbation))
+        poles = start.expand(d_model, -1, -1)
         n = d_state // 2
         B = torch.zeros(d_model, n, 2, dtype=torch.float64)
-        B[..., 0] = hippo.legs_normal(d_state)[1] if init == "legs" else 1.0
+        B[..., 0] = weight
         kind = torch.get_default_dtype()
         self.log_dt = nn.Parameter(steps.log_uniform(d_model, dt_min, dt_max).log().to(kind))
         self.log_A_real = nn.Parameter((-poles[..., 0]).clamp_min(1e-4).log().to(kind))
