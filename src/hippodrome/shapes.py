@@ -63,6 +63,23 @@ class Mean(NamedTuple):
         return float(self.total) / self.count
 
 
+def check_step_sizes(dt: Tensor, where: str) -> None:
+    """Raise where a step size is not a positive, finite number.
+
+    It reads values, so it is for readers, the command line and debugging, never inside what is compiled.
+
+    Raises:
+        ValueError: some dt <= 0, infinite or NaN; the message starts with ``where`` and names the first.
+    """
+    bad = ~(dt.isfinite() & (dt > 0))
+    if bad.any():
+        place = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"{where}: step sizes dt must be positive and finite; got {dt[place].item():g} at index {place}, "
+            f"and {int(bad.sum())} of {dt.numel()} are not. Merge tokens of equal times and order the rest."
+        )
+
+
 __all__ = [
     "Batch",
     "LabelledBatch",
@@ -73,4 +90,5 @@ __all__ = [
     "TimeSteps",
     "Token",
     "TokenBatch",
+    "check_step_sizes",
 ]

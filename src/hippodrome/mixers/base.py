@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
+from hippodrome.shapes import Resets, Sequence, TimeSteps, Token, check_step_sizes
 
 State = NamedTuple
 """A NamedTuple of batch-first tensors, declared beside the mixer that uses it."""
@@ -105,6 +105,27 @@ class Mixer(nn.Module, ABC):
                     f"{name} takes {what} of shape (b, t) = {tuple(x.shape[:2])}, one for each token; "
                     f"got {tuple(marks.shape)}."
                 )
+
+    def check_values(self, x: Tensor, dt: Tensor | None = None) -> None:
+        """Raise where an input or a step size cannot be meant: numbers that are not finite, a dt <= 0.
+
+        A debug check to call by hand before ``forward``: it reads values, which waits for the device and
+        breaks a compiled graph, so nothing here calls it.
+
+        Raises:
+            ValueError: x has NaN or infinities, some dt is not positive and finite, or none has meaning here.
+        """
+        name = type(self).__name__
+        self.refuse_dt(dt)
+        bad = ~x.isfinite()
+        if bad.any():
+            place = tuple(bad.nonzero()[0].tolist())
+            raise ValueError(
+                f"{name} takes finite inputs; got {x[place].item():g} at index {place}, and "
+                f"{int(bad.sum())} of {x.numel()} are not finite. Fill or mask missing values first."
+            )
+        if dt is not None:
+            check_step_sizes(dt, name)
 
     def refuse_dt(self, dt: Tensor | None) -> None:
         """Raise where ``dt`` is given to a mixer that has no continuous time."""
