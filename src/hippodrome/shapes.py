@@ -33,12 +33,25 @@ class LabelledBatch(NamedTuple):
     """Sequences with one class each: the batch of a classifier.
 
     ``inputs`` are raw values (b, t, c), or token ids (b, t). Rows shorter than t are padded on the right;
-    ``lengths`` counts the valid steps.
+    ``lengths`` counts the valid steps. ``dt`` are the time steps, positive, where they are not all one.
     """
 
     inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"]
     lengths: Int[Tensor, "b"]
     labels: Int[Tensor, "b"]
+    dt: Float[Tensor, "b t"] | None = None
+
+
+class RegressionBatch(NamedTuple):
+    """Values in and values out at each step: the batch of a regression.
+
+    ``targets`` are NaN where nothing is asked. ``dt`` are the time steps, positive, where they are not all
+    one.
+    """
+
+    inputs: Float[Tensor, "b t c"]
+    targets: Float[Tensor, "b t o"]
+    dt: Float[Tensor, "b t"] | None = None
 
 
 class SeriesBatch(NamedTuple):
@@ -48,7 +61,7 @@ class SeriesBatch(NamedTuple):
     future: Float[Tensor, "b horizon c"]
 
 
-Batch = TokenBatch | LabelledBatch | SeriesBatch
+Batch = TokenBatch | LabelledBatch | RegressionBatch | SeriesBatch
 
 
 class Mean(NamedTuple):
@@ -84,6 +97,7 @@ __all__ = [
     "Batch",
     "LabelledBatch",
     "Mean",
+    "RegressionBatch",
     "Resets",
     "Sequence",
     "SeriesBatch",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hippodrome.mixers.base import ParameterGroup
+from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.shapes import Batch, Mean
 
 
@@ -73,6 +73,12 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def example_batch(cls) -> Batch:
         """A batch that fits ``example()``."""
+
+
+def accepts_dt(backbone: nn.Module) -> bool:
+    """Whether every mixer inside has continuous time, so that steps of another size can be told to it."""
+    mixers = [module for module in backbone.modules() if isinstance(module, Mixer)]
+    return bool(mixers) and all(mixer.accepts_dt for mixer in mixers)
 
 
 def exact_sum(values: Tensor) -> Tensor:

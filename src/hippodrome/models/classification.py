@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models.base import Model, Objective, exact_sum
+from hippodrome.models.base import Model, Objective, accepts_dt, exact_sum
 from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.shapes import LabelledBatch, Mean
 
@@ -28,10 +28,11 @@ class ClassificationModel(Model):
 
     ``forward`` gives logits at every step, (b, t, classes): those of the sequence up to there, so that a
     stream has a running answer and chunks join. The answer for a row is the logits at its last valid step,
-    which is what ``logits``, ``loss`` and ``metrics`` use; steps behind it change nothing.
+    which is what ``logits``, ``loss`` and ``metrics`` use; steps behind it change nothing. Over a backbone
+    that reads later steps too there is no running answer: ``forward`` and ``step`` refuse, the rest stands.
 
     Args:
-        backbone: causal, width ``d_model``.
+        backbone: of width ``d_model``; where it is not causal, only whole sequences have an answer.
         classes: names of the classes, in the order of the labels.
         channels: values a step; None for token sequences.
         vocab_size: number of token ids; None for values. One of the two is given.
@@ -39,11 +40,12 @@ class ClassificationModel(Model):
         location: mean of each channel over the train data, taken off before anything else; None for zeros.
         scale: standard deviation of each channel over the train data; None for ones, a zero counts as one.
 
-    A missing value (NaN) is read as the channel's mean.
+    A missing value (NaN) is read as the channel's mean. A batch's time steps reach the backbone where every
+    mixer in it has continuous time; another one has no use for them and reads the values alone.
 
     Raises:
-        ValueError: not exactly one of ``channels`` and ``vocab_size``, fewer than two classes, lists that do
-            not fit the channels, or a backbone that is not causal.
+        ValueError: not exactly one of ``channels`` and ``vocab_size``, fewer than two classes, or lists that
+            do not fit the channels.
     """
 
     objective: ClassVar[Objective] = Objective("accuracy", "higher")
@@ -61,7 +63,7 @@ class ClassificationModel(Model):
         scale: list[float] | None = None,
     ) -> None:
         super().__init__()
-        self._check(backbone, classes, channels, vocab_size, pooling, location, scale)
+        self._check(classes, channels, vocab_size, pooling, location, scale)
         self.classes, self.channels, self.vocab_size, self.pooling = classes, channels, vocab_size, pooling
         self.backbone = backbone
         d_model: int = self.backbone.d_model
@@ -112,12 +114,22 @@ class ClassificationModel(Model):
         return self.head(self._pooled(mean, features)), after
 
     def logits(
-        self, inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"], lengths: Int[Tensor, "b"]
+        self,
+        inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"],
+        lengths: Int[Tensor, "b"],
+        dt: Float[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b classes"]:
         """The answer for each row: its logits at step ``lengths - 1``. What lies behind is not read."""
         valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
         inputs = torch.where(valid[..., None] if inputs.dim() == 3 else valid, inputs, 0)
-        features, _ = self.backbone(self._embed(inputs))
+        # What reads from the end must not begin in the padding: there a piece of its own begins.
+        whole = self.backbone.causal or not self.backbone.accepts_resets
+        padding = torch.arange(inputs.shape[1], device=inputs.device) == lengths[:, None]
+        features, _ = self.backbone(
+            self._embed(inputs),
+            resets=None if whole else padding,
+            dt=dt if dt is not None and accepts_dt(self.backbone) else None,
+        )
         last = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         total = torch.where(valid[..., None], wide, 0.0).sum(1)
@@ -125,13 +137,13 @@ class ClassificationModel(Model):
 
     def loss(self, batch: LabelledBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the rows."""
-        logits = self.logits(batch.inputs, batch.lengths)
+        logits = self.logits(batch.inputs, batch.lengths, batch.dt)
         return functional.cross_entropy(_wide(logits), batch.labels)
 
     def metrics(self, batch: LabelledBatch) -> Mapping[str, Mean]:
         """ "accuracy" over the rows, and "nats" of cross-entropy a row."""
         with torch.no_grad():
-            logits = _wide(self.logits(batch.inputs, batch.lengths))
+            logits = _wide(self.logits(batch.inputs, batch.lengths, batch.dt))
             losses = functional.cross_entropy(logits, batch.labels, reduction="none")
             right = logits.argmax(-1) == batch.labels
         count = len(batch.labels)
@@ -159,7 +171,6 @@ class ClassificationModel(Model):
 
     @staticmethod
     def _check(
-        backbone: nn.Module,
         classes: list[str],
         channels: int | None,
         vocab_size: int | None,
@@ -182,11 +193,6 @@ class ClassificationModel(Model):
                     f"{name} holds one number for each of the {channels or 0} channels; got {len(values)}. "
                     f"Take the train statistics of the same channels."
                 )
-        if not getattr(backbone, "causal", True):
-            raise ValueError(
-                "the running answer of a classifier needs a causal backbone; got one that is not. Choose a "
-                "causal one."
-            )
 
     @classmethod
     def example(cls) -> "ClassificationModel":
