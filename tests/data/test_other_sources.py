@@ -14,6 +14,7 @@ from hippodrome.data.listops import TOKENS, evaluate, generate, open_listops, pa
 from hippodrome.models.classification import ClassificationModel
 from hippodrome.models.forecasting import ForecastingModel
 from hippodrome.models.language import LanguageModel
+from hippodrome.models.regression import RegressionModel
 
 
 def archive(tmp_path: Path, **arrays: np.ndarray) -> Path:
@@ -89,6 +90,49 @@ def test_archive_that_cannot_be_read(tmp_path: Path) -> None:
         open_source(path)
 
 
+def test_archive_with_time_steps(tmp_path: Path) -> None:
+    dt = np.random.default_rng(1).uniform(0.5, 2, (20, 5))
+    lengths = np.array([5, 3] * 10)
+    dt[1, 4] = 0  # behind the end of its row, so of no account
+    task = open_source(archive(tmp_path, **labelled(), lengths=lengths, dt=dt))
+    item = task.train[1]
+    assert item.dt is not None
+    assert item.dt.shape == item.inputs.shape[:1]
+    batch = task.collate([task.train[i] for i in range(4)])
+    assert batch.dt.shape == batch.inputs.shape[:2]
+    assert bool((batch.dt > 0).all())
+    assert "without continuous time" in task.details["time steps"]
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_archive_with_time_steps_that_are_none(tmp_path: Path, bad: float) -> None:
+    dt = np.ones((20, 5))
+    dt[2, 3] = bad
+    words = f"row 3 .*column 'dt, 3': expected time steps that are finite and above 0; got {bad}"
+    with pytest.raises(ValueError, match=words):
+        open_source(archive(tmp_path, **labelled(), dt=dt))
+    with pytest.raises(ValueError, match=words):
+        open_source(archive(tmp_path, inputs=np.zeros((20, 5, 2)), targets=np.zeros((20, 5, 1)), dt=dt))
+    with pytest.raises(ValueError, match=r"'dt' of shape \(20, 5\), real numbers; got float64 of shape"):
+        open_source(archive(tmp_path, **labelled(), dt=dt[:, :4]))
+
+
+def test_archive_with_targets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.standard_normal((20, 6, 2)), 3 + 2 * rng.standard_normal((20, 6, 1))
+    targets[:, :2] = np.nan
+    task = open_source(archive(tmp_path, inputs=inputs, targets=targets, dt=np.full((20, 6), 0.5)))
+    assert task.kind == "regression"
+    train = torch.stack([task.train[i].targets for i in range(len(task.train))])  # type: ignore[arg-type]
+    assert task.facts["target_location"] == pytest.approx([float(train.nanmean())], rel=1e-5)
+    batch = task.collate([task.test[i] for i in range(2)])
+    assert batch.targets.shape == (2, 6, 1)
+    assert float(batch.dt.mean()) == 0.5
+    assert task.naive()["train mean"]["mse"] == pytest.approx(1, abs=0.5)
+    with pytest.raises(ValueError, match=r"'targets' of shape \(20, 6, 'o'\)"):
+        open_source(archive(tmp_path, inputs=inputs, targets=targets[:, :3]))
+
+
 def recording(path: Path, samples: int = 30, rate: int = 8000, tracks: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(samples).uniform(-0.5, 0.5, (samples, tracks))
@@ -108,6 +152,34 @@ def test_recordings(tmp_path: Path) -> None:
     batch = task.collate([task.test[i] for i in range(4)])
     assert batch.inputs.shape[0] == 4
     assert float(batch.inputs.abs().max()) <= 0.5
+
+
+def tone(path: Path, *cycles: float, samples: int = 4000) -> np.ndarray:
+    """A recording at 8 kHz of tones that fit it a whole number of times, each of size 0.25."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(samples) / 8000
+    soundfile.write(path, sum(0.25 * np.cos(2 * np.pi * c * time) for c in cycles), 8000, subtype="FLOAT")
+    return time
+
+
+def test_recordings_at_half_their_rate_lose_what_that_cannot_hold(tmp_path: Path) -> None:
+    for i in range(5):
+        time = tone(tmp_path / "cat" / f"{i}.wav", 600.0, 2400.0)
+        tone(tmp_path / "dog" / f"{i}.wav", 500.0)
+    task = open_source(tmp_path, rate=4000)
+    assert task.details["sampling"] == "4000 Hz: recorded at 8000 Hz, low-pass, every 2. sample"
+    assert task.details["steps"]["most"] == 2000
+    cat = next(item for item in (task.test[i] for i in range(2)) if item.label == 0)
+    expected = 0.25 * np.cos(2 * np.pi * 600 * time[::2])  # every second sample alone would fold 2400 to 1600
+    assert np.abs(cat.inputs[:, 0].numpy() - expected).max() < 1e-5
+    cut = open_source(tmp_path, rate=4000, seconds=0.1)
+    assert cut.details["steps"]["most"] == 400
+    assert cut.details["cut"] == "10 of 10 to their first 0.1 s"
+    assert len(open_source(tmp_path, seconds=0.1).test[0].inputs) == 800
+    with pytest.raises(ValueError, match=r"a lower rate divides it; got 3000\. Take one of 8000, 4000, 2000"):
+        open_source(tmp_path, rate=3000)
+    with pytest.raises(ValueError, match="the longest piece holds one sample at least; got 0 seconds"):
+        open_source(tmp_path, seconds=0.0)
 
 
 def test_recordings_that_are_split_already(tmp_path: Path) -> None:
@@ -228,6 +300,7 @@ def test_facts_are_arguments_of_the_model(name: str) -> None:
     models = {
         "language": LanguageModel,
         "classification": ClassificationModel,
+        "regression": RegressionModel,
         "forecasting": ForecastingModel,
     }
     options = {"listops": {"count": 200, "length": 64}, "chaotic": {"count": 2000}}.get(name, {})

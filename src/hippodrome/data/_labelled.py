@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hippodrome.data.base import Task, mixed
+from hippodrome.data.base import GIVEN_STEPS, Task, mixed
 from hippodrome.shapes import LabelledBatch
 
 
 class LabelledItem(NamedTuple):
-    """One sequence, values (t, c) or token ids (t,), and the index of its class."""
+    """One sequence, values (t, c) or token ids (t,), its class by index, and its time steps (t,) if any."""
 
     inputs: Tensor
     label: int
+    dt: Tensor | None = None
 
 
 class LabelledSequences(Dataset):
@@ -26,10 +27,17 @@ class LabelledSequences(Dataset):
         read: what gives sequence i, as an array of values (t, c) or of token ids (t,).
         labels: index of the class of each sequence.
         chosen: which of them this part holds.
+        steps: what gives the time steps (t,) of sequence i; None where all are one.
     """
 
-    def __init__(self, read: Callable[[int], np.ndarray], labels: np.ndarray, chosen: np.ndarray) -> None:
-        self.read, self.labels, self.chosen = read, labels, chosen
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        labels: np.ndarray,
+        chosen: np.ndarray,
+        steps: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        self.read, self.labels, self.chosen, self.steps = read, labels, chosen, steps
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -40,14 +48,17 @@ class LabelledSequences(Dataset):
         which = int(self.chosen[index])
         array = self.read(which)
         kind = np.int64 if array.ndim == 1 else np.float32
-        return LabelledItem(torch.from_numpy(array.astype(kind)), int(self.labels[which]))
+        dt = None if self.steps is None else torch.from_numpy(self.steps(which).astype(np.float32))
+        return LabelledItem(torch.from_numpy(array.astype(kind)), int(self.labels[which]), dt)
 
 
 def collate(items: list[LabelledItem]) -> LabelledBatch:
-    """Sequences to a batch (b, t, c) or (b, t), zeros behind the end of the shorter ones."""
+    """Sequences to a batch (b, t, c) or (b, t), zeros (steps of one) behind the end of the shorter ones."""
     inputs = torch.nn.utils.rnn.pad_sequence([item.inputs for item in items], batch_first=True)
     lengths = torch.tensor([len(item.inputs) for item in items])
-    return LabelledBatch(inputs, lengths, torch.tensor([item.label for item in items]))
+    known = [item.dt for item in items if item.dt is not None]
+    dt = torch.nn.utils.rnn.pad_sequence(known, batch_first=True, padding_value=1.0) if known else None
+    return LabelledBatch(inputs, lengths, torch.tensor([item.label for item in items]), dt)
 
 
 def stratified(
@@ -67,6 +78,19 @@ def stratified(
     return np.sort(np.array(keep, dtype=np.int64)), np.sort(np.array(cut, dtype=np.int64))
 
 
+def fewer(labels: np.ndarray, chosen: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """About ``count`` of ``chosen``, the same share of each class; all of them for None.
+
+    Raises:
+        ValueError: a count below one.
+    """
+    if count is None or count >= len(chosen):
+        return chosen
+    if count < 1:
+        raise ValueError(f"the count of train sequences is 1 or more; got {count}. Leave it out for all.")
+    return stratified(labels, chosen, 1 - count / len(chosen), seed + 2)[0]
+
+
 def labelled_task(
     read: Callable[[int], np.ndarray],
     labels: np.ndarray,
@@ -80,6 +104,8 @@ def labelled_task(
     vocab_size: int | None = None,
     tokenizer: Any = None,
     statistics_from: int | None = None,
+    statistics: tuple[list[float], list[float]] | None = None,
+    steps: Callable[[int], np.ndarray] | None = None,
 ) -> Task:
     """The task of labelled sequences whose parts are known.
 
@@ -95,6 +121,8 @@ def labelled_task(
         vocab_size: for tokens; None for values.
         tokenizer: for tokens.
         statistics_from: how many train sequences the mean and deviation are taken from; None for all.
+        statistics: mean and deviation of each channel, where the reader knows better than one by one.
+        steps: what gives the time steps of sequence i; None where all are one.
 
     Raises:
         ValueError: fewer than two classes, or an empty part.
@@ -111,7 +139,10 @@ def labelled_task(
                 f"too few to cut it from. Give three sequences or more of each class."
             )
     facts: dict[str, Any] = {"classes": classes}
-    if vocab_size is None:
+    if statistics is not None:
+        location, scale = statistics
+        facts |= {"channels": len(location), "location": location, "scale": scale}
+    elif vocab_size is None:
         taken = parts[0] if statistics_from is None else parts[0][:: -(-len(parts[0]) // statistics_from)]
         location, scale, missing = _statistics(read, taken)
         facts |= {"channels": len(location), "location": location, "scale": scale}
@@ -128,7 +159,9 @@ def labelled_task(
             zip(classes, np.bincount(labels[parts[0]], minlength=len(classes)).tolist(), strict=True)
         ),
     }
-    train, valid, test = (LabelledSequences(read, labels, part) for part in parts)
+    if steps is not None:
+        details["time steps"] = GIVEN_STEPS
+    train, valid, test = (LabelledSequences(read, labels, part, steps) for part in parts)
     return Task(
         kind="classification",
         name=name,

@@ -13,6 +13,8 @@ BUILT_IN = {
     "listops": ("listops", "open_listops"),
     "seasonal": ("generated", "open_seasonal"),
     "chaotic": ("generated", "open_chaotic"),
+    "delay": ("signals", "open_delay"),
+    "reconstruction": ("signals", "open_reconstruction"),
 }
 """Sources that need no download: name -> (file of this folder, function)."""
 
@@ -20,8 +22,10 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "text": ("text", "open_text", ("language",)),
     "table": ("tables", "open_table", ("forecasting",)),
     "ts": ("ts", "open_ts", ("classification",)),
-    "npz": ("npz", "open_npz", ("classification", "forecasting")),
+    "npz": ("npz", "open_npz", ("classification", "regression", "forecasting")),
     "wav": ("wav", "open_wav", ("classification",)),
+    "idx": ("idx", "open_idx", ("classification",)),
+    "pictures": ("pictures", "open_pictures", ("classification",)),
 }
 """Readers of paths: name -> (file of this folder, function, kinds of task it makes)."""
 
@@ -45,14 +49,21 @@ def open_source(
     valid: float | None = None,
     count: int | None = None,
     noise: float | None = None,
+    order: str | None = None,
+    permute: int | None = None,
+    rate: int | None = None,
+    seconds: float | None = None,
+    lag: int | None = None,
+    band: float | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
     Args:
         source: a path (text file or folder, ``.csv``, ``.csv.gz``, ``.parquet``, ``.ts``, ``.npz``, folder of
-            recordings), or one of the names in ``BUILT_IN``.
+            recordings, of pictures, or of IDX files), or one of the names in ``BUILT_IN``.
         kind: what to make of it, where the path alone leaves a choice ("language" reads any file as text).
-        length: tokens a window (text), or the upper bound of an expression's (listops).
+        length: tokens a window (text) or a sequence (delay, reconstruction), or the upper bound of an
+            expression's (listops).
         tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text).
         seed: of whatever the source draws.
         look_back: steps of the past that a forecast reads (series).
@@ -62,8 +73,15 @@ def open_source(
         targets: columns to forecast (tables).
         time: the column of stamps (tables).
         valid: share of the train sequences to validate on (labelled sequences in files).
-        count: how much to generate (listops: expressions; seasonal and chaotic: steps).
+        count: how much to generate (listops: expressions; seasonal and chaotic: steps; delay and
+            reconstruction: train sequences), or how many train sequences to keep (labelled ones in files).
         noise: size of the noise (chaotic).
+        order: "rows" or "pixels" (images).
+        permute: seed of one order of the tokens for all images (images).
+        rate: samples a second to read at (recordings).
+        seconds: longest piece that is kept (recordings).
+        lag: steps of the delay, or of the window to recover (delay, reconstruction).
+        band: highest frequency of the noise in cycles a step (delay, reconstruction).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -82,6 +100,12 @@ def open_source(
         "valid": valid,
         "count": count,
         "noise": noise,
+        "order": order,
+        "permute": permute,
+        "rate": rate,
+        "seconds": seconds,
+        "lag": lag,
+        "band": band,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -98,7 +122,17 @@ def open_source(
             f"the source {name!r} makes a {task.kind} task; kind {kind!r} was asked. Leave kind out, or "
             f"name a source of that kind."
         )
-    return task
+    return task._replace(details={**task.details, "options": given}) if given else task
+
+
+def options_of(source: str | Path, kind: Kind | None = None) -> list[str]:
+    """The options that the reader of this source knows.
+
+    Raises:
+        ValueError: nothing there.
+    """
+    _, reader, arguments = _reader(source, kind)
+    return list(signature(reader).parameters)[len(arguments) :]
 
 
 def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., Task], tuple]:
@@ -125,7 +159,13 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
 def _by_path(path: Path) -> str:
     if path.is_dir():
         sounds = any(path.glob("*/*.wav")) or any(path.glob("train/*/*.wav"))
-        return "wav" if sounds or any(path.glob("*/*.flac")) or any(path.glob("*/*.ogg")) else "text"
+        if sounds or any(path.glob("*/*.flac")) or any(path.glob("*/*.ogg")):
+            return "wav"
+        if any(path.glob("*-idx[13]-ubyte*")):
+            return "idx"
+        ends = (".png", ".jpg", ".jpeg")
+        seen = (file for pattern in ("*/*", "train/*/*") for file in path.glob(pattern))
+        return "pictures" if any(file.suffix.lower() in ends for file in seen) else "text"
     name = path.name.lower()
     return next((reader for end, reader in BY_SUFFIX.items() if name.endswith(end)), "text")
 

@@ -11,7 +11,11 @@ from hippodrome.shapes import Batch
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Kind = Literal["language", "classification", "forecasting"]
+Kind = Literal["language", "classification", "regression", "forecasting"]
+
+
+GIVEN_STEPS = "in the data; a model without continuous time reads the values alone"
+"""What a report says of data that comes with its time steps."""
 
 
 class Task(NamedTuple):

@@ -1,9 +1,13 @@
-"""NumPy archives (``.npz``): labelled sequences, or one series to forecast, by the names of their arrays.
+"""NumPy archives (``.npz``): sequences with labels or targets, or one series, by the names of their arrays.
 
 For classification: ``inputs`` (n, t, c) or (n, t) of real numbers, or (n, t) of whole numbers, which are
-token ids; ``labels`` (n,) of numbers or text; where rows are shorter than t, ``lengths`` (n,). Optionally
-``split`` (n,) of "train", "valid" and "test"; without it 20 % of each class test and 20 % of the rest
-validate. For forecasting: ``values`` (t, c) or (t,), NaN where a value is missing.
+token ids, or images: bytes (uint8) of (n, height, width) or (n, height, width, colours). ``labels`` (n,) of
+numbers or text; where rows are shorter than t, ``lengths`` (n,); where time steps differ, ``dt`` (n, t),
+positive. Optionally ``split`` (n,) of "train", "valid" and "test"; without it 20 % of each class test and
+20 % of the rest validate. ``x_train``, ``y_train``, ``x_test``, ``y_test`` stand for inputs, labels, split.
+
+For regression: ``inputs`` (n, t, c) and ``targets`` (n, t, o), NaN where nothing is asked; ``dt`` and
+``split`` as above. For forecasting: ``values`` (t, c) or (t,), NaN where a value is missing.
 """
 
 from collections.abc import Mapping
@@ -13,11 +17,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from hippodrome.data._labelled import labelled_task, stratified
+from hippodrome.data._aligned import aligned_task
+from hippodrome.data._images import image_task
+from hippodrome.data._labelled import fewer, labelled_task, stratified
 from hippodrome.data._series import Series, borders, series_task
 from hippodrome.data.base import Task, fault
 
-_KEYS = "'inputs' and 'labels' (and 'lengths', 'split'), or 'values'"
+_KEYS = "'inputs' and 'labels' (and 'lengths', 'dt', 'split'), 'inputs' and 'targets', or 'values'"
+_APART = ("x_train", "y_train", "x_test", "y_test")
 
 
 def open_npz(
@@ -29,8 +36,11 @@ def open_npz(
     season: int = 1,
     valid: float = 0.2,
     seed: int = 0,
+    order: str = "rows",
+    permute: int | None = None,
+    count: int | None = None,
 ) -> Task:
-    """The task in an archive: classification if it holds ``inputs``, forecasting if it holds ``values``.
+    """The task in an archive: forecasting of ``values``, regression to ``targets``, or classification.
 
     Args:
         path: the archive.
@@ -40,9 +50,13 @@ def open_npz(
         season: steps of a season of a series.
         valid: share of the train sequences to validate on.
         seed: of the cuts.
+        order: "rows" (a token is a row) or "pixels", of images.
+        permute: seed of one order of the tokens for all images; None keeps theirs.
+        count: how many train sequences to keep, the same share of each class; None for all.
 
     Raises:
-        ValueError: not such an archive, arrays missing or of sizes that do not fit, or infinite values.
+        ValueError: not such an archive, arrays missing or of sizes that do not fit, infinite values, or time
+            steps that are not above zero.
     """
     path = Path(path)
     arrays = _read(path)
@@ -63,22 +77,136 @@ def open_npz(
         return series_task(
             [series], path.stem, str(path), details, look_back=look_back, horizon=horizon, season=season
         )
-    return _labelled(path, arrays, valid, seed)
+    arrays = _joined(path, arrays)
+    _needed(path, arrays, "inputs")
+    if "targets" in arrays:
+        return _aligned(path, arrays, valid, seed)
+    _needed(path, arrays, "labels")
+    if arrays["inputs"].dtype == np.uint8 and arrays["inputs"].ndim > 2 and "lengths" not in arrays:
+        return _images(path, arrays, order, permute, count, valid, seed)
+    if order != "rows" or permute is not None:
+        raise fault(
+            path,
+            "images for data.order and data.permute: 'inputs' of uint8, (n, height, width[, colours])",
+            _said(arrays["inputs"]),
+            "Store the images so, or leave the options out.",
+        )
+    return _labelled(path, arrays, count, valid, seed)
 
 
-def _labelled(path: Path, arrays: Mapping[str, np.ndarray], valid: float, seed: int) -> Task:
-    for key in ("inputs", "labels"):
-        if key not in arrays:
-            raise fault(
-                path, f"arrays {_KEYS}", ", ".join(map(repr, arrays)) or "none", "Rename or add them."
-            )
+def _needed(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> None:
+    if key not in arrays:
+        raise fault(path, f"arrays {_KEYS}", ", ".join(map(repr, arrays)) or "none", "Rename or add them.")
+
+
+def _joined(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Train and test under names of their own as inputs, labels and split."""
+    if "x_train" not in arrays:
+        return arrays
+    for key in _APART:
+        _needed(path, arrays, key)
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        raise fault(
+            path, f"'x_test' like 'x_train', {_said(arrays['x_train'])}", _said(arrays["x_test"]),
+            "Store arrays of one data set.",
+        )  # fmt: skip
+    inputs, labels = (np.concatenate([arrays[f"{one}_train"], arrays[f"{one}_test"]]) for one in "xy")
+    split = np.repeat(["train", "test"], [len(arrays["x_train"]), len(arrays["x_test"])])
+    rest = {key: array for key, array in arrays.items() if key not in _APART}
+    return {**rest, "inputs": inputs, "labels": labels, "split": split}
+
+
+def _images(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    order: str,
+    permute: int | None,
+    count: int | None,
+    valid: float,
+    seed: int,
+) -> Task:
+    inputs, names = arrays["inputs"], arrays["labels"]
+    if inputs.ndim not in (3, 4) or not inputs.size:
+        raise fault(
+            path, "images of shape (n, height, width) or (n, height, width, colours)", _said(inputs),
+            "Store them so.",
+        )  # fmt: skip
+    names = _names(path, inputs, names)
+    classes, labels = np.unique(names, return_inverse=True)
+    return image_task(
+        inputs,
+        labels,
+        _parts(path, arrays.get("split"), labels, valid, seed, count),
+        [str(name) for name in classes],
+        path.stem,
+        str(path),
+        {"source": str(path)},
+        order=order,
+        permute=permute,
+    )
+
+
+def _names(path: Path, inputs: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Labels (n,); (n, 1) as some archives keep them is taken too."""
+    names = names[:, 0] if names.ndim == 2 and names.shape[1] == 1 else names
+    if names.shape != inputs.shape[:1]:
+        raise fault(path, f"'labels' of shape ({len(inputs)},), one a row", _said(names), "Store it so.")
+    return names
+
+
+def _steps(path: Path, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | None) -> np.ndarray | None:
+    """Time steps (n, t), checked as far as each row is valid."""
+    if "dt" not in arrays:
+        return None
+    dt, shape = arrays["dt"], arrays["inputs"].shape[:2]
+    if dt.shape != shape or dt.dtype.kind not in "iuf":
+        raise fault(path, f"'dt' of shape {shape}, real numbers", _said(dt), "Store one step a token.")
+    bad = ~(np.isfinite(dt) & (dt > 0))
+    if lengths is not None:
+        bad &= np.arange(shape[1]) < lengths[:, None]
+    wrong = np.argwhere(bad)
+    if len(wrong):
+        raise fault(
+            path, "time steps that are finite and above 0", str(dt[tuple(wrong[0])]),
+            "Correct the step, or drop the token.", row=int(wrong[0][0]) + 1, column=f"dt, {wrong[0][1]}",
+        )  # fmt: skip
+    return dt
+
+
+def _aligned(path: Path, arrays: Mapping[str, np.ndarray], valid: float, seed: int) -> Task:
+    inputs, targets = (
+        array[..., None] if array.ndim == 2 else array for array in (arrays["inputs"], arrays["targets"])
+    )
+    for key, array in (("inputs", inputs), ("targets", targets)):
+        if array.ndim != 3 or array.dtype.kind not in "iuf" or not array.size:
+            raise fault(path, f"{key!r} of shape (n, t, c), real numbers", _said(arrays[key]), "Store it so.")
+        _finite(path, array)
+    if inputs.shape[:2] != targets.shape[:2]:
+        raise fault(
+            path, f"'targets' of shape {(*inputs.shape[:2], 'o')}", _said(arrays["targets"]),
+            "Store one row of targets for each token.",
+        )  # fmt: skip
+    one_class = np.zeros(len(inputs), dtype=np.int64)
+    return aligned_task(
+        inputs,
+        targets,
+        _steps(path, arrays, None),
+        _parts(path, arrays.get("split"), one_class, valid, seed, None),
+        path.stem,
+        str(path),
+        {"source": str(path)},
+    )
+
+
+def _labelled(
+    path: Path, arrays: Mapping[str, np.ndarray], count: int | None, valid: float, seed: int
+) -> Task:
     inputs, names = arrays["inputs"], arrays["labels"]
     if inputs.ndim not in (2, 3) or inputs.dtype.kind not in "iuf" or not inputs.size:
         raise fault(
             path, "'inputs' of shape (n, t, c) or (n, t), real numbers", _said(inputs), "Store it so."
         )
-    if names.shape != inputs.shape[:1]:
-        raise fault(path, f"'labels' of shape ({len(inputs)},), one a row", _said(names), "Store it so.")
+    names = _names(path, inputs, names)
     lengths = arrays.get("lengths", np.full(len(inputs), inputs.shape[1])).astype(np.int64)
     if lengths.shape != names.shape:
         raise fault(path, f"'lengths' of shape ({len(inputs)},)", _said(lengths), "Store it so.")
@@ -88,6 +216,7 @@ def _labelled(path: Path, arrays: Mapping[str, np.ndarray], valid: float, seed: 
             path, f"a length from 1 to {inputs.shape[1]}", str(lengths[wrong[0]]), "Correct it.",
             row=int(wrong[0]) + 1, column="lengths",
         )  # fmt: skip
+    dt = _steps(path, arrays, lengths)
     tokens = inputs.ndim == 2 and inputs.dtype.kind in "iu"
     if tokens and int(inputs.min()) < 0:
         raise fault(
@@ -100,23 +229,24 @@ def _labelled(path: Path, arrays: Mapping[str, np.ndarray], valid: float, seed: 
     return labelled_task(
         lambda i: inputs[i, : lengths[i]],
         labels,
-        _parts(path, arrays.get("split"), labels, valid, seed),
+        _parts(path, arrays.get("split"), labels, valid, seed, count),
         [str(name) for name in classes],
         path.stem,
         str(path),
         {"source": str(path)},
         lengths=lengths,
+        steps=None if dt is None else lambda i: dt[i, : lengths[i]],
         vocab_size=int(inputs.max()) + 1 if tokens else None,
     )
 
 
 def _parts(
-    path: Path, split: np.ndarray | None, labels: np.ndarray, valid: float, seed: int
+    path: Path, split: np.ndarray | None, labels: np.ndarray, valid: float, seed: int, count: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     everything = np.arange(len(labels))
     if split is None:
         rest, test = stratified(labels, everything, 0.2, seed + 1)
-        return *stratified(labels, rest, valid, seed), test
+        return *stratified(labels, fewer(labels, rest, count, seed), valid, seed), test
     words = split.astype(str)
     if words.shape != labels.shape:
         raise fault(path, f"'split' of shape ({len(labels)},)", _said(split), "Store one word a row.")
@@ -127,6 +257,7 @@ def _parts(
             row=int(wrong[0]) + 1, column="split",
         )  # fmt: skip
     train, held, test = (everything[words == word] for word in ("train", "valid", "test"))
+    train = fewer(labels, train, count, seed)
     if not len(held):
         train, held = stratified(labels, train, valid, seed)
     return train, held, test

@@ -5,28 +5,40 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hippodrome.data._labelled import labelled_task, stratified
+from hippodrome.data._labelled import fewer, labelled_task, stratified
 from hippodrome.data.base import Task, fault
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 _PARTS = ("train", "valid", "test")
 
 
-def open_wav(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
+def open_wav(
+    path: str | Path,
+    *,
+    rate: int | None = None,
+    seconds: float | None = None,
+    count: int | None = None,
+    valid: float = 0.2,
+    seed: int = 0,
+) -> Task:
     """A classification task over recordings: ``folder/CLASS/*.wav`` (also flac and ogg), read when needed.
 
     ``folder/train``, ``folder/test`` and, if wanted, ``folder/valid``, with the classes inside, are taken as
-    they are; without them 20 % of each class test. Samples are in [-1, 1], one channel a track. Nothing is
-    resampled.
+    they are; without them 20 % of each class test. Samples are in [-1, 1], one channel a track. A lower rate
+    is made by ``decimated``: a low-pass, then every k-th sample.
 
     Args:
         path: the folder.
+        rate: samples a second to read at, the recordings' own divided by a whole number; None for their own.
+        seconds: longest piece that is kept, from the start of each recording; None for all of it.
+        count: how many train recordings to keep, the same share of each class; None for all.
         valid: share of the train recordings to validate on, where there is no ``valid`` folder.
         seed: of the cuts.
 
     Raises:
         ValueError: no recordings, one that cannot be read or is empty, or two that differ in sampling rate or
-            number of tracks; it names the file.
+            number of tracks; it names the file. A rate that does not divide the recordings', or a piece
+            shorter than one sample.
     """
     path = Path(path)
     split = [part for part in _PARTS if (path / part).is_dir()]
@@ -38,7 +50,16 @@ def open_wav(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
             path, f"recordings ({', '.join(SUFFIXES)}) in a subfolder a class", "none", "Name such a folder."
         )
     files, parts = [file for file, _ in found], np.array([part for _, part in found])
-    lengths, rate, tracks = _check(files)
+    lengths, native, tracks = _check(files)
+    every = _every(path, rate, native)
+    most = None if seconds is None else round(seconds * native)
+    if most is not None and most < every:
+        raise ValueError(
+            f"{path}: the longest piece holds one sample at least; got {seconds:g} seconds at {native} Hz. "
+            f"Take more."
+        )
+    cut = 0 if most is None else int((lengths > most).sum())
+    lengths = lengths if most is None else np.minimum(lengths, most)
     classes = sorted({file.parent.name for file in files})
     labels = np.array([classes.index(file.parent.name) for file in files])
     everything = np.arange(len(files))
@@ -47,11 +68,13 @@ def open_wav(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
     else:
         first, last = stratified(labels, everything, 0.2, seed + 1)
         second = np.array([], dtype=np.int64)
+    first = fewer(labels, first, count, seed)
     if not len(second):
         first, second = stratified(labels, first, valid, seed)
 
     def read(index: int) -> np.ndarray:
-        return soundfile.read(files[index], dtype="float32", always_2d=True)[0]
+        frames = -1 if most is None else most
+        return decimated(soundfile.read(files[index], frames, dtype="float32", always_2d=True)[0], every)
 
     return labelled_task(
         read,
@@ -60,10 +83,43 @@ def open_wav(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
         classes,
         path.name,
         str(path),
-        {"source": str(path), "sampling": f"{rate} Hz", "tracks": tracks},
-        lengths=lengths,
+        {
+            "source": str(path),
+            "sampling": f"{native // every} Hz"
+            + ("" if every == 1 else f": recorded at {native} Hz, low-pass, every {every}. sample"),
+            "tracks": tracks,
+            **({} if most is None else {"cut": f"{cut} of {len(files)} to their first {seconds:g} s"}),
+        },
+        lengths=-(-lengths // every),
         statistics_from=256,
     )
+
+
+def decimated(samples: np.ndarray, every: int) -> np.ndarray:
+    """Every k-th sample (t, c) behind an ideal low-pass at half the new rate.
+
+    The filter sets all frequencies from there on to zero in one Fourier transform of the whole recording, so
+    its ends are joined: it rings where they differ.
+    """
+    if every == 1:
+        return samples
+    spectrum = np.fft.rfft(samples.astype(np.float64), axis=0)
+    frequencies = np.fft.rfftfreq(len(samples))  # cycles a sample
+    spectrum[frequencies >= 0.5 / every] = 0
+    return np.fft.irfft(spectrum, len(samples), axis=0)[::every].astype(samples.dtype)
+
+
+def _every(path: Path, rate: int | None, native: int) -> int:
+    """Which sample is kept: every k-th."""
+    if rate is None:
+        return 1
+    if rate < 1 or native % rate:
+        divisors = [native // k for k in range(1, 9) if native % k == 0]
+        raise ValueError(
+            f"{path}: the recordings have {native} Hz, and a lower rate divides it; got {rate}. Take one of "
+            f"{', '.join(map(str, divisors))}."
+        )
+    return native // rate
 
 
 def recordings(folder: Path) -> list[Path]:

@@ -1,0 +1,92 @@
+"""Images read as sequences: row by row or pixel by pixel, in their own order or in one that is drawn once."""
+
+from typing import Any
+
+import numpy as np
+
+from hippodrome.data._labelled import labelled_task
+from hippodrome.data.base import Task, mixed
+
+ORDERS = ("rows", "pixels")
+
+
+def image_task(
+    images: np.ndarray,
+    labels: np.ndarray,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    classes: list[str],
+    name: str,
+    where: str,
+    details: dict[str, Any],
+    *,
+    order: str = "rows",
+    permute: int | None = None,
+) -> Task:
+    """The classification task of images of one size.
+
+    A token is a row (all its pixels and colours) or a pixel (its colours). Values are scaled by one mean and
+    one deviation for each colour, over all pixels of the train images, so that a column that is nearly always
+    dark is not blown up.
+
+    Args:
+        images: (n, height, width) or (n, height, width, colours), whole numbers.
+        labels: index of the class of each.
+        parts: indices of train, validation and test.
+        classes: names in the order of the indices.
+        name: of the task.
+        where: for errors.
+        details: for the report; size and order are added.
+        order: "rows" or "pixels".
+        permute: seed of one order of the tokens for all images; None keeps theirs.
+
+    Raises:
+        ValueError: an order that there is not, or what ``labelled_task`` refuses.
+    """
+    if order not in ORDERS:
+        raise ValueError(
+            f"{where}: images are read by 'rows' or 'pixels'; got {order!r}. Take one of the two."
+        )
+    images = images[..., None] if images.ndim == 3 else images
+    n, height, width, colours = images.shape
+    tokens, channels = (height, width * colours) if order == "rows" else (height * width, colours)
+    sequences = images.reshape(n, tokens, channels)
+    location, scale = _statistics(images, parts[0])
+    where_to = None if permute is None else permutation(tokens, permute)
+
+    def read(index: int) -> np.ndarray:
+        return sequences[index] if where_to is None else sequences[index][where_to]
+
+    details = {
+        **details,
+        "images": f"{height} x {width}, {colours} {'colour' if colours == 1 else 'colours'}",
+        "order": f"{tokens} {order} of {channels}"
+        + ("" if permute is None else f", permuted once (seed {permute})"),
+    }
+    return labelled_task(
+        read,
+        labels,
+        parts,
+        classes,
+        name,
+        where,
+        details,
+        lengths=np.full(n, tokens),
+        statistics=(location * (channels // colours), scale * (channels // colours)),
+    )
+
+
+def permutation(tokens: int, seed: int) -> np.ndarray:
+    """One order of so many tokens, the same for the same seed on every machine and version."""
+    return np.array(sorted(range(tokens), key=lambda i: mixed(seed, i)))
+
+
+def _statistics(images: np.ndarray, chosen: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each colour over all pixels of the chosen images, in pieces that fit memory."""
+    total = squares = np.zeros(images.shape[-1])
+    for start in range(0, len(chosen), 1024):
+        piece = images[chosen[start : start + 1024]].astype(np.float64)
+        total = total + piece.sum((0, 1, 2))
+        squares = squares + np.square(piece).sum((0, 1, 2))
+    count = max(len(chosen), 1) * images.shape[1] * images.shape[2]
+    mean = total / count
+    return mean.tolist(), np.sqrt(np.maximum(squares / count - mean**2, 0.0)).tolist()

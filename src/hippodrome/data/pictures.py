@@ -1,0 +1,115 @@
+"""Folders of pictures (PNG, JPEG), a subfolder a class, read as sequences of rows or pixels."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hippodrome.data._images import image_task
+from hippodrome.data._labelled import fewer, stratified
+from hippodrome.data.base import Task, fault
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_PARTS = ("train", "valid", "test")
+
+
+def open_pictures(
+    path: str | Path,
+    *,
+    order: str = "rows",
+    permute: int | None = None,
+    count: int | None = None,
+    valid: float = 0.2,
+    seed: int = 0,
+) -> Task:
+    """A classification task over pictures of one size: ``folder/CLASS/*.png`` (also jpg).
+
+    ``folder/train``, ``folder/test`` and, if wanted, ``folder/valid``, with the classes inside, are taken as
+    they are; without them 20 % of each class test. All are grey or all are in three colours, read into memory
+    as bytes. Reading needs Pillow.
+
+    Args:
+        path: the folder.
+        order: "rows" (a token is a row) or "pixels".
+        permute: seed of one order of the tokens for all pictures; None keeps theirs.
+        count: how many train pictures to keep, the same share of each class; None for all.
+        valid: share of the train pictures to validate on, where there is no ``valid`` folder.
+        seed: of the cuts.
+
+    Raises:
+        ValueError: no pictures, one that cannot be read, two that differ in size or in colours, or Pillow is
+            absent; it names the file.
+    """
+    path = Path(path)
+    split = [part for part in _PARTS if (path / part).is_dir()]
+    ready = "train" in split and "test" in split
+    roots = {part: path / part for part in split} if ready else {"train": path}
+    found = [(file, part) for part, root in roots.items() for file in pictures(root)]
+    if not found:
+        raise fault(
+            path, f"pictures ({', '.join(SUFFIXES)}) in a subfolder a class", "none", "Name such a folder."
+        )
+    classes = sorted({file.parent.name for file, _ in found})
+    labels = np.array([classes.index(file.parent.name) for file, _ in found])
+    parts, everything = np.array([part for _, part in found]), np.arange(len(found))
+    if ready:
+        first, second, last = (everything[parts == part] for part in _PARTS)
+    else:
+        first, last = stratified(labels, everything, 0.2, seed + 1)
+        second = np.array([], dtype=np.int64)
+    first = fewer(labels, first, count, seed)
+    if not len(second):
+        first, second = stratified(labels, first, valid, seed)
+    needed = np.sort(np.concatenate([first, second, last]))
+    place = np.zeros(len(found), dtype=np.int64)
+    place[needed] = np.arange(len(needed))
+    return image_task(
+        _read([found[i][0] for i in needed]),
+        labels[needed],
+        (place[first], place[second], place[last]),
+        classes,
+        path.name,
+        str(path),
+        {"source": str(path)},
+        order=order,
+        permute=permute,
+    )
+
+
+def pictures(folder: Path) -> list[Path]:
+    """All pictures one subfolder down, in the order of their names."""
+    return sorted(file for file in folder.glob("*/*") if file.suffix.lower() in SUFFIXES)
+
+
+def _read(files: list[Path]) -> np.ndarray:
+    """All pictures (n, height, width, colours) as bytes."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ValueError(
+            f"{files[0]}: reading pictures needs Pillow, which is not installed. Run `pip install "
+            f"'hippodrome[pictures]'`, or store the pixels in an .npz archive."
+        ) from None
+    images: np.ndarray | None = None
+    for index, file in enumerate(files):
+        try:
+            with Image.open(file) as opened:
+                grey = opened.mode in ("1", "L", "LA")
+                pixels = np.asarray(opened.convert("L" if grey else "RGB"))
+        except OSError as error:
+            reason = str(error).rstrip(".").split(" '")[0]
+            raise fault(file, "a picture", f"a file that cannot be read ({reason})", "Remove it.") from None
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if images is None:
+            images = np.empty((len(files), *pixels.shape), np.uint8)
+        if pixels.shape != images.shape[1:]:
+            raise fault(
+                file, f"{_said(images.shape[1:])} as in {files[0].name}", _said(pixels.shape),
+                "Bring all pictures to one size, all grey or all in colours.",
+            )  # fmt: skip
+        images[index] = pixels
+    assert images is not None
+    return images
+
+
+def _said(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} x {shape[1]}, {'grey' if shape[2] == 1 else 'in colours'}"
