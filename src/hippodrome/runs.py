@@ -7,12 +7,14 @@ to its end.
 """
 
 import json
+import math
 import os
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from hippodrome import config
 from hippodrome.data.base import Task
-from hippodrome.models.base import Model
+from hippodrome.models.base import Model, accepts_dt
 from hippodrome.train.checkpoint import random_states, restore_random, write_atomically
 from hippodrome.train.fit import evaluate as evaluate_model
 from hippodrome.train.fit import fit
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of the run folder. It rises when an older program could not read a newer folder."""
+
+_TIMED = ("classification", "regression")
+"""Kinds of task whose batches hold time steps."""
 
 _OURS = ("config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "result.json", "report.html")
 
@@ -157,11 +162,45 @@ def evaluate(
     split: Literal["train", "valid", "test"] = "test",
     *,
     batch_size: int | None = None,
+    rate: float | None = None,
 ) -> dict[str, float]:
-    """The metrics of a run's model on one part of a task, on the device where the model is."""
+    """The metrics of a run's model on one part of a task, on the device where the model is.
+
+    ``rate`` multiplies every time step, for data sampled at another rate than the model was trained at: 2
+    where there are half as many samples. A model whose mixers have not all continuous time is evaluated as it
+    is; ``accepts_rate`` tells which. Raises ValueError for a rate that is not above 0, and for kinds of task
+    that have no time steps.
+    """
     device = next(run.model.parameters()).device
     dataset = {"train": task.train, "valid": task.valid, "test": task.test}[split]
-    return evaluate_model(run.model, dataset, task.collate, batch_size or run.settings.batch_size, device)
+    batches = task.collate if rate is None else partial(_at_rate, task.collate, _valid_rate(rate, task.kind))
+    return evaluate_model(run.model, dataset, batches, batch_size or run.settings.batch_size, device)
+
+
+def accepts_rate(run: Run) -> bool:
+    """Whether another size of the time steps reaches every mixer of the model."""
+    return run.details["kind"] in _TIMED and accepts_dt(run.model.backbone)
+
+
+def _valid_rate(rate: float, kind: str) -> float:
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(
+            f"a rate multiplies time steps, so it is a finite number above 0; got {rate:g}. Give 2 where "
+            f"there are half as many samples as in training."
+        )
+    if kind not in _TIMED:
+        raise ValueError(
+            f"a rate is for {' and '.join(_TIMED)}, whose batches have time steps; got a {kind} task. Leave "
+            f"it out."
+        )
+    return rate
+
+
+def _at_rate(collate: Callable[[list], Any], rate: float, items: list) -> Any:
+    """A batch with its time steps, ones where there are none, times the rate."""
+    batch = collate(items)
+    dt = torch.ones(batch.inputs.shape[:2]) if batch.dt is None else batch.dt
+    return batch._replace(dt=dt * rate)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

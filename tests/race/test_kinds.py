@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hippodrome import race, runs
+from hippodrome.data import open_source
 from hippodrome.data.base import Task
 from hippodrome.data.tables import open_frame
 from hippodrome.data.ts import open_ts
@@ -88,6 +89,16 @@ def test_classes_are_shown_as_a_confusion_matrix(tmp_path: Path) -> None:
     assert scores == sorted(scores, reverse=True)
     assert "Answers of" in result.report.read_text()
     assert isinstance(load(tmp_path / "r"), Classifier)
+
+
+def test_a_regression_is_raced_by_its_squared_error(tmp_path: Path) -> None:
+    task = open_source("delay", length=30, lag=3, count=20)
+    result = race(task, settings=SETTINGS, folder=tmp_path / "r", live=False)
+    assert (result.metric, result.better) == ("mse", "lower")
+    assert {"mean", "the input as it is"} <= set(result.naive)
+    best = runs.evaluate(runs.load(tmp_path / "r" / "winner"), task, "test")
+    assert result.standings[0].test.mean == pytest.approx(best["mse"], rel=1e-5)
+    assert "the input 3 steps ago" in result.report.read_text()
 
 
 def test_the_size_of_the_models_goes_by_the_data(tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 Source = Annotated[
     str,
     typer.Argument(
-        help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, folder of wav files, or a "
-        "built-in source (hippodrome list sources)."
+        help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, folder of wav files, of "
+        "pictures or of IDX files, or a built-in source (hippodrome list sources)."
     ),
 ]
 Kind = Annotated[
-    str | None, typer.Option(help="language, classification or forecasting, where the data leaves a choice.")
+    str | None,
+    typer.Option(help="language, classification, regression or forecasting, where there is a choice."),
 ]
+SHAPING = ("order", "permute", "rate", "seconds", "lag", "targets")
+"""Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
+SIZED = ("classification", "regression")
 LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]
 Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.")]
 
@@ -39,12 +43,18 @@ def open_task(source: str, options: dict[str, Any], **flags: Any) -> "Task":
 def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
     """A task that fits a trained model: its tokenizer, look-back, horizon; its own source if none is named.
 
-    Raises ValueError where the source is unknown or gone, or its classes are not the model's.
+    The run's own source is read with the options of the training; another one with those that shape what
+    the model reads, as far as its reader knows them. Raises ValueError where the source is unknown or gone,
+    or its classes or channels are not the model's.
     """
-    from hippodrome.data import BUILT_IN
+    from hippodrome.data import BUILT_IN, options_of
 
     details = run.details
-    given: dict[str, Any] = {}
+    recorded: dict[str, Any] = dict(details.get("options") or {})
+    if source is not None:
+        known = options_of(source, "language" if details["kind"] == "language" else None)
+        recorded = {k: v for k, v in recorded.items() if k in SHAPING and k in known}
+    given: dict[str, Any] = recorded
     if details["kind"] == "language" and run.tokenizer is not None:
         given["tokenizer"] = str(run.folder / "tokenizer.json")
         given["length"] = details.get("window")
@@ -59,6 +69,10 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
     task = open_task(source, {**{k: v for k, v in given.items() if v is not None}, **options})
     if task.kind != details["kind"]:
         raise ValueError(f"{source} makes a {task.kind} task; the model is for {details['kind']}")
+    for fact in ("channels", "targets"):
+        ours, theirs = run.spec.get(fact), task.facts.get(fact)
+        if ours is not None and theirs is not None and theirs != ours and details["kind"] in SIZED:
+            raise ValueError(f"{source} has {fact}={theirs}; the model was built for {ours}")
     classes = task.facts.get("classes")
     if classes is not None and list(classes) != list(run.spec["classes"]):
         raise ValueError(f"{source} has the classes {classes}; the model knows {run.spec['classes']}")

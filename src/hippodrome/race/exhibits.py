@@ -25,6 +25,8 @@ def gather(task: Task, opened: Opened, winner: str, *, length: int = 240) -> Exh
         return _samples(task, opened, length)
     if task.kind == "classification":
         return Exhibits(confusion=_confusion(task, opened[winner]().model))
+    if task.kind == "regression":
+        return Exhibits()
     return Exhibits(forecasts=_forecasts(task, opened))
 
 

@@ -13,16 +13,22 @@ BASELINES = ("gru", "attention")
 MODELS = {
     "language": ("mamba2", "mamba", "gla", "s4d", "rg_lru", "mamba2x3+attention"),
     "classification": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
+    "regression": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "forecasting": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
 }
-DEPTH = {"language": 4, "classification": 2, "forecasting": 2}
-BATCH = {"language": 16, "classification": 16, "forecasting": 32}
-DROPOUT = {"language": 0.0, "classification": 0.1, "forecasting": 0.1}
-RATE = {"language": 4e-3, "classification": 4e-3, "forecasting": 1e-3}
+DEPTH = {"language": 4, "classification": 2, "regression": 2, "forecasting": 2}
+BATCH = {"language": 16, "classification": 16, "regression": 32, "forecasting": 32}
+DROPOUT = {"language": 0.0, "classification": 0.1, "regression": 0.0, "forecasting": 0.1}
+RATE = {"language": 4e-3, "classification": 4e-3, "regression": 4e-3, "forecasting": 1e-3}
 """Peak learning rates for AdamW at widths of 50 to 300; attention trains at half of them."""
 SLOWER = {"attention": 0.5}
 
-PARAMETERS = {"language": (100_000, 5), "classification": (40_000, 5), "forecasting": (60_000, 5)}
+PARAMETERS = {
+    "language": (100_000, 5),
+    "classification": (40_000, 5),
+    "regression": (40_000, 5),
+    "forecasting": (60_000, 5),
+}
 """The smallest model, and the number of training values that carry one parameter."""
 LARGEST = 2_000_000
 
