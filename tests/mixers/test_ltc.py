@@ -120,7 +120,9 @@ def test_the_closed_form_of_one_step_gives_the_time_constant():
     assert constant == pytest.approx(1 / 1.3, abs=1e-12)
     step = torch.full((1,), 1e-6, dtype=torch.float64)
     after = [
-        mixer.step(torch.zeros(1, 1).double(), State(torch.full((1, 1), v).double()), dt_t=step)[1].v
+        mixer.step(torch.zeros(1, 1).double(), State(torch.full((1, 1), v, dtype=torch.float64)), dt_t=step)[
+            1
+        ].v
         for v in (0.2, 0.3)
     ]
     rate = -torch.log((after[1] - after[0]) / 0.1) / 1e-6
@@ -138,7 +140,7 @@ def test_first_values_are_the_published_ranges():
         (softplus(mixer.c), 0.5, 0.5),
         (softplus(mixer.g), 1.0, 1.0),
     ):
-        assert low - 1e-5 <= float(values.min()) <= float(values.max()) <= high + 1e-5
+        assert low - 1e-5 <= values.min().item() <= values.max().item() <= high + 1e-5
     assert set(mixer.e.unique().tolist()) == {-1.0, 1.0}
 
 

@@ -156,14 +156,13 @@ class DSS(LTI):
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token: h = e^z h + u, y = Re sum w h + D u, growing modes divided by e^(Re z elapsed)."""
         with torch.autocast(x_t.device.type, enabled=False):
-            A, weight, growth = self._modes()
-            one = self.discretize(A, self.step_size()[:, None])
+            A, one, weight, growth, D = self._tables()
             u = x_t.to(state.h.dtype)
             dt = None if dt_t is None else dt_t.to(u.dtype)
             elapsed = state.elapsed + (1.0 if dt is None else dt)
             decay, inputs = self._drive(A, one, growth, u, elapsed, dt)
             h = _pairs.times(decay, state.h) + inputs
-            y = self._read(_pairs.times(weight, one.gain), growth, h, elapsed) + self.D.to(u.dtype) * u
+            y = self._read(weight, growth, h, elapsed) + D * u
         return self.readout(y.to(x_t.dtype)), State(h, elapsed)
 
     def forward(
@@ -183,10 +182,7 @@ class DSS(LTI):
             )
         state = self.init_state(x.shape[0]) if state is None else state
         with torch.autocast(x.device.type, enabled=False):
-            A, weight, growth = self._modes()
-            one = self.discretize(A, self.step_size()[:, None])
-            weight = _pairs.times(weight, one.gain)
-            D = self.D.to(weight.dtype)
+            A, one, weight, growth, D = self._tables()
             wide = None if dt is None else dt.to(state.elapsed.dtype)
             passed = state.elapsed.new_ones(x.shape[:2]) if wide is None else wide
             elapsed = _elapsed(state.elapsed, passed, resets)
@@ -221,6 +217,15 @@ class DSS(LTI):
         if self.version != "softmax":
             return False
         return torch.compiler.is_compiling() or bool((self.Lambda[:, 0] > 0).any())
+
+    def _tables(self) -> tuple[Tensor, Discrete, Tensor, Tensor | None, Tensor]:
+        """A, one step of it, the weight of each mode's answer to the input, growth and D: as last made."""
+        return self._memo.get(self, self._make)
+
+    def _make(self) -> tuple[Tensor, Discrete, Tensor, Tensor | None, Tensor]:
+        A, weight, growth = self._modes()
+        one = self.discretize(A, self.step_size()[:, None])
+        return A, one, _pairs.times(weight, one.gain), growth, self.D.to(A.dtype)
 
     def _modes(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """A and C (d, n, 2), and by what a growing mode's logarithm grows a step, (d, n).
