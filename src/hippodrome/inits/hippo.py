@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Matrix = Float64[Tensor, "n n"]
@@ -221,8 +221,8 @@ def legs_normal(n: int) -> tuple[Float64[Tensor, "half 2"], Float64[Tensor, "hal
     return normal.poles, normal.B[:, 0]
 
 
-def basis(measure: str, n: int, age: Float64[Tensor, "*points"]) -> Float64[Tensor, "*points n"]:
-    """The n functions at ages, (..., n): the input of an age is about ``basis(measure, n, age) @ x``.
+def basis(measure: str, n: int, age: Float[Tensor, "*points"]) -> Float64[Tensor, "*points n"]:
+    """The n functions at ages, (..., n) in float64: inputs are about ``basis(measure, n, age) @ x``.
 
     LegS, LegT: sqrt(2i+1) P_i(1 - 2 age), where age is in parts of the window: 0 is now, 1 its far end (all
     of the past for the scaled memory of LegS; for LegS run as it stands, an age s in units of time is
