@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from hippodrome.backbones.bidirectional import Bidirectional
+from hippodrome.backbones.block import Block
+from hippodrome.backbones.s4nd import S4ND
 from hippodrome.backbones.stack import Stack
+from hippodrome.mixers.gru import GRU
 from hippodrome.models.classification import ClassificationModel
 from hippodrome.shapes import LabelledBatch
 
@@ -85,3 +89,29 @@ def test_refuses_what_does_not_fit(options: dict, words: str) -> None:
         return
     with pytest.raises(ValueError, match=words):
         ClassificationModel(Stack.example(), **options)
+
+
+def two_way() -> ClassificationModel:
+    torch.manual_seed(0)
+    backbone = Stack([Block(Bidirectional(GRU(8), GRU(8))), Block(Bidirectional(GRU(8), GRU(8)))])
+    return ClassificationModel(backbone, ["a", "b"], channels=2).double().eval()
+
+
+def test_a_backbone_that_reads_both_ways_sees_no_padding() -> None:
+    model = two_way()
+    x = torch.randn(3, 9, 2, dtype=torch.float64)
+    lengths = torch.tensor([9, 4, 1])
+    together = model.logits(x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = model.logits(x[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    with pytest.raises(ValueError, match="neither a state nor a step"):
+        model(x)
+
+
+def test_a_grid_is_classified() -> None:
+    torch.manual_seed(0)
+    model = ClassificationModel(Stack([Block(S4ND(8, [3, 4], d_state=4))]), ["a", "b"], channels=2)
+    x = torch.randn(5, 12, 2)
+    model.loss(LabelledBatch(x, torch.full((5,), 12), torch.tensor([0, 1, 1, 0, 1]))).backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -33,6 +33,8 @@ class Mixer(nn.Module, ABC):
     causal: ClassVar[bool] = True
     accepts_dt: ClassVar[bool] = False
     """Whether ``dt`` means something here; where it does not, passing one raises."""
+    accepts_resets: ClassVar[bool] = True
+    """Whether a row may hold several pieces. False only for what reads a row as one whole, such as a grid."""
     mixes_channels: ClassVar[bool] = False
     """Whether the published block is this mixer alone, with no MLP beside it: stacks made from a pattern
     then add none. True for mixers that have a gated output map of their own."""
