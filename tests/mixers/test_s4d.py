@@ -5,8 +5,13 @@ import math
 import pytest
 import torch
 
+from hippodrome.inits.hippo import eigenvectors, legs, legs_normal
+from hippodrome.inits.perturb import half, structured_ptd
 from hippodrome.mixers.base import run_steps
+from hippodrome.mixers.min_gru import MinGRU
 from hippodrome.mixers.s4d import S4D
+from hippodrome.ops.discretize import DENSE, dense_zoh
+from hippodrome.ops.fft_conv import fft_conv
 from hippodrome.testing.ops import close
 
 GOLDEN = {
@@ -51,7 +56,7 @@ def dense(mixer, dt):
     return step[:n, :n], step[:n, n], (C * torch.tensor([1.0, -1.0])).flatten(), D
 
 
-@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real"])
+@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real", "ptd"])
 def test_irregular_steps_are_the_dense_system_exactly(init):
     mixer = S4D(1, 8, init).double()
     mixer.output = torch.nn.Identity()
@@ -74,7 +79,7 @@ def test_a_step_of_one_is_no_step_at_all():
     close(state_one.h, state.h, 1e-11, "dt = 1")
 
 
-@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear", "backward_euler", "forward_euler"])
 def test_chunks_join_whether_or_not_they_have_steps(discretization):
     """One state serves calls with dt and calls without."""
     mixer = S4D(4, 6, discretization=discretization).double()
@@ -94,6 +99,97 @@ def test_half_the_rate_is_twice_the_step():
     slow = mixer(x, dt=torch.full((2, 20), 2.0, dtype=torch.float64))[0]
     fast = mixer(x.repeat_interleave(2, 1))[0][:, 1::2]
     close(fast, slow, 1e-10, "resolution")
+
+
+def test_resolution_identity():
+    """K at twice the step is the sum of neighbours, to 1e-9 of its largest value."""
+    mixer = S4D(3, 16).double()
+    fine = mixer.kernel(400)
+    with torch.no_grad():
+        mixer.log_dt.add_(math.log(2))
+    coarse = mixer.kernel(200)
+    close(fine[:, 0::2] + fine[:, 1::2], coarse, 1e-9, "resolution")
+
+
+def answers(n, length, dt, u):
+    """What S4D-LegS with half its B, and LegS itself, say of u read by C = (1, 1, 1, 1, 0, ...)."""
+    A, B = legs(n)
+    Abar, Bbar = dense_zoh(A, B[:, None], torch.tensor(dt, dtype=torch.float64))
+    x, kernel = Bbar[:, 0], []
+    for _ in range(length):
+        kernel.append(x[:4].sum())
+        x = Abar @ x
+    mixer = S4D(1, n, "legs").double()
+    _, V = eigenvectors("legs", n)
+    with torch.no_grad():
+        poles, weight = legs_normal(n)
+        mixer.log_dt.fill_(math.log(dt))
+        mixer.log_A_real.copy_((-poles[:, 0]).log())
+        mixer.A_imag.copy_(poles[:, 1])
+        mixer.B.copy_(torch.stack([weight / 2, torch.zeros_like(weight)], -1))
+        mixer.C.copy_(V[:4].sum(0))
+    near, exact = mixer.kernel(length)[0].detach(), torch.stack(kernel)
+    return fft_conv(u[None, :, None], near[None]), fft_conv(u[None, :, None], exact[None])
+
+
+def test_it_approaches_s4_as_its_state_grows():
+    """On a smooth input the outputs of S4D-LegS with half of B and of LegS differ by O(1 / n)."""
+    length, dt = 2000, 0.005
+    t = dt * torch.arange(length, dtype=torch.float64)
+    u = torch.sin(t) * torch.exp(-0.1 * t)
+    errors = []
+    for n in (16, 32, 64, 128):
+        near, exact = answers(n, length, dt, u)
+        errors.append(((near - exact).abs().max() / exact.abs().max()).item())
+    assert errors[0] == pytest.approx(0.05, rel=0.2)
+    for n, few, many in zip((16, 32, 64), errors[:-1], errors[1:], strict=True):
+        assert few / many > 1.8, n
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_ptd_is_the_perturbed_system(rule):
+    """Its kernel is that of LegS + alpha P P^T with V^-1 B, eigenvectors turned so that B is positive."""
+    n, alpha = 16, 0.2
+    mixer = S4D(1, n, "ptd", rule, perturbation=alpha).double()
+    A, B = legs(n)
+    found = structured_ptd(n, alpha)
+    poles, V, V_inv = (torch.view_as_complex(x.contiguous()) for x in half(found))
+    b = V_inv @ B.to(V_inv)
+    c = torch.randn(n, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(mixer.B[0, :, 0], b.abs(), rtol=1e-5)  # rounded to float32
+        assert torch.allclose(mixer.A_imag[0], poles.imag, rtol=1e-5)
+        assert torch.allclose(mixer.log_A_real[0].exp(), -poles.real, rtol=1e-5)
+        mixer.A_imag.copy_(poles.imag)
+        mixer.log_A_real.copy_((-poles.real).log())
+        mixer.B[0, :, 0] = b.abs()
+        mixer.C.copy_(torch.view_as_real((c.to(V) @ V) * b / b.abs()))
+        step = mixer.log_dt.exp()[0]
+    Abar, Bbar = DENSE[rule](A + found.E, B[:, None], step)
+    expected = torch.stack([c @ torch.linalg.matrix_power(Abar, k) @ Bbar[:, 0] for k in range(30)])
+    close(mixer.kernel(30)[0].detach(), expected, 1e-9, rule)
+
+
+def test_a_perturbation_too_small_for_pairs_is_refused():
+    with pytest.raises(ValueError, match="Perturb more"):
+        S4D(4, 8, "ptd", perturbation=1e-3)
+    with pytest.raises(ValueError, match="even"):
+        S4D(4, 5, "ptd")
+
+
+def test_a_debug_check_names_what_is_no_number():
+    mixer = S4D.example()
+    x, dt = torch.randn(2, 5, 8), torch.ones(2, 5)
+    mixer.check_values(x, dt)
+    for bad in (0.0, -1.0, math.nan, math.inf):
+        dt[1, 3] = bad
+        with pytest.raises(ValueError, match=r"S4D: step sizes dt must be positive and finite.*\(1, 3\)"):
+            mixer.check_values(x, dt)
+    x[0, 2, 4] = math.nan
+    with pytest.raises(ValueError, match=r"S4D takes finite inputs; got nan at index \(0, 2, 4\)"):
+        mixer.check_values(x)
+    with pytest.raises(ValueError, match="no continuous time"):
+        MinGRU.example().check_values(torch.randn(2, 5, 8), torch.ones(2, 5))
 
 
 def test_blocks_of_time_change_nothing(monkeypatch):

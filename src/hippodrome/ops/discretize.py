@@ -95,13 +95,13 @@ DIAGONAL: dict[str, Callable[[Tensor, Tensor], Discrete]] = {
 
 def dense_gbt(
     A: Float[Tensor, "*systems n n"],
-    B: Float[Tensor, "*inputs n m"],
+    B: Float[Tensor, "*inputs m"],
     step: Float[Tensor, "*sizes"],
     alpha: float,
 ) -> tuple[Float[Tensor, "*every n n"], Float[Tensor, "*each n m"]]:
     """The generalized bilinear rule: (1 - alpha dt A)^-1 (1 + (1 - alpha) dt A) and (1 - alpha dt A)^-1 dt B.
 
-    (Gu, Johnson, Goel, Saab, Dao, Rudra, Ré 2021, arXiv 2110.13985, section 2.) Real or complex.
+    (Gu, Johnson, Goel, Saab, Dao, Rudra, Ré 2021, arXiv 2110.13985, section 2.)
 
     Args:
         A: (..., n, n).
@@ -127,28 +127,28 @@ def dense_gbt(
 
 
 def dense_bilinear(
-    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs m"], step: Float[Tensor, "*sizes"]
 ) -> tuple[Tensor, Tensor]:
     """``dense_gbt`` with alpha = 1/2."""
     return dense_gbt(A, B, step, 0.5)
 
 
 def dense_forward_euler(
-    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs m"], step: Float[Tensor, "*sizes"]
 ) -> tuple[Tensor, Tensor]:
     """``dense_gbt`` with alpha = 0."""
     return dense_gbt(A, B, step, 0.0)
 
 
 def dense_backward_euler(
-    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs m"], step: Float[Tensor, "*sizes"]
 ) -> tuple[Tensor, Tensor]:
     """``dense_gbt`` with alpha = 1."""
     return dense_gbt(A, B, step, 1.0)
 
 
 def dense_zoh(
-    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs n m"], step: Float[Tensor, "*sizes"]
+    A: Float[Tensor, "*systems n n"], B: Float[Tensor, "*inputs m"], step: Float[Tensor, "*sizes"]
 ) -> tuple[Float[Tensor, "*every n n"], Float[Tensor, "*each n m"]]:
     """Zero-order hold: exp(dt A), and B times the integral of exp(s A) over the step.
 
