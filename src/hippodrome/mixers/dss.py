@@ -32,6 +32,18 @@ class State(NamedTuple):
     """Time since the first token, in steps of dt = 1; -1 before it. Growing modes alone look at it."""
 
 
+class _Tables(NamedTuple):
+    A: Tensor
+    one: Discrete
+    factor: Tensor
+    """Of one step, without a growing mode's growth."""
+    growth: Tensor | None
+    """What a growing mode's logarithm grows by a step, (d, n); None where no mode may grow."""
+    weight: Tensor
+    """Of each mode's answer to the input; a growing mode's lacks exp(-growth (l_max - 1))."""
+    D: Tensor
+
+
 class DSS(LTI):
     """x' = lambda x + u in each mode, y = Re sum_n W_n x_n + D u for each channel, then GELU and a gate.
 
@@ -156,13 +168,13 @@ class DSS(LTI):
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token: h = e^z h + u, y = Re sum w h + D u, growing modes divided by e^(Re z elapsed)."""
         with torch.autocast(x_t.device.type, enabled=False):
-            A, one, weight, growth, D = self._tables()
+            tables = self._memo.get(self, self._make)
             u = x_t.to(state.h.dtype)
             dt = None if dt_t is None else dt_t.to(u.dtype)
             elapsed = state.elapsed + (1.0 if dt is None else dt)
-            decay, inputs = self._drive(A, one, growth, u, elapsed, dt)
+            decay, inputs = self._drive(tables, u, elapsed, dt)
             h = _pairs.times(decay, state.h) + inputs
-            y = self._read(weight, growth, h, elapsed) + D * u
+            y = self._read(tables, h, elapsed) + tables.D * u
         return self.readout(y.to(x_t.dtype)), State(h, elapsed)
 
     def forward(
@@ -182,23 +194,23 @@ class DSS(LTI):
             )
         state = self.init_state(x.shape[0]) if state is None else state
         with torch.autocast(x.device.type, enabled=False):
-            A, one, weight, growth, D = self._tables()
+            tables = self._memo.get(self, self._make)
             wide = None if dt is None else dt.to(state.elapsed.dtype)
             passed = state.elapsed.new_ones(x.shape[:2]) if wide is None else wide
             elapsed = _elapsed(state.elapsed, passed, resets)
             if dt is None and not self._may_grow():
-                y, h = diagonal_lti(x, one.log_a, weight, state.h, resets, D)
+                y, h = diagonal_lti(x, tables.one.log_a, tables.weight, state.h, resets, tables.D)
             else:
 
                 def block(
                     h: Tensor, x: Tensor, elapsed: Tensor, resets: Tensor | None, dt: Tensor | None
                 ) -> tuple[Tensor, Tensor]:
                     u = x.to(h.dtype)
-                    decay, inputs = self._drive(A, one, growth, u, elapsed, dt)
+                    decay, inputs = self._drive(tables, u, elapsed, dt)
                     inputs = inputs.expand(*u.shape, *h.shape[2:])
                     decay = decay.flatten(-3, -2)
                     states, last = linear_scan_complex(decay, inputs.flatten(2, 3), h.flatten(1, 2), resets)
-                    y = self._read(weight, growth, states.view_as(inputs), elapsed) + D * u
+                    y = self._read(tables, states.view_as(inputs), elapsed) + tables.D * u
                     return y, last.view_as(h)
 
                 y, h = run_in_blocks(block, state.h, x, elapsed, resets, wide)
@@ -218,14 +230,12 @@ class DSS(LTI):
             return False
         return torch.compiler.is_compiling() or bool((self.Lambda[:, 0] > 0).any())
 
-    def _tables(self) -> tuple[Tensor, Discrete, Tensor, Tensor | None, Tensor]:
-        """A, one step of it, the weight of each mode's answer to the input, growth and D: as last made."""
-        return self._memo.get(self, self._make)
-
-    def _make(self) -> tuple[Tensor, Discrete, Tensor, Tensor | None, Tensor]:
+    def _make(self) -> _Tables:
         A, weight, growth = self._modes()
         one = self.discretize(A, self.step_size()[:, None])
-        return A, one, _pairs.times(weight, one.gain), growth, self.D.to(A.dtype)
+        log_a = one.log_a if growth is None else _slower(one.log_a, growth)
+        weight = _pairs.times(weight, one.gain)
+        return _Tables(A, one, _pairs.exp(log_a), growth, weight, self.D.to(A.dtype))
 
     def _modes(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """A and C (d, n, 2), and by what a growing mode's logarithm grows a step, (d, n).
@@ -254,31 +264,23 @@ class DSS(LTI):
         turn = torch.stack([torch.cos(angle), torch.sin(angle)], -1)
         return A, _pairs.times(weight, turn).to(A.dtype), torch.relu(z[..., 0]).to(A.dtype)
 
-    def _drive(
-        self,
-        A: Tensor,
-        one: Discrete,
-        growth: Tensor | None,
-        u: Tensor,
-        elapsed: Tensor,
-        dt: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    def _drive(self, tables: _Tables, u: Tensor, elapsed: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
         """Factor and input of each mode for u (..., d) at times (...), with steps dt (...) times its own."""
-        log_a, inputs = one.log_a, torch.stack([u, torch.zeros_like(u)], -1)[..., None, :]
+        decay, inputs = tables.factor, torch.stack([u, torch.zeros_like(u)], -1)[..., None, :]
+        growth = tables.growth
         if dt is not None:
-            log_a, gain = self.discretize(A, dt[..., None, None] * self.step_size()[:, None])
-            inputs = _pairs.over(gain, one.gain) * u[..., None, None]
+            log_a, gain = self.discretize(tables.A, dt[..., None, None] * self.step_size()[:, None])
+            decay = _pairs.exp(log_a if growth is None else _slower(log_a, dt[..., None, None] * growth))
+            inputs = _pairs.over(gain, tables.one.gain) * u[..., None, None]
         if growth is not None:
-            faster = growth if dt is None else dt[..., None, None] * growth
-            log_a = torch.stack([log_a[..., 0] - faster, log_a[..., 1]], -1)
             inputs = inputs * torch.exp(-elapsed[..., None, None] * growth)[..., None]
-        return _pairs.exp(log_a), inputs
+        return decay, inputs
 
-    def _read(self, weight: Tensor, growth: Tensor | None, h: Tensor, elapsed: Tensor) -> Tensor:
+    def _read(self, tables: _Tables, h: Tensor, elapsed: Tensor) -> Tensor:
         """Re sum_n w_n h_n, growing modes with their growth up to l_max."""
-        y = _pairs.times(weight, h)[..., 0]
-        if growth is not None and self.l_max is not None:
-            y = y * torch.exp((elapsed[..., None, None] - (self.l_max - 1)) * growth)
+        y = _pairs.times(tables.weight, h)[..., 0]
+        if tables.growth is not None and self.l_max is not None:
+            y = y * torch.exp((elapsed[..., None, None] - (self.l_max - 1)) * tables.growth)
         return y.sum(-1)
 
     @classmethod
@@ -300,3 +302,8 @@ def _elapsed(before: Tensor, passed: Tensor, resets: Tensor | None) -> Tensor:
         fresh = passed - until - 1.0
         start = torch.where(last < 0, start, fresh.gather(1, last.clamp_min(0)))
     return until + start
+
+
+def _slower(log_a: Tensor, growth: Tensor) -> Tensor:
+    """Logarithms (..., 2) with real parts lower by ``growth`` (...)."""
+    return torch.stack([log_a[..., 0] - growth, log_a[..., 1]], -1)

@@ -37,7 +37,9 @@ class _Tables(NamedTuple):
     C: Tensor
     D: Tensor
     one: Discrete
+    factor: Tensor
     Bbar: Tensor
+    weight: Tensor
 
 
 class LiquidS4(LTI):
@@ -143,7 +145,7 @@ class LiquidS4(LTI):
             dt = None if dt_t is None else dt_t.to(u.dtype)
             decay, inputs, direct = self._drive(tables, u, products, dt)
             h = _pairs.times(decay, state.h) + inputs
-            y = _pairs.times(_pairs.times(tables.C, tables.Bbar), h)[..., 0].sum(-1) + direct
+            y = _pairs.times(tables.weight, h)[..., 0].sum(-1) + direct
             runs = torch.cat([u[:, None], products], 1)[:, :-1]
         return self.readout(y.to(x_t.dtype)), State(h, runs)
 
@@ -195,12 +197,12 @@ class LiquidS4(LTI):
         scan too: h_p,k = Abar h_p,k-1 + Bbar u_k h_(p-1),k-1. Holds the states of all tokens.
         """
         tables = self._make()
-        a, u = _pairs.exp(tables.one.log_a).flatten(0, 1), x.to(tables.A.dtype)[..., None, None]
+        a, u = tables.factor.flatten(0, 1), x.to(tables.A.dtype)[..., None, None]
         inputs = torch.cat([u, torch.zeros_like(u)], -1).expand(*x.shape, tables.A.shape[1], 2)
-        weight, found = _pairs.times(tables.C, tables.Bbar), []
+        found = []
         for _ in range(degree):
             states = linear_scan_complex(a, inputs.flatten(2, 3))[0].view_as(inputs)
-            found.append(_pairs.times(weight, states)[..., 0].sum(-1))
+            found.append(_pairs.times(tables.weight, states)[..., 0].sum(-1))
             before = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], 1)
             inputs = _pairs.times(tables.Bbar * u, before)
         return torch.stack(found)
@@ -223,7 +225,8 @@ class LiquidS4(LTI):
     def _make(self) -> _Tables:
         A, B, C, D = self.system()
         one = self.discretize(A, self.step_size()[:, None])
-        return _Tables(A, B, C, D, one, _pairs.times(one.gain, B))
+        Bbar = _pairs.times(one.gain, B)
+        return _Tables(A, B, C, D, one, _pairs.exp(one.log_a), Bbar, _pairs.times(C, Bbar))
 
     def _drive(
         self, tables: _Tables, u: Tensor, products: Tensor, dt: Tensor | None
@@ -232,12 +235,13 @@ class LiquidS4(LTI):
 
         ``products`` (..., p, d) ends at the current token and begins with two factors.
         """
-        log_a, Bbar = tables.one.log_a, tables.Bbar
+        decay, Bbar = tables.factor, tables.Bbar
         inputs = torch.stack([u, torch.zeros_like(u)], -1)[..., None, :]
         ratio = None
         if dt is not None:
             log_a, gain = self.discretize(tables.A, dt[..., None, None] * self.step_size()[:, None])
             ratio, Bbar = _pairs.over(gain, tables.one.gain), _pairs.times(gain, tables.B)
+            decay = _pairs.exp(log_a)
         direct, power = tables.D * u, Bbar
         for p in range(self.degree - 1):
             v = products[..., p, :]
@@ -249,7 +253,6 @@ class LiquidS4(LTI):
                 direct = direct + _pairs.times(tables.C, power)[..., 0].sum(-1) * v
         if ratio is not None:
             inputs = _pairs.times(ratio, inputs)
-        decay = _pairs.exp(log_a)
         if self.kind == "exact":
             decay = decay + Bbar * u[..., None, None]
         return decay, inputs, direct
@@ -264,7 +267,6 @@ class LiquidS4(LTI):
         dt: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The recurrence with a factor of its own at each token."""
-        weight = _pairs.times(tables.C, tables.Bbar)
 
         def block(
             h: Tensor, u: Tensor, products: Tensor, resets: Tensor | None, dt: Tensor | None
@@ -274,7 +276,9 @@ class LiquidS4(LTI):
             states, last = linear_scan_complex(
                 decay.flatten(2, 3), inputs.flatten(2, 3), h.flatten(1, 2), resets
             )
-            return _pairs.times(weight, states.view_as(inputs))[..., 0].sum(-1) + direct, last.view_as(h)
+            return _pairs.times(tables.weight, states.view_as(inputs))[..., 0].sum(-1) + direct, last.view_as(
+                h
+            )
 
         return run_in_blocks(block, h, u, products, resets, dt)
 
@@ -283,7 +287,7 @@ class LiquidS4(LTI):
     ) -> tuple[Tensor, Tensor]:
         """Without steps of their own "kb" and "pb" are time-invariant systems driven by products."""
         log_a, power = tables.one.log_a, tables.Bbar
-        y, last = diagonal_lti(u, log_a, _pairs.times(tables.C, power), h, resets, tables.D)
+        y, last = diagonal_lti(u, log_a, tables.weight, h, resets, tables.D)
         for p in range(self.degree - 1):
             v, factor = products[..., p, :], power
             power = _pairs.times(power, tables.Bbar)

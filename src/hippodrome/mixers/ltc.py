@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits.steps import inverse_softplus
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup, reset_rows
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -17,6 +18,28 @@ class State(NamedTuple):
 
     v: Float[Tensor, "b n"]
     """The potential of each unit, in float32 or wider."""
+
+
+class _Synapses(NamedTuple):
+    """Of each unit i from each source j: s = sigmoid(slope v_j + offset), and the weights (w, w e) of s."""
+
+    slope: Tensor
+    offset: Tensor
+    weights: Tensor
+
+    def flow(self, source: Tensor) -> Tensor:
+        """Conductances and currents into each unit, (b, 2, i), from the potentials of sources (b, j)."""
+        s = torch.sigmoid(torch.addcmul(self.offset, self.slope, source[:, None]))
+        return (self.weights * s[:, None]).sum(-1)
+
+
+class _Tables(NamedTuple):
+    inputs: _Synapses
+    units: _Synapses
+    leak: Tensor
+    c: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class LTC(Mixer):
@@ -67,6 +90,7 @@ class LTC(Mixer):
         self.scale = nn.Parameter(torch.ones(d_model))
         self.shift = nn.Parameter(torch.zeros(d_model))
         self.output = nn.Linear(d_state, d_model)
+        self._memo: Memo[_Tables] = Memo()
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
@@ -76,7 +100,7 @@ class LTC(Mixer):
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token: ``unfolds`` steps of the fused solver with the input held."""
         with torch.autocast(x_t.device.type, enabled=False):
-            v = self._unfold(x_t, state.v, dt_t)
+            v = self._unfold(self._memo.get(self, self._make), x_t, state.v, dt_t)
         return self.output(v.to(x_t.dtype)), State(v)
 
     def forward(
@@ -92,42 +116,46 @@ class LTC(Mixer):
         fresh = self.init_state(x.shape[0])
         state = fresh if state is None else state
         with torch.autocast(x.device.type, enabled=False):
-            potentials = []
+            tables, potentials = self._memo.get(self, self._make), []
             for t in range(x.shape[1]):
                 if resets is not None:
                     state = State(*reset_rows(state, fresh, resets[:, t]))
-                state = State(self._unfold(x[:, t], state.v, None if dt is None else dt[:, t]))
+                state = State(self._unfold(tables, x[:, t], state.v, None if dt is None else dt[:, t]))
                 potentials.append(state.v)
         return self.output(torch.stack(potentials, 1).to(x.dtype)), state
 
     def time_constants(self, x_t: Token, state: State) -> Float[Tensor, "b n"]:
         """How fast each unit forgets at this input and state: c / (g + sum_j w_j s_j), between its bounds
         c / (g + sum_j w_j) and tau = c / g."""
-        c, g = F.softplus(self.c), F.softplus(self.g)
-        d = self.d_model
-        conductance = sum(
-            self._currents(source, part)[0]
-            for source, part in ((self.scale * x_t + self.shift, slice(0, d)), (state.v, slice(d, None)))
+        tables = self._make()
+        inputs = tables.scale * x_t.to(state.v.dtype) + tables.shift
+        synapses = tables.inputs.flow(inputs) + tables.units.flow(state.v)
+        return tables.c / (tables.leak[0] + synapses[:, 0])
+
+    def _make(self) -> _Tables:
+        """What all tokens share, in float32 or wider."""
+        wide = torch.promote_types(self.leak.dtype, torch.float32)
+        w, mu, sigma, e = (p.to(wide).T for p in (self.w, self.mu, self.sigma, self.e))
+        w = F.softplus(w)
+        slope, offset, weights = sigma, -sigma * mu, torch.stack([w, w * e])
+        inputs, units = (
+            _Synapses(slope[:, part], offset[:, part], weights[..., part])
+            for part in (slice(0, self.d_model), slice(self.d_model, None))
         )
-        return c / (g + conductance)
+        g = F.softplus(self.g.to(wide))
+        leak = torch.stack([g, g * self.leak.to(wide)])
+        return _Tables(
+            inputs, units, leak, F.softplus(self.c.to(wide)), self.scale.to(wide), self.shift.to(wide)
+        )
 
-    def _currents(self, source: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        """Sums over the synapses from ``source`` (b, j), (b, n): conductances w s and currents w s e."""
-        w, mu, sigma, e = (p[part].to(source.dtype) for p in (self.w, self.mu, self.sigma, self.e))
-        open_ = F.softplus(w) * torch.sigmoid(sigma * (source[..., None] - mu))
-        return open_.sum(-2), (open_ * e).sum(-2)
-
-    def _unfold(self, x: Tensor, v: Tensor, dt: Tensor | None) -> Tensor:
+    def _unfold(self, tables: _Tables, x: Tensor, v: Tensor, dt: Tensor | None) -> Tensor:
         """The potentials after one token."""
-        c, g = F.softplus(self.c.to(v.dtype)), F.softplus(self.g.to(v.dtype))
-        d = self.d_model
-        inputs = self.scale.to(v.dtype) * x.to(v.dtype) + self.shift.to(v.dtype)
-        conductance, current = self._currents(inputs, slice(0, d))
-        conductance, current = conductance + g, current + g * self.leak.to(v.dtype)
-        inertia = c if dt is None else c / dt.to(v.dtype)[:, None]
+        held = tables.leak + tables.inputs.flow(tables.scale * x.to(v.dtype) + tables.shift)
+        inertia = tables.c if dt is None else tables.c / dt.to(v.dtype)[:, None]
+        held = held + torch.stack([inertia, torch.zeros_like(inertia)], -2)
         for _ in range(self.unfolds):
-            more, driven = self._currents(v, slice(d, None))
-            v = (inertia * v + current + driven) / (inertia + conductance + more)
+            total = held + tables.units.flow(v)
+            v = torch.addcmul(total[:, 1], inertia, v) / total[:, 0]
         return v
 
     def parameter_groups(self) -> list[ParameterGroup]:
