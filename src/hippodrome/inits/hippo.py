@@ -177,7 +177,7 @@ def eigenvectors(measure: str, n: int) -> tuple[Float64[Tensor, "half 2"], Float
         omega = 2 * math.pi * pair.to(torch.float64)
         vectors = torch.zeros(n, n // 2, dtype=torch.complex128)
         vectors[2 * pair, pair] = math.sqrt(0.5)
-        vectors[2 * pair + 1, pair] = -1j * math.sqrt(0.5)
+        vectors.imag[2 * pair + 1, pair] = -math.sqrt(0.5)
     else:
         skew = A + P @ P.T - real * torch.eye(n, dtype=torch.float64)
         omega, vectors = torch.linalg.eigh(-1j * skew.to(torch.complex128))
