@@ -1,5 +1,6 @@
-"""Published systems, one data file each: what they are made of, their source, and numbers that were verified.
+"""Published systems, one data file each: what they are made of, their source, and the numbers it claims.
 
 A file holds one ``hippodrome.config.Recipe`` and neither class nor function. A claim stands here only if it
-was read in the authors' code or computed anew; result tables known at second hand are left out.
+was computed anew or read where its source says; "[V]" marks those read, but not computed again here. Numbers
+known from memory alone are left out.
 """
