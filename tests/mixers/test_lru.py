@@ -1,5 +1,6 @@
 """LRU: published values, its normalization, stability, and the parameters that train slowly."""
 
+import copy
 import math
 
 import pytest
@@ -41,6 +42,23 @@ def test_white_noise_keeps_its_size():
     assert state.x.square().sum(-1).mean().item() == pytest.approx(1, abs=0.05)
 
 
+def test_poles_fill_the_ring_evenly():
+    """|lambda|^2 is uniform between the squares of the radii, the phase uniform below its bound."""
+    mixer = LRU(2, 4000, r_min=0.6, r_max=0.95, max_phase=0.5)
+    A = mixer.system().A.detach().double()
+    square, phase = (2 * A[:, 0]).exp(), A[:, 1]
+    assert square.min().sqrt() >= 0.6 - 1e-6
+    assert square.max().sqrt() <= 0.95 + 1e-6
+    assert square.mean().item() == pytest.approx((0.36 + 0.9025) / 2, abs=0.01)
+    assert square.var().item() == pytest.approx((0.9025 - 0.36) ** 2 / 12, rel=0.1)
+    assert 0 < phase.min() < phase.max() <= 0.5
+    assert phase.mean().item() == pytest.approx(0.25, abs=0.01)
+    # The factor of the inputs is sqrt(1 - |lambda|^2), and B, C have the spreads 1 / (2 d) and 1 / n a part.
+    torch.testing.assert_close(mixer.gamma.detach().double().exp() ** 2, 1 - square, rtol=1e-4, atol=1e-6)
+    assert mixer.B.square().mean().item() == pytest.approx(1 / 4, rel=0.1)
+    assert mixer.C.square().mean().item() == pytest.approx(1 / 4000, rel=0.1)
+
+
 def test_is_a_recurrence_of_complex_numbers():
     mixer = LRU.example().double()
     mixer.output = torch.nn.Identity()
@@ -55,6 +73,21 @@ def test_is_a_recurrence_of_complex_numbers():
     y, state = mixer(x)
     close(y[0], torch.stack(expected), 1e-11, "outputs")
     close(state.x[0], torch.view_as_real(h), 1e-11, "state")
+
+
+def test_is_a_bank_of_modes_with_inputs_held_or_struck():
+    """The poles as lambda = exp(dt A): a zero-order hold is the same recurrence with other gains."""
+    mixer = LRU.example().double()
+    mixer.output = torch.nn.Identity()
+    x = torch.randn(2, 20, 8, dtype=torch.float64)
+    expected = mixer(x)[0]
+    A = torch.view_as_complex(mixer.system().A.detach().contiguous())
+    held = (A.exp() - 1) / A
+    other = copy.deepcopy(mixer)
+    other.choose_discretization("zoh")
+    with torch.no_grad():
+        other.B.copy_(torch.view_as_real(torch.view_as_complex(mixer.B.detach()) / held[:, None]))
+    close(other(x)[0], expected, 1e-11, "hold")
 
 
 def test_inside_the_unit_circle_after_any_step_of_training():

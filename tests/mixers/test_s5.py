@@ -165,6 +165,20 @@ def test_blocks_of_time_change_nothing(monkeypatch):
         close(few, one, 1e-11, "blocks")
 
 
+@pytest.mark.parametrize("with_dt", [False, True])
+def test_blocks_that_stay_in_the_cache_change_nothing(with_dt, monkeypatch):
+    """Without gradients tokens run in blocks all the way to the output."""
+    mixer = S5(3, d_state=256).double()
+    x, dt = torch.randn(2, 70, 3, dtype=torch.float64), 0.5 + torch.rand(2, 70, dtype=torch.float64)
+    resets = torch.rand(2, 70) < 0.1
+    expected, last = mixer(x, resets=resets, dt=dt if with_dt else None)
+    monkeypatch.setattr(_lti, "CACHED", 16 * 2 * 128)
+    with torch.no_grad():
+        y, state = mixer(x, resets=resets, dt=dt if with_dt else None)
+    close(y, expected.detach(), 1e-12, "blocks")
+    close(state.x, last.x.detach(), 1e-12, "state")
+
+
 def scalar():
     """One real pole whose factor is 1/2 and which takes in its input as it comes."""
     mixer = plain(1, d_state=2)

@@ -25,6 +25,8 @@ from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 BLOCK = 1 << 22
 """Complex numbers that a block of a time-varying run may hold at once: 32 MiB in float32."""
+CACHED = 1 << 18
+"""Complex numbers of a block that is to stay in a processor's cache: 2 MiB in float32."""
 
 
 class System(NamedTuple):
@@ -250,10 +252,13 @@ class Shared(LTI):
         with torch.autocast(x.device.type, enabled=False):
             tables = self._tables()
             h = self.init_state(x.shape[0]).x if state is None else state.x
-            if dt is None:
-                y, last = self._scan(*tables, x, h, resets, dt)
-            else:
-                y, last = _in_blocks(self._scan, tables, x, h, resets, dt, BLOCK // (h.numel() // 2))
+        row = max(1, h.numel() // 2)
+        if x.is_cpu and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            # Nothing is kept for a backward pass: each block goes all the way while it is in the cache.
+            y, last = _in_blocks(self._tokens, tables, x, h, resets, dt, max(16, CACHED // row))
+            return y, SharedState(last)
+        length = x.shape[1] if dt is None else BLOCK // row
+        y, last = _in_blocks(self._scan, tables, x, h, resets, dt, length)
         return self.readout(y.to(x.dtype)), SharedState(last)
 
     def _tables(self) -> SharedTables:
@@ -273,17 +278,24 @@ class Shared(LTI):
         log_a, gain = self.discretize(tables.A, dt[..., None] * tables.size)
         return _pairs.exp(log_a), _pairs.times(gain, (u @ tables.B).unflatten(-1, (-1, 2)))
 
+    def _tokens(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """The scan and what follows it."""
+        y, last = self._scan(*arguments)
+        x = arguments[-4]
+        return self.readout(y.to(x.dtype)), last
+
     def _scan(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Outputs and last state, with steps of its own at each token where there is a ``dt``."""
         *parts, x, h, resets, dt = arguments
-        tables = SharedTables(*parts)
-        u = x.to(h.dtype)
-        if dt is None:
-            decay, inputs = tables.factor, (u @ tables.Bbar).unflatten(-1, (-1, 2))
-        else:
-            decay, inputs = self._vary(tables, u, dt.to(h.dtype))
-        states, last = linear_scan_complex(decay, inputs, h, resets)
-        return torch.addcmul(states.flatten(-2) @ tables.C, u, tables.D), last
+        with torch.autocast(x.device.type, enabled=False):
+            tables = SharedTables(*parts)
+            u = x.to(h.dtype)
+            if dt is None:
+                decay, inputs = tables.factor, (u @ tables.Bbar).unflatten(-1, (-1, 2))
+            else:
+                decay, inputs = self._vary(tables, u, dt.to(h.dtype))
+            states, last = linear_scan_complex(decay, inputs, h, resets)
+            return torch.addcmul(states.flatten(-2) @ tables.C, u, tables.D), last
 
 
 def _in_blocks(
@@ -292,7 +304,7 @@ def _in_blocks(
     x: Tensor,
     h: Tensor,
     resets: Tensor | None,
-    dt: Tensor,
+    dt: Tensor | None,
     length: int,
 ) -> tuple[Tensor, Tensor]:
     """``scan`` over blocks of time of at most ``length`` tokens: what a block holds is freed after it.
@@ -301,12 +313,14 @@ def _in_blocks(
     """
     t = x.shape[1]
     length = max(1, length)
+    if length >= t:
+        return scan(*tables, x, h, resets, dt)
     outputs = []
     for start in range(0, t, length):
         part = slice(start, start + length)
-        marks = None if resets is None else resets[:, part]
-        arguments = (*tables, x[:, part], h, marks, dt[:, part])
-        if torch.is_grad_enabled() and t > length:
+        marks, steps = (None if z is None else z[:, part] for z in (resets, dt))
+        arguments = (*tables, x[:, part], h, marks, steps)
+        if torch.is_grad_enabled():
             y, h = checkpoint(scan, *arguments, use_reentrant=False)
         else:
             y, h = scan(*arguments)

@@ -6,8 +6,24 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._C import _functorch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 Value = TypeVar("Value")
+
+
+class _Training:
+    """Counts the optimizer steps of this process: a fused one writes parameters and raises no counter."""
+
+    steps = 0
+
+    @classmethod
+    def count(cls, *_: object) -> None:
+        # A compiled step counts the versions of what it writes.
+        if not torch.compiler.is_compiling():
+            cls.steps += 1
+
+
+register_optimizer_step_post_hook(_Training.count)
 
 
 class Memo(Generic[Value]):
@@ -17,9 +33,10 @@ class Memo(Generic[Value]):
     trains. With gradients on, inside a compiler or a function transform, or where a parameter is anything but
     a plain one, nothing is kept and the value is made at each call.
 
-    A change is seen by a tensor's identity, place, type and version counter: an optimizer's step,
-    ``load_state_dict``, ``.to``, any in-place operation. Writing through ``parameter.data`` or a NumPy view
-    raises no counter and is not seen: write under ``torch.no_grad()`` instead, or call ``clear``.
+    A change is seen by a tensor's place, type and version counter: ``load_state_dict``, ``.to``, any in-place
+    operation; and any step of an optimizer of ``torch.optim`` drops all that is kept. Writing through
+    ``parameter.data`` or a NumPy view raises no counter and is not seen: write under ``torch.no_grad()``
+    instead, or call ``clear``.
 
     Copies and pickles of a memo are empty, and no state dict holds one. Threads that share one may make the
     value twice; neither gets a wrong one.
@@ -40,10 +57,8 @@ class Memo(Generic[Value]):
         if not _plain(module, tensors):
             return make()
         # Read before the value is made: a change in between then shows at the next call.
-        key = (
-            *settings,
-            *((x.data_ptr(), x._version, x.dtype, x.device, x.shape, x.stride()) for x in tensors),
-        )
+        marks = [(x.data_ptr(), x._version, x.dtype, x.device, x.shape, x.stride()) for x in tensors]
+        key = (_Training.steps, *settings, *marks)
         kept = self._kept
         if kept is not None and kept[0] == key:
             return kept[1]
