@@ -7,6 +7,7 @@ from hippodrome.inits import hippo
 from hippodrome.mixers import _memory
 from hippodrome.mixers.base import run_steps
 from hippodrome.mixers.hippo_legs import HippoLegS
+from hippodrome.ops.discretize import DENSE
 from hippodrome.testing.mixers import assert_equal, assert_equal_states
 from hippodrome.testing.ops import close
 
@@ -49,6 +50,23 @@ def test_published_weights_of_one_to_four(rule):
     """From c = 0, in float64 whatever precision the mixer was made in."""
     expected = torch.tensor(GOLDEN[rule], dtype=torch.float64)
     torch.testing.assert_close(weights(memory(4, rule, "zero"), [1.0, 2, 3, 4]), expected, rtol=0, atol=5e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 24])
+@pytest.mark.parametrize("rule", RULES)
+def test_one_step_is_that_of_the_dense_system(rule, n):
+    """Triangular solves and Gauss integrals give what general solves and exponentials give."""
+    A, B = hippo.legs(n)
+    dt, elapsed = (
+        torch.tensor([[1.0, 0.3], [2.0, 1.0]]).double(),
+        torch.tensor([[3.0, 9.0], [2.5, 900]]).double(),
+    )
+    ratio = dt / elapsed
+    size = {"zoh": torch.log1p(ratio), "exact": -torch.log1p(-ratio)}.get(rule, ratio)
+    expected = DENSE["zoh" if rule == "exact" else rule](A, B[:, None], size)
+    Abar, Bbar = _memory.Scaled(n, rule).matrices(dt, elapsed)
+    close(Abar, expected[0], 1e-11, rule)
+    close(Bbar, expected[1][..., 0], 1e-11, rule)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,5 +1,6 @@
 """The linear system: an oracle of its own, the gate it is with one state, sampling, what is learned."""
 
+import copy
 import math
 
 import pytest
@@ -113,6 +114,20 @@ def test_matrices_and_step_train_slowly_without_decay():
     assert {id(p) for p in group.parameters} == {id(p) for p in (mixer.A, mixer.B, mixer.log_dt)}
     assert group.max_lr == 1e-3
     assert group.decay is False
+
+
+@torch.no_grad()
+def test_a_step_sees_every_change_of_the_parameters():
+    """What is kept from token to token is made anew once a parameter is another."""
+    mixer = LinearSystem.example().double()
+    x, state = torch.randn(1, 8, dtype=torch.float64), mixer.init_state(1)
+    mixer.step(x, state)
+    for parameter in mixer.parameters():
+        parameter.add_(0.1)
+        y, _ = mixer.step(x, state)
+        fresh = copy.deepcopy(mixer)
+        assert torch.equal(y, fresh.step(x, state)[0])
+        assert torch.equal(y, fresh(x[:, None], state)[0][:, 0])
 
 
 def test_blocks_of_time_change_nothing(monkeypatch):

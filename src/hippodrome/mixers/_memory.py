@@ -20,6 +20,9 @@ from hippodrome.ops.linear_scan import linear_scan
 BLOCK = 1 << 22
 """Numbers that the matrices of a block of time may hold at once: 16 MiB in float32."""
 
+ALPHAS = {"forward_euler": 0.0, "bilinear": 0.5, "backward_euler": 1.0}
+"""Rules of the generalized bilinear kind, and their alpha."""
+
 Matrices = tuple[Float[Tensor, "*steps n n"], Float[Tensor, "*steps n"]]
 
 
@@ -62,29 +65,56 @@ class Scaled(nn.Module):
 
     def __init__(self, n: int, discretization: str, start: str = "first") -> None:
         super().__init__()
-        _expect("discretization", discretization, [*DENSE, "exact"])
+        _expect("discretization", discretization, [*ALPHAS, "zoh", "exact"])
         _expect("start", start, ["first", "zero"])
         self.discretization, self.start = discretization, start
-        A, B = hippo.legs(n)
-        self.A, self.B = Fixed(A), Fixed(B)
+        if discretization in ALPHAS:
+            self.A = Fixed(hippo.legs(n)[0])
+        else:
+            nodes, shares = _gauss(n)
+            self.nodes = Fixed(nodes)
+            self.weighted = Fixed(shares[:, None] * hippo.basis("legs", n, 1 - nodes))
 
     def matrices(self, dt: Float[Tensor, "*steps"], elapsed: Float[Tensor, "*steps"]) -> Matrices:
         """Abar and Bbar of each step."""
-        A, B = self.A(dt.dtype), self.B(dt.dtype)
         ratio = dt / elapsed
-        first = ratio >= 1
-        rule = DENSE.get(self.discretization, DENSE["zoh"])
-        size = ratio
-        if self.discretization == "zoh":
-            size = torch.log1p(ratio)
-        elif self.discretization == "exact":
-            size = -torch.log1p(-torch.where(first, 0.0, ratio))
-        Abar, Bbar = rule(A, B[:, None], size)
-        Bbar = Bbar[..., 0]
-        if self.start == "first" or self.discretization == "exact":
-            Abar = torch.where(first[..., None, None], 0.0, Abar)
-            Bbar = torch.where(first[..., None], (torch.arange(B.shape[0], device=B.device) == 0).to(B), Bbar)
-        return Abar, Bbar
+        if self.discretization in ALPHAS:
+            Abar = self._bilinear(ratio, ALPHAS[self.discretization])
+        else:
+            # The n-th function turns n^2 times as fast as its argument, so float32 would leave few digits.
+            exact = dt.double() / elapsed.double()
+            share = 1 / (1 + exact) if self.discretization == "zoh" else 1 - exact
+            Abar = self._exponential(share).to(dt.dtype)
+        if self.start == "first":
+            Abar = torch.where((ratio >= 1)[..., None, None], 0.0, Abar)
+        # A e_0 = -B, so by every rule an input that is 1 throughout leaves c = e_0 where it is.
+        one = (torch.arange(Abar.shape[-1], device=Abar.device) == 0).to(Abar.dtype)
+        return Abar, one - Abar[..., 0]
+
+    def _bilinear(self, size: Tensor, alpha: float) -> Tensor:
+        """(1 - alpha size A)^-1 (1 + (1 - alpha) size A), A being lower triangular."""
+        A = self.A(size.dtype)
+        z = size[..., None, None] * A
+        one = torch.eye(A.shape[0], dtype=A.dtype, device=A.device)
+        ahead = one + (1 - alpha) * z
+        return torch.linalg.solve_triangular(one - alpha * z, ahead, upper=False) if alpha else ahead
+
+    def _exponential(self, share: Tensor) -> Tensor:
+        """exp(-A log(share)): what is left of the weights when the past is ``share`` of the whole.
+
+        Column k is the k-th function of the past squeezed into that share, weighed on the functions of the
+        whole: share times the integral of phi_i(share y) phi_k(y) over y from 0 to 1. Gauss nodes take it
+        exactly, and no power of A is formed.
+        """
+        y = self.nodes(share.dtype)
+        x = 2 * share[..., None] * y - 1
+        n = y.shape[0]
+        values = [torch.ones_like(x), x]
+        for i in range(1, n - 1):
+            values.append(((2 * i + 1) * x * values[i] - i * values[i - 1]) / (i + 1))
+        root = torch.sqrt(2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1)
+        phi = root[:, None] * torch.stack(values[:n], -2)
+        return share[..., None, None] * (phi @ self.weighted(x.dtype))
 
 
 class Invariant(nn.Module):
@@ -164,6 +194,24 @@ def write(c: Float[Tensor, "b r n"], u: Float[Tensor, "b r"], step: Matrices) ->
 def writes(u: Float[Tensor, "b t r"], Bbar: Float[Tensor, "*steps n"]) -> Float[Tensor, "b t r n"]:
     """Bbar u of every step."""
     return u[..., None] * Bbar[..., None, :]
+
+
+def one_clock(elapsed: Float[Tensor, "b"]) -> bool:
+    """Whether all rows are known to stand at the same time. A traced graph and a gradient do not ask."""
+    if torch.compiler.is_compiling() or elapsed.requires_grad or elapsed.is_meta:
+        return False
+    return bool((elapsed == elapsed[0]).all())
+
+
+def _gauss(n: int) -> tuple[Tensor, Tensor]:
+    """Nodes on (0, 1) and weights that integrate polynomials up to degree 2n - 1 exactly.
+
+    (Golub, Welsch 1969, "Calculation of Gauss quadrature rules".)
+    """
+    k = torch.arange(1, n, dtype=torch.float64)
+    beside = k / torch.sqrt(4 * k.square() - 1)
+    nodes, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    return 0.5 + 0.5 * nodes, vectors[0].square()
 
 
 def _expect(what: str, word: str, words: list[str]) -> None:

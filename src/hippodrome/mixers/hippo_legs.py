@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.mixers._memory import Scaled, blocks, elapsed_times, scan_blocks, write, writes
+from hippodrome.mixers._memory import Scaled, blocks, elapsed_times, one_clock, scan_blocks, write, writes
 from hippodrome.mixers.base import Mixer
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -91,7 +91,7 @@ class HippoLegS(Mixer):
         """
         self.check_call(x, state, resets, dt)
         b, t, _ = x.shape
-        shared = dt is None and resets is None and (state is None or _one_clock(state.elapsed))
+        shared = dt is None and resets is None and (state is None or one_clock(state.elapsed))
         state = self.init_state(b) if state is None else state
         u = self.input(x).to(state.c.dtype)
         with torch.autocast(x.device.type, enabled=False):
@@ -114,10 +114,3 @@ class HippoLegS(Mixer):
     def example(cls) -> "HippoLegS":
         """A small instance."""
         return cls(8, d_state=6, d_memory=2)
-
-
-def _one_clock(elapsed: Tensor) -> bool:
-    """Whether all rows stand at the same time. A traced graph and a gradient do not ask."""
-    if torch.compiler.is_compiling() or elapsed.requires_grad or elapsed.is_meta:
-        return False
-    return bool((elapsed == elapsed[0]).all())

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo
-from hippodrome.mixers._memory import Invariant, Matrices, Scaled, blocks, elapsed_times, write
+from hippodrome.mixers._memory import Invariant, Matrices, Scaled, blocks, elapsed_times, one_clock, write
 from hippodrome.mixers.base import Mixer
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -104,7 +104,7 @@ class HippoRNN(Mixer):
         """Many tokens: one after the other, with the products with x and the matrices made beforehand."""
         self.check_call(x, state, resets, dt)
         b, t, _ = x.shape
-        shared = state is None and resets is None and dt is None
+        shared = dt is None and resets is None and (state is None or one_clock(state.elapsed))
         h, m, start = self.init_state(b) if state is None else state
         with torch.autocast(x.device.type, enabled=False):
             rows = 1 if shared else b

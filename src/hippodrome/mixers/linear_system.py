@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers._memory import blocks, scan_blocks
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops.dense_scan import dense_scan
@@ -72,6 +73,7 @@ class LinearSystem(Mixer):
         if not step_size > 0:
             raise ValueError(f"A step size is a positive length of time; got {step_size}.")
         self.d_model, self.d_state, self.discretization = d_model, d_state, discretization
+        self._memo: Memo = Memo()
         if init == "random":
             G = torch.randn(d_state, d_state, dtype=torch.float64)
             A = (G - G.T) / (2 * d_state) ** 0.5 - 0.5 * torch.eye(d_state, dtype=torch.float64)
@@ -105,7 +107,7 @@ class LinearSystem(Mixer):
         """One token: x = Abar x + Bbar u, y = C x + D u."""
         with torch.autocast(x_t.device.type, enabled=False):
             u = x_t.to(state.x.dtype)
-            Abar, Bbar = self.discretize(dt_t)
+            Abar, Bbar = self._constant() if dt_t is None else self.discretize(dt_t)
             x = _times(Abar, state.x) + _times(Bbar, u)
             y = self._read(x, u)
         return y.to(x_t.dtype), State(x)
@@ -124,7 +126,7 @@ class LinearSystem(Mixer):
             h = self.init_state(x.shape[0]).x if state is None else state.x
             u = x.to(h.dtype)
             if dt is None:
-                Abar, Bbar = self.discretize()
+                Abar, Bbar = self._constant()
                 states, h = dense_scan(Abar, _times(Bbar, u), h, resets)
             else:
 
@@ -136,6 +138,10 @@ class LinearSystem(Mixer):
                 states, h = scan_blocks(prepare, blocks(x.shape[1], numbers), h, resets)
             y = self._read(states, u)
         return y.to(x.dtype), State(h)
+
+    def _constant(self) -> tuple[Tensor, Tensor]:
+        """Abar and Bbar of dt = 1, kept from token to token while nobody trains."""
+        return self._memo.get(self, self.discretize, self.discretization)
 
     def _read(self, x: Tensor, u: Tensor) -> Tensor:
         return x @ self.C.to(x.dtype).T + u @ self.D.to(x.dtype).T
