@@ -45,9 +45,9 @@ class _Tables(NamedTuple):
 class LTC(Mixer):
     """c dv_i/dt = g_i (l_i - v_i) + sum_j w_ij s_ij (e_ij - v_i), s_ij = sigmoid(sigma_ij (v_j - mu_ij)).
 
-    Hasani, Lechner, Amini, Rus, Grosu 2020, "Liquid time-constant networks", arXiv 2006.04439, equations 1
-    and 2: dx/dt = -(1/tau + f) x + f A, with f the currents of chemical synapses from the inputs and from
-    the units themselves. Each token takes ``unfolds`` steps of the paper's fused solver (algorithm 1),
+    Hasani, Lechner, Amini, Rus, Grosu 2020, "Liquid time-constant networks", arXiv 2006.04439, equation 1:
+    dx/dt = -(1/tau + f) x + f A, with f the conductances of chemical synapses from the inputs and from the
+    units themselves. Each token takes ``unfolds`` steps of the paper's fused solver (algorithm 1),
     x <- (x + dt f A) / (1 + dt (1/tau + f)), here
 
         v <- (c/dt v + g l + sum_j w_j s_j e_j) / (c/dt + g + sum_j w_j s_j).
