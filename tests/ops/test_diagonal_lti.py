@@ -120,6 +120,24 @@ def test_states_are_kept_for_the_backward_only_when_there_is_one():
         assert torch.equal(a, b)
 
 
+def test_the_number_of_threads_changes_no_bit():
+    """Few channels and many rows: the rows of a block of channels are then shared among threads."""
+    before, results = torch.get_num_threads(), []
+    arguments = inputs(b=5, t=2000, d=20, n=5, dtype=torch.float32)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            leaves = [x.clone().requires_grad_() for x in (*arguments[:4], arguments[5])]
+            y, last = diagonal_lti(*leaves[:4], arguments[4], leaves[4], backend="numba")
+            slopes = torch.autograd.grad([y, last], leaves, [y.detach(), last.detach()])
+            results.append([y, last, *slopes])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("backend", FAST)
 def test_compiles_whole(backend):

@@ -12,6 +12,9 @@ from functools import lru_cache
 
 import torch
 
+PIECES = 8
+"""Ranges of tiles for each thread, where threads share them as they go."""
+
 
 @lru_cache(maxsize=4)
 def _pool(process_id: int, workers: int) -> ThreadPoolExecutor:
@@ -36,3 +39,30 @@ def run_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> No
     kernel(bounds[0], bounds[1], *arguments)
     for future in pending:
         future.result()
+
+
+def share_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> None:
+    """Call ``kernel(first, last, *arguments)`` over ``range(tiles)`` in short ranges, whoever is free next.
+
+    As ``run_tiles``, for kernels whose tiles are long and gain nothing from each other's company: a thread
+    that starts late, since its core is still busy with something else, then holds nobody up.
+    """
+    threads = min(torch.get_num_threads(), tiles)
+    if threads <= 1:
+        kernel(0, tiles, *arguments)
+        return
+    count = min(tiles, PIECES * threads)
+    left = iter([(tiles * i // count, tiles * (i + 1) // count) for i in range(count)])
+
+    def work() -> None:
+        # A list's iterator hands out each item once: the interpreter lock is held while it does.
+        for first, last in left:
+            kernel(first, last, *arguments)
+
+    pool = _pool(os.getpid(), threads - 1)
+    pending = [pool.submit(work) for _ in range(threads - 1)]
+    work()
+    for future in pending:
+        # What has not begun by now has nothing left to do.
+        if not future.cancel():
+            future.result()

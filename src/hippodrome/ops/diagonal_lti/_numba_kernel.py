@@ -1,23 +1,27 @@
 # mypy: ignore-errors
-"""Numba kernels of the diagonal time-invariant system: a tile is one row and a register's worth of channels.
+"""Numba kernels of the diagonal time-invariant system: a tile is a register's worth of channels and its rows.
 
 One channel is one lane of a vector, so in the layout (b, t, d) nothing is transposed and nothing is summed
 across lanes. Time inside a tile is cut into chunks of L steps; everything that costs is one small matrix
 product, ``tile_product``, whose accumulators stay in registers: it is written in LLVM's own terms, because
-loops over constant-size arrays are not promoted to registers.
+loops over constant-size arrays are not promoted to registers. All products read one table, T_m = p^m for
+m < L, made once for all rows of a tile; what else a formula asks of a power goes into the other factor.
 
 With p = exp(log_a), h the state that enters a chunk and g the gradient that comes back into its last state:
 
-    forward   y_i  = sum_{j<=i} k_{i-j} u_j + Re w p^(i+1) h          k_l = Re sum_n w p^l (+ skip at l = 0)
-              h'   = p^L h + E,               E  = sum_j p^(L-1-j) u_j
-    backward  gu_j = sum_{i>=j} k_{i-j} gy_i + Re conj(p)^(L-1-j) g
-              g'   = conj(p)^L g + conj(w) F, F  = sum_i conj(p)^(i+1) gy_i
-              gw  += F conj(h),               r_l += sum_j gy_{j+l} u_j
-              ga  += conj(w h) F1 + g conj(E1) + L conj(p)^L g conj(h)
+    forward   y_i  = sum_{j<=i} k_{i-j} u_j + Re T_i (w p h)          k_l = Re sum_n w p^l (+ skip at l = 0)
+              h'   = p^L h + E,               E  = sum_j T_{L-1-j} u_j
+    backward  gu_j = sum_{i>=j} k_{i-j} gy_i + Re conj(T_{L-1-j}) g
+              g'   = conj(p^L g^* + w p F),   F  = sum_i T_i gy_i
+              gw  += conj(p F h),             r_l += sum_j gy_{j+l} u_j
+              ga  += conj(w p (F + F1) h) + g conj(E1 + L p^L h)
 
-with F1 = sum_i (i+1) conj(p)^(i+1) gy_i and E1 = sum_j (L-1-j) p^(L-1-j) u_j, and at the end
-gw += sum_l conj(p)^l r_l, ga += conj(w) sum_l l conj(p)^l r_l, gskip = r_0. A chunk that holds a reset, or is
-shorter than L, runs one step at a time instead.
+with F1 = sum_i i T_i gy_i, E1 = sum_j (L-1-j) T_{L-1-j} u_j and g^* = conj(g); at the end, once for the sum
+over all rows, gw += sum_l conj(p)^l r_l, ga += conj(w) sum_l l conj(p)^l r_l, gskip = r_0. A chunk that holds
+a reset, or is shorter than L, runs one step at a time instead.
+
+What ``backward`` adds up it leaves row by row in ``parts``; ``finish`` adds the rows in their order, so that
+a result does not depend on how rows and channels were shared among threads.
 """
 
 import numpy as np
@@ -26,6 +30,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
+
+from hippodrome.ops._lanes_kernel import prefetch
 
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 _FEATURES = binding.get_host_cpu_features()
@@ -82,19 +88,20 @@ def load(typingctx, array, offset):
 
 
 @intrinsic
-def fetch(typingctx, array, offset, like):
-    """The register that starts at element ``offset`` of a flat float64 array, in the type of ``like``."""
+def narrow(typingctx, array, offset, value):
+    """Write a register of float64 at element ``offset`` of a flat array, in that array's type."""
 
     def codegen(context, builder, signature, arguments):
-        array_type, _, like_type = signature.args
-        vector = context.get_value_type(Vector(like_type.dtype))
+        array_type = signature.args[0]
+        element = context.get_value_type(array_type.dtype)
+        vector = ir.VectorType(element, arguments[2].type.count)
+        kept = arguments[2] if arguments[2].type == vector else builder.fptrunc(arguments[2], vector)
         data = cgutils.create_struct_proxy(array_type)(context, builder, arguments[0]).data
-        source = ir.VectorType(ir.DoubleType(), vector.count)
-        value = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), source.as_pointer()))
-        value.align = 8
-        return value if vector == source else builder.fptrunc(value, vector)
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer())
+        builder.store(kept, place).align = _align(context, array_type)
+        return context.get_dummy_value()
 
-    return Vector(like.dtype)(array, types.intp, like), codegen
+    return types.void(array, types.intp, value), codegen
 
 
 @intrinsic
@@ -139,20 +146,6 @@ def mul(typingctx, a, b):
         return builder.fmul(*arguments)
 
     return a(a, b), codegen
-
-
-@intrinsic
-def splat(typingctx, number, like):
-    """A register that holds one whole number in every lane."""
-
-    def codegen(context, builder, signature, arguments):
-        vector = context.get_value_type(Vector(signature.args[1].dtype))
-        one = builder.sitofp(arguments[0], vector.element)
-        nothing, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(builder.insert_element(nothing, one, first), nothing, mask)
-
-    return Vector(like.dtype)(types.intp, like), codegen
 
 
 @intrinsic
@@ -265,84 +258,69 @@ def scratch(size, like):
 
 
 @njit(nogil=True, cache=True)
-def _down(at, column, length, width):
-    """Where a table that maps steps to columns of a state holds its entry."""
-    return ((column // COLUMNS * length + at) * COLUMNS + column % COLUMNS) * width
+def tile_of(tile, splits, shape, width):
+    """(block of channels, first channel, channels, first row, behind the last row) of a tile."""
+    rows, _, d, _ = shape
+    block, split = tile // splits, tile % splits
+    start = block * width
+    return block, start, min(width, d - start), rows * split // splits, rows * (split + 1) // splits
 
 
 @njit(nogil=True, cache=True)
-def _along(at, column, q, width):
-    """Where a table that maps the q columns of a state to steps holds its entry."""
-    return ((at // COLUMNS * q + column) * COLUMNS + at % COLUMNS) * width
+def _poles(start, size, log_a, w, width, p, weight):
+    """p = exp(log_a) and w of the channels [start, start + size) in float64, real parts then imaginary."""
+    n = log_a.shape[1]
+    p[:] = 0
+    weight[:] = 0
+    for lane in range(size):
+        for i in range(n):
+            re, im = i * width + lane, (n + i) * width + lane
+            radius = np.exp(np.float64(log_a[start + lane, i, 0]))
+            angle = np.float64(log_a[start + lane, i, 1])
+            p[re], p[im] = radius * np.cos(angle), radius * np.sin(angle)
+            weight[re], weight[im] = w[start + lane, i, 0], w[start + lane, i, 1]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _fill(start, size, log_a, w, skip, length, both, table, kernel, small):
+@njit(nogil=True, cache=True)
+def _fill(start, size, log_a, w, skip, length, table, kernel, small):
     """Tables of the channels [start, start + size), powers taken in float64.
 
-    ``table`` (6 L padded(n) lanes) takes E, Y and, if ``both`` ways are wanted, F, F1, E1, G, in the order in
-    which products read them; ``kernel`` ((COLUMNS - 1 + L) lanes) k after zeros; ``small`` (4, padded(n)
-    lanes) p, p^L, w and the skip. A complex number is its real part in column i and its imaginary part in
-    column n + i.
+    ``table`` (padded(n), L + 1 lanes) takes T, a column's powers behind each other and a register free, so
+    that no two columns lie a power of two apart; ``kernel`` ((COLUMNS - 1 + L) lanes) k after zeros;
+    ``small`` (6, padded(n) lanes) p, p^L, w, the skip, w p and L p^L. A complex number is its real part in
+    column i and its imaginary part in column n + i.
     """
     n = log_a.shape[1]
     width = lanes(table)
-    q = padded(n)
-    run = length * q * width
-    step_re, step_im, w_re, w_im = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
-    p_re, p_im, y_re, y_im = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
-    k = np.zeros(length * width)
+    stride = (length + 1) * width
+    p, weight = scratch(2 * n * width, np.empty(0)), scratch(2 * n * width, np.empty(0))
+    ones, zeros, k = np.ones(lanes(p)), np.zeros(lanes(p)), np.zeros(length * width)
     small[:] = 0
-    if 2 * n < q:
-        table[:] = 0
+    table[2 * n * stride :] = 0
+    _poles(start, size, log_a, w, width, p, weight)
     for i in range(n):
-        step_re[:], step_im[:], w_re[:], w_im[:] = 0, 0, 0, 0
-        p_re[:], p_im[:] = 1, 0
-        for lane in range(size):
-            c = start + lane
-            radius = np.exp(np.float64(log_a[c, i, 0]))
-            step_re[lane] = radius * np.cos(np.float64(log_a[c, i, 1]))
-            step_im[lane] = radius * np.sin(np.float64(log_a[c, i, 1]))
-            w_re[lane], w_im[lane] = w[c, i, 0], w[c, i, 1]
-            small[0, i * width + lane], small[0, (n + i) * width + lane] = step_re[lane], step_im[lane]
-            small[2, i * width + lane], small[2, (n + i) * width + lane] = w[c, i, 0], w[c, i, 1]
-        for j in range(length + 1):
-            # p^j belongs to the step j before the last of the chunk, and to the j-th after its start.
-            for lane in range(width):
-                y_re[lane] = w_re[lane] * p_re[lane] - w_im[lane] * p_im[lane]
-            for lane in range(width):
-                y_im[lane] = -(w_re[lane] * p_im[lane] + w_im[lane] * p_re[lane])
-            re_p, im_p = fetch(p_re, 0, table), fetch(p_im, 0, table)
-            times = splat(j, table)
-            if j < length:
-                for lane in range(width):
-                    k[j * width + lane] += y_re[lane]
-                at = length - 1 - j
-                re, im = _down(at, i, length, width), _down(at, n + i, length, width)
-                store(table, re, re_p)
-                store(table, im, im_p)
-                if both:
-                    store(table, 4 * run + re, mul(times, re_p))
-                    store(table, 4 * run + im, mul(times, im_p))
-                    store(table, 5 * run + _along(at, i, q, width), re_p)
-                    store(table, 5 * run + _along(at, n + i, q, width), im_p)
-            if j > 0:
-                at = j - 1
-                store(table, run + _along(at, i, q, width), fetch(y_re, 0, table))
-                store(table, run + _along(at, n + i, q, width), fetch(y_im, 0, table))
-                if both:
-                    re, im = _down(at, i, length, width), _down(at, n + i, length, width)
-                    store(table, 2 * run + re, re_p)
-                    store(table, 2 * run + im, mul(splat(-1, table), im_p))
-                    store(table, 3 * run + re, mul(times, re_p))
-                    store(table, 3 * run + im, mul(splat(-j, table), im_p))
-            if j == length:
-                store(small[1], i * width, re_p)
-                store(small[1], (n + i) * width, im_p)
-            for lane in range(width):
-                re_ = p_re[lane]
-                p_re[lane] = re_ * step_re[lane] - p_im[lane] * step_im[lane]
-                p_im[lane] = re_ * step_im[lane] + p_im[lane] * step_re[lane]
+        for part in range(0, width, lanes(p)):
+            re, im = i * width + part, (n + i) * width + part
+            pr, pi, wr, wi = load(p, re), load(p, im), load(weight, re), load(weight, im)
+            narrow(small[0], re, pr)
+            narrow(small[0], im, pi)
+            narrow(small[2], re, wr)
+            narrow(small[2], im, wi)
+            narrow(small[4], re, nmadd(wi, pi, mul(wr, pr)))
+            narrow(small[4], im, madd(wi, pr, mul(wr, pi)))
+            tr, ti = load(ones, 0), load(zeros, 0)  # p^0, in channels past the last too: w is zero there
+            for m in range(length):
+                o = m * width + part
+                narrow(table, i * stride + o, tr)
+                narrow(table, (n + i) * stride + o, ti)
+                store(k, o, madd(wr, tr, nmadd(wi, ti, load(k, o))))
+                nr = nmadd(pi, ti, mul(pr, tr))
+                ti = madd(pi, tr, mul(pr, ti))
+                tr = nr
+            narrow(small[1], re, tr)
+            narrow(small[1], im, ti)
+    for lane in range(2 * n * width):
+        small[5, lane] = length * small[1, lane]
     for lane in range(size):
         small[3, lane] = skip[start + lane]
         k[lane] += skip[start + lane]
@@ -424,10 +402,47 @@ def _steps(small, n, width, steps, marks, ub, h, yb):
 
 
 @njit(nogil=True, cache=True)
-def forward(first, last_tile, shape, length, u, log_a, w, skip, state, resets, y, last, kept):
+def _ask(array, at, d, steps, write):
+    """Ask for the cache lines of ``steps`` rows, d apart from element ``at`` on."""
+    for s in range(steps):
+        prefetch(array, at + s * d, write)
+
+
+@njit(nogil=True, cache=True)
+def _push_states(group, n, width, small, ends, h, before, base, saving, Z):
+    """From a group's first chunk to its last: what enters each (to ``before``), and w p times that (to Z)."""
+    over, weighted, zero = small[1], small[4], load(small[3], width)
+    state_size = h.size
+    for i in range(n):
+        re, im = i * width, (n + i) * width
+        pr, pi, wr, wi = load(over, re), load(over, im), load(weighted, re), load(weighted, im)
+        hr, hi = load(h, re), load(h, im)
+        for m in range(group):
+            o = m * state_size
+            if saving:
+                store(before, base + o + re, hr)
+                store(before, base + o + im, hi)
+            store(Z, o + re, nmadd(wi, hi, mul(wr, hr)))
+            store(Z, o + im, nmadd(wi, hr, nmadd(wr, hi, zero)))
+            nr = nmadd(pi, hi, madd(pr, hr, load(ends, o + re)))
+            hi = madd(pi, hr, madd(pr, hi, load(ends, o + im)))
+            hr = nr
+        store(h, re, hr)
+        store(h, im, hi)
+    for i in range(2 * n * width, state_size):
+        for m in range(group):
+            Z[m * state_size + i] = 0
+            if saving:
+                before[base + m * state_size + i] = 0
+
+
+@njit(nogil=True, cache=True)
+def forward(
+    first, last_tile, splits, shape, length, u, log_a, w, skip, state, resets, y, last, kept
+):  # fmt: skip
     """Tiles [first, last_tile) of u and y, flat (b t d); ``kept`` takes the state that enters each chunk.
 
-    ``kept`` is flat (tiles, chunks, padded(n) lanes) and ROWS states more, or empty.
+    ``kept`` is flat (blocks of channels, rows, chunks, padded(n) lanes), or empty.
     """
     rows, t, d, n = shape
     width = lanes(u)
@@ -435,74 +450,72 @@ def forward(first, last_tile, shape, length, u, log_a, w, skip, state, resets, y
     state_size = q * width
     chunks = (t + length - 1) // length
     run = length * width
-    small = scratch(4 * state_size, u).reshape(4, state_size)
+    stride = run + width
+    small = scratch(6 * state_size, u).reshape(6, state_size)
     kernel = scratch((COLUMNS - 1) * width + run, u)
-    table = scratch(2 * length * state_size, u)
-    Y = table[length * state_size :]
+    table = scratch(q * stride, u)
     saving = kept.size > 0
-    before = kept if saving else scratch((GROUP + ROWS) * state_size, u)
+    # Products run over whole tiles of rows: what lies behind the last chunk is read, and must be a number.
     ub = scratch(GROUP * run, u)
+    ub[:] = 0
     yb = scratch(GROUP * run, u)
     ends = scratch(GROUP * state_size, u)
+    Z = scratch(GROUP * state_size, u)
+    Z[:] = 0
     h = scratch(state_size, u)
+    ahead = GROUP * length * COLUMNS // q
     for tile in range(first, last_tile):
-        # Rows of the same channels follow each other and share the tables.
-        row, start = tile % rows, tile // rows * width
-        size = min(width, d - start)
-        if row == 0 or tile == first:
-            _fill(start, size, log_a, w, skip, length, False, table, kernel, small)
-        over = small[1]
-        _from_pairs(state, row, start, size, n, width, h)
-        c = 0
-        while c < chunks:
-            group = 0
-            while group < GROUP and c + group < chunks and _regular(c + group, length, t, row, resets):
-                group += 1
-            at = (row * t + c * length) * d + start
-            base = (tile * chunks + c) * state_size if saving else 0
-            if group == 0:
-                steps = min(length, t - c * length)
-                before[base : base + state_size] = h
-                marks = resets[row, c * length : c * length + steps] if resets.size > 0 else resets[0]
+        block, start, size, row, behind = tile_of(tile, splits, shape, width)
+        _fill(start, size, log_a, w, skip, length, table, kernel, small)
+        while row < behind:
+            _from_pairs(state, row, start, size, n, width, h)
+            c = 0
+            while c < chunks:
+                group = 0
+                while group < GROUP and c + group < chunks and _regular(c + group, length, t, row, resets):
+                    group += 1
+                at = (row * t + c * length) * d + start
+                base = ((block * rows + row) * chunks + c) * state_size if saving else 0
+                if group == 0:
+                    steps = min(length, t - c * length)
+                    if saving:
+                        kept[base : base + state_size] = h
+                    marks = resets[row, c * length : c * length + steps] if resets.size > 0 else resets[0]
+                    _pack(u, at, d, size, width, steps, ub, 0)
+                    _steps(small, n, width, steps, marks, ub, h, yb)
+                    _unpack(yb, 0, d, size, width, steps, y, at)
+                    c += 1
+                    continue
+                steps = group * length
                 _pack(u, at, d, size, width, steps, ub, 0)
-                _steps(small, n, width, steps, marks, ub, h, yb)
+                for column in range(0, q, COLUMNS):
+                    # Meanwhile what is written next, and what is read next, comes nearer.
+                    done = column // COLUMNS * ahead
+                    _ask(y, at + done * d, d, ahead, 1)
+                    _ask(u, at + (steps + done) * d, d, ahead, 0)
+                    if saving:
+                        for m in range(group):
+                            _ask(kept, base + m * state_size + column * width, width, COLUMNS, 1)
+                    for m in range(0, group, ROWS):
+                        tile_product(
+                            ub, m * run, run, width, table, column * stride + run - width, -width, stride,
+                            ends, m * state_size + column * width, state_size, width, length, False,
+                        )  # fmt: skip
+                _push_states(group, n, width, small, ends, h, kept, base, saving, Z)
+                for i in range(0, length, COLUMNS):
+                    for m in range(0, group, ROWS):
+                        tile_product(
+                            ub, m * run, run, width, kernel, (COLUMNS - 1 + i) * width, -width, width,
+                            yb, m * run + i * width, run, width, i + COLUMNS, False,
+                        )  # fmt: skip
+                        tile_product(
+                            Z, m * state_size, state_size, width, table, i * width, stride, width,
+                            yb, m * run + i * width, run, width, q, True,
+                        )  # fmt: skip
                 _unpack(yb, 0, d, size, width, steps, y, at)
-                c += 1
-                continue
-            steps = group * length
-            _pack(u, at, d, size, width, steps, ub, 0)
-            for column in range(0, q, COLUMNS):
-                for m in range(0, group, ROWS):
-                    tile_product(
-                        ub, m * run, run, width, table, column * run, COLUMNS * width, width,
-                        ends, (m * q + column) * width, state_size, width, length, False,
-                    )  # fmt: skip
-            for m in range(group):
-                into = base + m * state_size
-                for i in range(n):
-                    re, im = i * width, (n + i) * width
-                    pr, pi, hr, hi = load(over, re), load(over, im), load(h, re), load(h, im)
-                    store(before, into + re, hr)
-                    store(before, into + im, hi)
-                    er, ei = load(ends, m * state_size + re), load(ends, m * state_size + im)
-                    store(h, re, nmadd(pi, hi, madd(pr, hr, er)))
-                    store(h, im, madd(pi, hr, madd(pr, hi, ei)))
-                for i in range(2 * n, q):
-                    store(before, into + i * width, load(h, i * width))
-            for i in range(0, length, COLUMNS):
-                for m in range(0, group, ROWS):
-                    tile_product(
-                        ub, m * run, run, width, kernel, (COLUMNS - 1 + i) * width, -width, width,
-                        yb, m * run + i * width, run, width, i + COLUMNS, False,
-                    )  # fmt: skip
-                    tile_product(
-                        before, base + m * state_size, state_size, width,
-                        Y, i * q * width, COLUMNS * width, width,
-                        yb, m * run + i * width, run, width, q, True,
-                    )  # fmt: skip
-            _unpack(yb, 0, d, size, width, steps, y, at)
-            c += group
-        _to_pairs(h, row, start, size, n, width, last)
+                c += group
+            _to_pairs(h, row, start, size, n, width, last)
+            row += 1
 
 
 @njit(nogil=True, cache=True)
@@ -550,171 +563,229 @@ def _steps_back(small, n, width, steps, marks, ub, gb, h, g, past, by_w, by_p, b
 
 
 @njit(nogil=True, cache=True)
-def _pull_states(group, n, width, small, kept, base, g, F, F1, E1, G, by_w, by_f, by_e, by_h):
+def _pull_states(group, n, width, small, kept, base, g, F, F1, E1, G, by_w, by_f, by_a):
     """From a group's last chunk to its first: what comes back into each (to G), and the sums over chunks.
 
-    F conj(h) to ``by_w``, F1 conj(h) to ``by_f``, g conj(E1) to ``by_e``, g conj(h) to ``by_h``.
+    F h to ``by_w``, F1 h to ``by_f``, g conj(E1 + L p^L h) to ``by_a``.
     """
-    over, w = small[1], small[2]
+    over, weighted, late = small[1], small[4], small[5]
     state_size = g.size
-    for m in range(group - 1, -1, -1):
-        o, k = m * state_size, base + m * state_size
-        for i in range(2 * n, state_size // width):
-            store(G, o + i * width, load(g, i * width))
-        for i in range(n):
-            re, im = i * width, (n + i) * width
-            gr, gi, hr, hi = load(g, re), load(g, im), load(kept, k + re), load(kept, k + im)
+    for i in range(n):
+        re, im = i * width, (n + i) * width
+        pr, pi, wr, wi = load(over, re), load(over, im), load(weighted, re), load(weighted, im)
+        lr, li, gr, gi = load(late, re), load(late, im), load(g, re), load(g, im)
+        ar, ai, br, bi = load(by_a, re), load(by_a, im), load(by_w, re), load(by_w, im)
+        cr, ci = load(by_f, re), load(by_f, im)
+        for m in range(group - 1, -1, -1):
+            o, k = m * state_size, base + m * state_size
             store(G, o + re, gr)
             store(G, o + im, gi)
-            store(by_h, re, madd(gr, hr, madd(gi, hi, load(by_h, re))))
-            store(by_h, im, madd(gi, hr, nmadd(gr, hi, load(by_h, im))))
-            er, ei = load(E1, o + re), load(E1, o + im)
-            store(by_e, re, madd(gr, er, madd(gi, ei, load(by_e, re))))
-            store(by_e, im, madd(gi, er, nmadd(gr, ei, load(by_e, im))))
+            hr, hi = load(kept, k + re), load(kept, k + im)
+            er = nmadd(li, hi, madd(lr, hr, load(E1, o + re)))
+            ei = madd(li, hr, madd(lr, hi, load(E1, o + im)))
+            ar = madd(gr, er, madd(gi, ei, ar))
+            ai = madd(gi, er, nmadd(gr, ei, ai))
             fr, fi = load(F1, o + re), load(F1, o + im)
-            store(by_f, re, madd(fr, hr, madd(fi, hi, load(by_f, re))))
-            store(by_f, im, madd(fi, hr, nmadd(fr, hi, load(by_f, im))))
+            cr = nmadd(fi, hi, madd(fr, hr, cr))
+            ci = madd(fi, hr, madd(fr, hi, ci))
             fr, fi = load(F, o + re), load(F, o + im)
-            store(by_w, re, madd(fr, hr, madd(fi, hi, load(by_w, re))))
-            store(by_w, im, madd(fi, hr, nmadd(fr, hi, load(by_w, im))))
-            pr, pi, wr, wi = load(over, re), load(over, im), load(w, re), load(w, im)
-            store(g, re, madd(pr, gr, madd(pi, gi, madd(wr, fr, mul(wi, fi)))))
-            store(g, im, nmadd(pi, gr, madd(pr, gi, nmadd(wi, fr, mul(wr, fi)))))
+            br = nmadd(fi, hi, madd(fr, hr, br))
+            bi = madd(fi, hr, madd(fr, hi, bi))
+            nr = nmadd(wi, fi, madd(wr, fr, madd(pr, gr, mul(pi, gi))))
+            gi = nmadd(wi, fr, nmadd(wr, fi, nmadd(pi, gr, mul(pr, gi))))
+            gr = nr
+        store(g, re, gr)
+        store(g, im, gi)
+        store(by_a, re, ar)
+        store(by_a, im, ai)
+        store(by_w, re, br)
+        store(by_w, im, bi)
+        store(by_f, re, cr)
+        store(by_f, im, ci)
 
 
 @njit(nogil=True, cache=True)
-def _gather(row, start, size, n, width, length, table, small, r, sums, g_log_a, g_w):
-    """Put the sums of one tile together: gradients of log_a and w for its channels.
-
-    ``sums`` (5, .) holds those of ``_pull_states``, and of g conj(h before) over single steps.
-    """
-    by_w, by_f, by_e, by_h, by_p = sums[0], sums[1], sums[2], sums[3], sums[4]
-    for lane in range(size):
-        for i in range(n):
-            re, im = i * width + lane, (n + i) * width + lane
-            wr, wi, pr, pi = small[2, re], small[2, im], small[0, re], small[0, im]
-            lr, li = length * small[1, re], length * small[1, im]
-            # Sums over lags of conj(p)^l r_l and l conj(p)^l r_l, from the tables that hold p^l and l p^l.
-            ar, ai, br, bi = 0.0, 0.0, 0.0, 0.0
-            for lag in range(length):
-                at = length - 1 - lag
-                o, k = _down(at, i, length, width) + lane, _down(at, n + i, length, width) + lane
-                weight = r[lag * width + lane]
-                ar += weight * table[0, o]
-                ai -= weight * table[0, k]
-                br += weight * table[4, o]
-                bi -= weight * table[4, k]
-            g_w[row, start + lane, i, 0] = by_w[re] + ar
-            g_w[row, start + lane, i, 1] = by_w[im] + ai
-            br += by_f[re]
-            bi += by_f[im]
-            g_log_a[row, start + lane, i, 0] = (
-                wr * br + wi * bi + by_e[re] + lr * by_h[re] + li * by_h[im] + pr * by_p[re] + pi * by_p[im]
-            )
-            g_log_a[row, start + lane, i, 1] = (
-                wr * bi - wi * br + by_e[im] + lr * by_h[im] - li * by_h[re] + pr * by_p[im] - pi * by_p[re]
-            )
+def _scale(source, at, ramp, from_, by, width, steps, into, o):
+    """Registers of ``source`` times those of ``ramp`` from element ``from_`` on, ``by`` apart."""
+    for s in range(steps):
+        store(into, o + s * width, mul(load(ramp, from_ + s * by), load(source, at + s * width)))
 
 
 @njit(nogil=True, cache=True)
 def backward(
-    first, last_tile, shape, length, gy, g_last, u, log_a, w, skip, resets, kept,
-    gu, g_log_a, g_w, g_skip, g_state,
+    first, last_tile, splits, shape, length, gy, g_last, u, log_a, w, skip, resets, kept, gu, g_state, parts
 ):  # fmt: skip
-    """Tiles [first, last_tile): gradients of u, flat (b t d), and by row of log_a, w, skip and the state."""
+    """Tiles [first, last_tile): gradients of u, flat (b t d), and of the state; sums for ``finish``.
+
+    ``parts`` is flat (blocks of channels, rows, 2 padded(n) + L + 1 lanes): of each row the gradients of w
+    and of log_a short of what goes through r, then r, then what single steps add to the gradient of the skip.
+    """
     rows, t, d, n = shape
     width = lanes(u)
     q = padded(n)
     state_size = q * width
     chunks = (t + length - 1) // length
     run = length * width
-    small = scratch(4 * state_size, u).reshape(4, state_size)
+    stride = run + width
+    small = scratch(6 * state_size, u).reshape(6, state_size)
     kernel = scratch((COLUMNS - 1) * width + run, u)
     wide = (length + LAGS) * width  # zeros follow each chunk of gy: correlations run over its end
-    table = scratch(6 * length * state_size, u).reshape(6, length * state_size)
-    ub = scratch(GROUP * run, u)
-    gub = scratch(GROUP * run, u)
-    gb = scratch(GROUP * wide, u)
-    gb[:] = 0
-    F = scratch(GROUP * state_size, u)
-    F1 = scratch(GROUP * state_size, u)
-    E1 = scratch(GROUP * state_size, u)
-    G = scratch(GROUP * state_size, u)
+    table = scratch(q * stride, u)
+    ub, us, gs = scratch(GROUP * run, u), scratch(GROUP * run, u), scratch(GROUP * run, u)
+    gb, gub = scratch(GROUP * wide, u), scratch(GROUP * run, u)
+    F, F1 = scratch(GROUP * state_size, u), scratch(GROUP * state_size, u)
+    E1, G = scratch(GROUP * state_size, u), scratch(GROUP * state_size, u)
+    # Products run over whole tiles of rows: what lies behind the last chunk is read, and must be a number.
+    us[:], gs[:], gb[:], G[:] = 0, 0, 0, 0
     past = scratch(length * state_size, u)
-    h = scratch(state_size, u)
-    g = scratch(state_size, u)
-    r = scratch(run, u)
-    by_skip = scratch(width, u)
+    h, g = scratch(state_size, u), scratch(state_size, u)
     sums = scratch(5 * state_size, u).reshape(5, state_size)
+    ramp = scratch(run, u)
+    for s in range(run):
+        ramp[s] = s // width
+    part = 2 * state_size + run + width
+    ahead = GROUP * length * COLUMNS // q
     for tile in range(first, last_tile):
-        row, start = tile % rows, tile // rows * width
-        size = min(width, d - start)
-        if row == 0 or tile == first:
-            _fill(start, size, log_a, w, skip, length, True, table.reshape(-1), kernel, small)
-        _from_pairs(g_last, row, start, size, n, width, g)
-        r[:] = 0
-        by_skip[:] = 0
-        sums[:] = 0
-        c = chunks
-        while c > 0:
-            group = 0
-            while group < GROUP and c - group > 0 and _regular(c - group - 1, length, t, row, resets):
-                group += 1
-            c -= max(group, 1)
-            at = (row * t + c * length) * d + start
-            base = (tile * chunks + c) * state_size
-            if group == 0:
-                steps = min(length, t - c * length)
-                marks = resets[row, c * length : c * length + steps] if resets.size > 0 else resets[0]
-                h[:] = kept[base : base + state_size]
+        block, start, size, first_row, row = tile_of(tile, splits, shape, width)
+        _fill(start, size, log_a, w, skip, length, table, kernel, small)
+        while row > first_row:
+            row -= 1
+            own = parts[(block * rows + row) * part : (block * rows + row + 1) * part]
+            r, by_skip = own[2 * state_size : part - width], own[part - width :]
+            _from_pairs(g_last, row, start, size, n, width, g)
+            own[:] = 0
+            sums[:] = 0
+            c = chunks
+            while c > 0:
+                group = 0
+                while group < GROUP and c - group > 0 and _regular(c - group - 1, length, t, row, resets):
+                    group += 1
+                c -= max(group, 1)
+                at = (row * t + c * length) * d + start
+                base = ((block * rows + row) * chunks + c) * state_size
+                if group == 0:
+                    steps = min(length, t - c * length)
+                    marks = resets[row, c * length : c * length + steps] if resets.size > 0 else resets[0]
+                    h[:] = kept[base : base + state_size]
+                    _pack(u, at, d, size, width, steps, ub, 0)
+                    _pack(gy, at, d, size, width, steps, gub, 0)
+                    _steps_back(small, n, width, steps, marks, ub, gub, h, g, past, sums[3], sums[4], by_skip)
+                    _unpack(gub, 0, d, size, width, steps, gu, at)
+                    continue
+                steps = group * length
                 _pack(u, at, d, size, width, steps, ub, 0)
-                _pack(gy, at, d, size, width, steps, gub, 0)
-                _steps_back(small, n, width, steps, marks, ub, gub, h, g, past, sums[0], sums[4], by_skip)
+                for m in range(group):
+                    _pack(gy, at + m * length * d, d, size, width, length, gb, m * wide)
+                    _scale(gb, m * wide, ramp, 0, width, width, length, gs, m * run)
+                    _scale(ub, m * run, ramp, run - width, -width, width, length, us, m * run)
+                for column in range(0, q, COLUMNS):
+                    # Meanwhile what is written next, and what is read next, comes nearer.
+                    done = column // COLUMNS * ahead
+                    _ask(gu, at + done * d, d, ahead, 1)
+                    _ask(u, at - (GROUP * length - done) * d, d, ahead, 0)
+                    _ask(gy, at - (GROUP * length - done) * d, d, ahead, 0)
+                    o = column * stride
+                    for m in range(0, group, ROWS):
+                        to = m * state_size + column * width
+                        tile_product(
+                            gb, m * wide, wide, width, table, o, width, stride,
+                            F, to, state_size, width, length, False,
+                        )  # fmt: skip
+                        tile_product(
+                            gs, m * run, run, width, table, o, width, stride,
+                            F1, to, state_size, width, length, False,
+                        )  # fmt: skip
+                        tile_product(
+                            us, m * run, run, width, table, o + run - width, -width, stride,
+                            E1, to, state_size, width, length, False,
+                        )  # fmt: skip
+                _pull_states(group, n, width, small, kept, base, g, F, F1, E1, G, sums[0], sums[1], sums[2])
+                for j in range(0, length, COLUMNS):
+                    for m in range(0, group, ROWS):
+                        to = m * run + j * width
+                        tile_product(
+                            gb, m * wide + j * width, wide, width,
+                            kernel, (COLUMNS - 1) * width, width, -width,
+                            gub, to, run, width, length - j, False,
+                        )  # fmt: skip
+                        tile_product(
+                            G, m * state_size, state_size, width,
+                            table, run - width - j * width, stride, -width,
+                            gub, to, run, width, q, True,
+                        )  # fmt: skip
                 _unpack(gub, 0, d, size, width, steps, gu, at)
-                continue
-            _pack(u, at, d, size, width, group * length, ub, 0)
-            for m in range(group):
-                _pack(gy, at + m * length * d, d, size, width, length, gb, m * wide)
-            for column in range(0, q, COLUMNS):
-                o = column * run
-                for m in range(0, group, ROWS):
-                    to = (m * q + column) * width
-                    tile_product(
-                        gb, m * wide, wide, width, table[2], o, COLUMNS * width, width,
-                        F, to, state_size, width, length, False,
-                    )  # fmt: skip
-                    tile_product(
-                        gb, m * wide, wide, width, table[3], o, COLUMNS * width, width,
-                        F1, to, state_size, width, length, False,
-                    )  # fmt: skip
-                    tile_product(
-                        ub, m * run, run, width, table[4], o, COLUMNS * width, width,
-                        E1, to, state_size, width, length, False,
-                    )  # fmt: skip
-            _pull_states(
-                group, n, width, small, kept, base, g, F, F1, E1, G, sums[0], sums[1], sums[2], sums[3]
-            )
-            for j in range(0, length, COLUMNS):
-                for m in range(0, group, ROWS):
-                    to = (m * length + j) * width
-                    tile_product(
-                        gb, m * wide + j * width, wide, width,
-                        kernel, (COLUMNS - 1) * width, width, -width,
-                        gub, to, run, width, length - j, False,
-                    )  # fmt: skip
-                    tile_product(
-                        G, m * state_size, state_size, width,
-                        table[5], j * q * width, COLUMNS * width, width,
-                        gub, to, run, width, q, True,
-                    )  # fmt: skip
-            _unpack(gub, 0, d, size, width, group * length, gu, at)
-            for m in range(group):
-                for lag in range(0, length, LAGS):
-                    lag_product(
-                        gb, m * wide + lag * width, width, width, ub, m * run, width, 0,
-                        r, lag * width, width, 0, length - lag, True,
-                    )  # fmt: skip
-        _to_pairs(g, row, start, size, n, width, g_state)
-        _gather(row, start, size, n, width, length, table, small, r, sums, g_log_a, g_w)
+                for m in range(group):
+                    for lag in range(0, length, LAGS):
+                        lag_product(
+                            gb, m * wide + lag * width, width, width, ub, m * run, width, 0,
+                            r, lag * width, width, 0, length - lag, True,
+                        )  # fmt: skip
+            _to_pairs(g, row, start, size, n, width, g_state)
+            _close_row(n, width, small, sums, own, own[state_size:])
+
+
+@njit(nogil=True, cache=True)
+def _close_row(n, width, small, sums, g_w, g_a):
+    """What the sums over one row's chunks and single steps say about w and log_a."""
+    p, weighted = small[0], small[4]
+    by_w, by_f, by_a, one_w, one_p = sums[0], sums[1], sums[2], sums[3], sums[4]
+    for i in range(n):
+        re, im = i * width, (n + i) * width
+        pr, pi, sr, si = load(p, re), load(p, im), load(by_w, re), load(by_w, im)
+        store(g_w, re, nmadd(pi, si, madd(pr, sr, load(one_w, re))))
+        store(g_w, im, nmadd(pi, sr, nmadd(pr, si, load(one_w, im))))
+        sr, si = add(sr, load(by_f, re)), add(si, load(by_f, im))
+        wr, wi, qr, qi = load(weighted, re), load(weighted, im), load(one_p, re), load(one_p, im)
+        store(g_a, re, madd(pr, qr, madd(pi, qi, nmadd(wi, si, madd(wr, sr, load(by_a, re))))))
+        store(g_a, im, madd(pr, qi, nmadd(pi, qr, nmadd(wi, sr, nmadd(wr, si, load(by_a, im))))))
+
+
+@njit(nogil=True, cache=True)
+def finish(first, last_block, shape, length, log_a, w, parts, g_log_a, g_w, g_skip):
+    """Blocks of channels [first, last_block): the rows' sums added in order, and r through the powers."""
+    rows, _, d, n = shape
+    width = lanes(parts)
+    state_size = padded(n) * width
+    run = length * width
+    part = 2 * state_size + run + width
+    total = scratch(part, parts)
+    p, weight = scratch(2 * n * width, np.empty(0)), scratch(2 * n * width, np.empty(0))
+    r = scratch(run, np.empty(0))
+    sums = scratch(4 * n * width, np.empty(0)).reshape(4, n * width)
+    zero = np.zeros(lanes(p))
+    for block in range(first, last_block):
+        start = block * width
+        size = min(width, d - start)
+        total[:] = 0
+        for row in range(rows):
+            at = (block * rows + row) * part
+            for o in range(0, part, width):
+                store(total, o, add(load(total, o), load(parts, at + o)))
+        r[:] = total[2 * state_size : 2 * state_size + run]
+        _poles(start, size, log_a, w, width, p, weight)
+        for i in range(n):
+            for half in range(0, width, lanes(p)):
+                re, im = i * width + half, (n + i) * width + half
+                pr, pi, ar = load(p, re), load(p, im), load(zero, 0)
+                ai, br, bi = ar, ar, ar
+                # Horner's rule from the last lag on: a = sum_l r_l p^l, b = p a'(p) = sum_l l r_l p^l.
+                for lag in range(length - 1, -1, -1):
+                    nr = nmadd(pi, bi, madd(pr, br, nmadd(pi, ai, mul(pr, ar))))
+                    bi = madd(pi, br, madd(pr, bi, madd(pi, ar, mul(pr, ai))))
+                    br = nr
+                    nr = nmadd(pi, ai, madd(pr, ar, load(r, lag * width + half)))
+                    ai = madd(pi, ar, mul(pr, ai))
+                    ar = nr
+                store(sums[0], re, ar)
+                store(sums[1], re, ai)
+                store(sums[2], re, br)
+                store(sums[3], re, bi)
         for lane in range(size):
-            g_skip[row, start + lane] = r[lane] + by_skip[lane]
+            for i in range(n):
+                re, im = i * width + lane, (n + i) * width + lane
+                wr, wi, br, bi = weight[re], weight[im], sums[2, re], sums[3, re]
+                g_w[start + lane, i, 0] = total[re] + sums[0, re]
+                g_w[start + lane, i, 1] = total[im] - sums[1, re]
+                g_log_a[start + lane, i, 0] = total[state_size + re] + (wr * br - wi * bi)
+                g_log_a[start + lane, i, 1] = total[state_size + im] - (wr * bi + wi * br)
+            g_skip[start + lane] = total[2 * state_size + lane] + total[part - width + lane]

@@ -1,15 +1,18 @@
 """Diagonal time-invariant system on the CPU: custom ops around the fused Numba kernels."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hippodrome.ops._custom import register_second_order
-from hippodrome.ops._threads import run_tiles
+from hippodrome.ops._threads import share_tiles
 from hippodrome.ops.diagonal_lti import torch_
 
 NAME = "numba"
+
+WORTHWHILE = 4096
+"""Tokens in a tile that are worth tables of their own."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -25,20 +28,32 @@ def _chunk(log_a: Tensor) -> int:
     return 64 if log_a.shape[1] >= 16 else 32
 
 
-def _sizes(u: Tensor, log_a: Tensor) -> tuple[tuple[int, int, int, int], int, int]:
-    """(b, t, d, n), steps of a chunk, and tiles."""
+class _Plan(NamedTuple):
+    """How one call is cut: (b, t, d, n), steps of a chunk, blocks of channels, ranges of rows in each."""
+
+    shape: tuple[int, int, int, int]
+    length: int
+    blocks: int
+    splits: int
+
+
+def _plan(u: Tensor, log_a: Tensor) -> _Plan:
+    """One tile holds a block's rows and shares its tables; more only where threads would stand idle."""
     from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
     b, t, d = u.shape
-    n = log_a.shape[1]
-    return (b, t, d, n), _chunk(log_a), b * -(-d // (kernel.BYTES // u.element_size()))
+    blocks = -(-d // (kernel.BYTES // u.element_size()))
+    threads = torch.get_num_threads()
+    wanted = 1 if blocks >= 4 * threads or threads == 1 else -(-4 * threads // blocks)
+    splits = max(1, min(b, wanted, b * t // WORTHWHILE))
+    return _Plan((b, t, d, log_a.shape[1]), _chunk(log_a), blocks, splits)
 
 
 def _kept(u: Tensor, log_a: Tensor) -> Any:
     """Room for the states that enter all chunks (an int, maybe symbolic), whatever the machine's vectors."""
     b, t, d = u.shape
     n = log_a.shape[1]
-    return (b * -(-d // 16) * -(-t // _chunk(log_a)) + 4) * 16 * 4 * -(-n // 2)
+    return b * -(-d // 16) * -(-t // _chunk(log_a)) * 16 * 4 * -(-n // 2)
 
 
 def _numpy(x: Tensor) -> Any:
@@ -52,13 +67,15 @@ def _forward(
     from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
     y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
-    shape, length, tiles = _sizes(u, log_a)
+    shape, length, blocks, splits = _plan(u, log_a)
     kept = u.new_empty(_kept(u, log_a) if keep else 0)
-    # The end is room to read past the last chunk; nothing there reaches a result.
-    kept[-(-shape[1] // length) * tiles * kernel.padded(shape[3]) * kernel.BYTES // u.element_size() :] = 0
-    run_tiles(
+    # Narrower vectors than the room is cut for leave some of it unused.
+    used = blocks * shape[0] * -(-shape[1] // length) * kernel.padded(shape[3]) * kernel.BYTES
+    kept[used // u.element_size() :] = 0
+    share_tiles(
         kernel.forward,
-        tiles,
+        blocks * splits,
+        splits,
         shape,
         length,
         _numpy(u).reshape(-1),
@@ -93,31 +110,42 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
-    shape, length, tiles = _sizes(u, log_a)
-    b = u.shape[0]
+    shape, length, blocks, splits = _plan(u, log_a)
     grad_u, grad_state = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
-    grad_log_a, grad_w = u.new_empty(b, *log_a.shape), u.new_empty(b, *w.shape)
-    grad_skip = u.new_empty(b, *skip.shape)
-    run_tiles(
+    grad_log_a, grad_w = u.new_empty(log_a.shape), u.new_empty(w.shape)
+    grad_skip = u.new_empty(skip.shape)
+    columns = 2 * kernel.padded(shape[3]) + length + 1
+    parts = u.new_empty(blocks * shape[0] * columns * kernel.BYTES // u.element_size()).numpy()
+    numbers = [_numpy(log_a), _numpy(w)]
+    share_tiles(
         kernel.backward,
-        tiles,
+        blocks * splits,
+        splits,
         shape,
         length,
         _numpy(grad_y).reshape(-1),
         _numpy(grad_last),
         _numpy(u).reshape(-1),
-        _numpy(log_a),
-        _numpy(w),
+        *numbers,
         _numpy(skip),
         _numpy(resets),
         _numpy(kept),
         grad_u.view(-1).numpy(),
+        grad_state.numpy(),
+        parts,
+    )
+    share_tiles(
+        kernel.finish,
+        blocks,
+        shape,
+        length,
+        *numbers,
+        parts,
         grad_log_a.numpy(),
         grad_w.numpy(),
         grad_skip.numpy(),
-        grad_state.numpy(),
     )
-    return grad_u, grad_log_a.sum(0), grad_w.sum(0), grad_state, grad_skip.sum(0)
+    return grad_u, grad_log_a, grad_w, grad_state, grad_skip
 
 
 @_backward.register_fake
