@@ -1,5 +1,6 @@
 """LMU: the Legendre memory unit in its parallel form, a sliding window on Legendre polynomials."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,12 @@ from hippodrome.mixers.base import Mixer
 from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "tanh": torch.tanh, "none": nn.Identity()}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "none": lambda y: y,
+}
 
 
 class State(NamedTuple):
