@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hippodrome.inits import hippo
+from hippodrome.inits.spectrum import hippo_blocks
 from hippodrome.mixers import _lti
 from hippodrome.mixers.base import run_steps
-from hippodrome.mixers.s5 import S5, _spectrum
+from hippodrome.mixers.s5 import S5
 from hippodrome.testing.mixers import check_mixer
 from hippodrome.testing.ops import close
 
@@ -31,15 +32,32 @@ def test_poles_are_those_of_hippo_blocks():
     torch.testing.assert_close(poles[:, 1].abs().view(2, 2).sort(1)[0], expected.expand(2, 2))
 
 
-@pytest.mark.parametrize("alpha", [None, 0.2], ids=["hippo", "ptd"])
-def test_the_diagonal_form_is_the_dense_matrix(alpha):
-    """V diag(poles) V^-1, twice the real part of its half, is J copies of A + alpha P P^T."""
+@pytest.mark.parametrize("init", ["hippo", "ptd"])
+def test_what_it_computes_is_the_dense_system(init):
+    """The response of a block's first state to B = 1, against exponentials of the matrix."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        mixer = plain(1, d_state=16, blocks=2, init=init, perturbation=0.2, dt_min=0.1, dt_max=0.1)
+    finally:
+        torch.set_default_dtype(torch.float32)
     A, P = hippo.legs(8)[0], hippo.low_rank("legs", 8)
-    block = A + (1.0 if alpha is None else alpha) * P @ P.T
-    poles, V, inverse = _spectrum(16, 2, alpha)
-    close(2 * (V * torch.view_as_complex(poles) @ inverse).real, torch.block_diag(block, block), 1e-10, "A")
-    close(2 * (V @ inverse).real, torch.eye(16, dtype=torch.float64), 1e-10, "V V^-1")
-    assert (poles[:, 0] < 0).all()
+    A = A + (0.2 if init == "ptd" else 1.0) * P @ P.T
+    parts = hippo_blocks(16, 2, 0.2 if init == "ptd" else None)
+    V, inverse = (torch.view_as_complex(z.contiguous()) for z in parts[1:])
+    ones = torch.ones(16, 1, dtype=V.dtype)
+    with torch.no_grad():
+        mixer.B.copy_(torch.view_as_real(inverse @ ones))
+        mixer.C.copy_(torch.view_as_real(V[:1]))
+        mixer.D.zero_()
+    x = torch.zeros(1, 20, 1, dtype=torch.float64)
+    x[0, 0] = 1
+    factor = torch.matrix_exp(0.1 * A)
+    state = torch.linalg.solve(A, (factor - torch.eye(8, dtype=A.dtype)) @ torch.ones(8, dtype=A.dtype))
+    expected = []
+    for _ in range(20):
+        expected.append(state[0])
+        state = factor @ state
+    close(mixer(x)[0][0, :, 0].detach(), torch.stack(expected), 1e-9, init)
 
 
 @pytest.mark.parametrize("init", ["hippo", "ptd"])

@@ -270,8 +270,8 @@ class Shared(LTI):
         log_a, gain = self.discretize(A, size)
         Bbar = _pairs.times(gain[:, None], B)
         columns = torch.stack([C[..., 0], -C[..., 1]], -1).flatten(1)
-        rows = [b.transpose(0, 1).flatten(1) for b in (B, Bbar)]
-        return SharedTables(A, size, _pairs.exp(log_a), *rows, columns.T.contiguous(), D)
+        B, Bbar = (b.transpose(0, 1).flatten(1) for b in (B, Bbar))
+        return SharedTables(A, size, _pairs.exp(log_a), B, Bbar, columns.T.contiguous(), D)
 
     def _vary(self, tables: SharedTables, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """Factor (..., n, 2) and input of each mode for u (..., d) with steps dt (...) times its own."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from hippodrome.inits import hippo, perturb, steps
+from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._lti import Shared, System
 from hippodrome.mixers.base import ParameterGroup
@@ -85,7 +85,11 @@ class S5(Shared):
         self.activation = activation
         self.step_rescale = step_rescale
         self.choose_discretization(discretization)
-        poles, V, inverse = _spectrum(d_state, blocks, perturbation if init == "ptd" else None)
+        here = torch.get_default_device()
+        with torch.device("cpu"):  # decompositions read their numbers, which a meta device does not have
+            parts = spectrum.hippo_blocks(d_state, blocks, perturbation if init == "ptd" else None)
+        poles, V, inverse = (x.contiguous().to(here) for x in parts)
+        V, inverse = torch.view_as_complex(V), torch.view_as_complex(inverse)
         if not conj_sym:
             poles = torch.cat([poles, poles * poles.new_tensor([1.0, -1.0])])
             V, inverse = torch.cat([V, V.conj()], 1), torch.cat([inverse, inverse.conj()])
@@ -161,33 +165,6 @@ class S5(Shared):
 def _known(what: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
         raise ValueError(f"S5 has no {what} {name!r}; expected one of {', '.join(names)}.")
-
-
-def _spectrum(
-    d_state: int, blocks: int, alpha: float | None
-) -> tuple[Float64[Tensor, "half 2"], Tensor, Tensor]:
-    """Half of the poles (P/2, 2), their eigenvectors V (P, P/2) and rows of V^-1 (P/2, P), both complex."""
-    if blocks < 1 or d_state < 1 or d_state % (2 * blocks):
-        raise ValueError(
-            "S5 cuts its state into blocks of conjugate pairs, so d_state must be a multiple of 2 * blocks; "
-            f"got d_state={d_state}, blocks={blocks}."
-        )
-    here = torch.get_default_device()
-    with torch.device("cpu"):  # decompositions read their numbers, which a meta device does not have
-        if alpha is None:
-            poles, vectors = hippo.eigenvectors("legs", d_state // blocks)
-            V = torch.view_as_complex(vectors)
-            inverse = V.mH
-        else:
-            poles, vectors, rows = perturb.half(perturb.structured_ptd(d_state // blocks, alpha))
-            V, inverse = (torch.view_as_complex(x.contiguous()) for x in (vectors, rows))
-        parts = (
-            poles.repeat(blocks, 1),
-            torch.block_diag(*[V] * blocks),
-            torch.block_diag(*[inverse] * blocks),
-        )
-    poles, V, inverse = (x.to(here) for x in parts)
-    return poles, V, inverse
 
 
 def _lecun(*shape: int, fan_in: int) -> Float64[Tensor, "*shape"]:
