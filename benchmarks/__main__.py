@@ -17,7 +17,7 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
-MODEL_ROWS = ("train-130m", "length", "stream")
+MODEL_ROWS = ("train-130m", "length", "stream", "decode-step")
 TINY_MODEL = {"d_model": 16, "depth": 1}
 
 
@@ -30,10 +30,13 @@ def settled(threads: list[int]) -> None:
     os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **wanted})
 
 
-def model_row(name: str, threads: int, tiny: bool) -> list[Timing]:
-    """One of the rows that measure whole models."""
-    from benchmarks import models
+def model_row(name: str, threads: int, tiny: bool, pace: Pace) -> list[Timing]:
+    """One of the rows that measure more than calls of one function in turns."""
+    from benchmarks import models, structured
 
+    if name == "decode-step":
+        widths, contexts = ([16], [8]) if tiny else ([64, 256], [1024, 4096, 16384])
+        return structured.decode_rows(threads, widths, contexts, pace)
     if name == "train-130m":
         shape = {"vocab": 50280, "d_model": 768, "depth": 24, "b": 1, "t": 1024}
         if tiny:
@@ -51,16 +54,17 @@ def run(names: list[str], threads: list[int], pace: Pace, tiny: bool) -> list[Ti
     """All rows asked for; each is shown as soon as it is there."""
     import torch
 
-    from benchmarks.ops import ROWS
+    from benchmarks import ops, structured
 
+    rows = {**ops.ROWS, **structured.ROWS}
     found: list[Timing] = []
     for name in names:
         for count in threads:
             torch.set_num_threads(count)
             if name in MODEL_ROWS:
-                parts = [model_row(name, count, tiny)]
+                parts = [model_row(name, count, tiny, pace)]
             else:
-                build, shapes, small = ROWS[name]
+                build, shapes, small = rows[name]
                 parts = (
                     measure_row(name, shape, build(**shape), count, pace)
                     for shape in ([small] if tiny else shapes)
@@ -78,14 +82,16 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(TITLES), help="names with commas: " + ", ".join(TITLES))
     parser.add_argument("--threads", default=str(os.cpu_count() or 1), help="counts with commas: 1,2")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="for each phase of a row, at least 3 rounds"
+        "--seconds", type=float, default=20.0, help="for each phase of a row, at least --least rounds"
     )
+    parser.add_argument("--least", type=int, default=3, help="rounds of each phase, however long they take")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--markdown", type=Path, help="write the page here")
     parser.add_argument("--show", type=Path, help="measure nothing: read numbers written by --json")
     arguments = parser.parse_args()
     chosen = {"rows": arguments.rows, "threads": arguments.threads, "seconds": arguments.seconds}
+    chosen["least"] = arguments.least
     words = [f"--{name} {value}" for name, value in chosen.items() if value != parser.get_default(name)]
     command = f'make bench ARGS="{" ".join(words)}"' if words else "make bench"
     if arguments.show:
@@ -97,7 +103,7 @@ def main() -> int:
             parser.error(f"there is no row {unknown[0]!r}; there is {', '.join(TITLES)}")
         threads = [int(count) for count in arguments.threads.split(",")]
         settled(threads)
-        timings = run(names, threads, Pace(seconds=arguments.seconds), arguments.tiny)
+        timings = run(names, threads, Pace(arguments.seconds, arguments.least), arguments.tiny)
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(as_json(timings, command), encoding="utf-8")

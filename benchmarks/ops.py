@@ -112,7 +112,11 @@ ROWS: dict[str, tuple[Builder, list[dict[str, int]], dict[str, int]]] = {
     ),
     "diagonal-lti": (
         diagonal_lti_row,
-        [{"b": 8, "t": t, "d": 256, "n": 32} for t in (1024, 4096, 16384)],
+        # The textbook holds d x n x t complex numbers several times: at 64k a quarter of the channels.
+        [
+            *({"b": 8, "t": t, "d": 256, "n": 32} for t in (1024, 4096, 16384)),
+            {"b": 2, "t": 65536, "d": 64, "n": 32},
+        ],
         {"b": 2, "t": 64, "d": 8, "n": 4},
     ),
     "ssd": (

@@ -10,11 +10,18 @@ from typing import Any
 
 from benchmarks.measure import Timing
 
-PACKAGES = ("hippodrome", "torch", "numba", "accelerated-scan", "mambapy", "transformers")
+PACKAGES = ("hippodrome", "torch", "numba", "accelerated-scan", "mambapy", "transformers", "s5-pytorch")
 
 TITLES = {
     "selective-scan": "Selective scan (Mamba), float32",
     "diagonal-lti": "Diagonal time-invariant system (S4D), float32",
+    "s4d-layer": "S4D, the whole layer, float32",
+    "s5": "S5: one state for all channels, float32",
+    "lru": "LRU, the whole layer, float32",
+    "dplr-kernel": "The kernel of S4 (diagonal plus low rank), float32",
+    "s4d-length": "Cost of a token by length: an S4D layer, float32",
+    "s5-length": "Cost of a token by length: an S5 layer, float32",
+    "decode-step": "One step of decoding beside attention with a cache, float32",
     "ssd": "SSD (Mamba-2), float32",
     "causal-conv": "Causal depthwise convolution, float32",
     "train-130m": "Training step of a Mamba of the 130m shape, float32, AdamW",
@@ -28,7 +35,24 @@ NOTES = {
     "either side.",
     "diagonal-lti": "All from the layer's parameters, save the bare FFT convolution, which is given its "
     "kernel: it is what a convolutional form cannot go below. The textbook form builds the Vandermonde "
-    "kernel, then convolves.",
+    "kernel, then convolves. At 64k there are two rows and 64 channels, for all alike, so that it fits.",
+    "s4d-layer": "The system, GELU and the gated map across channels. The bare FFT convolution, given its "
+    "kernel, stands for what a convolutional form cannot go below and does no map. The textbook form has our "
+    "output map. A GRU of the same width stands beside it up to 4k tokens. At 64k there are two rows and 64 "
+    "channels, for all alike: the textbook form holds d x n x t complex numbers several times.",
+    "s5": "The system and GELU, n complex modes. Rival: the layer of `s5-pytorch` with the same parameters, "
+    "then GELU. The floor is what the form cannot do without: the products B u and C x, and our scan "
+    "between them. At 64k there are two rows for all alike.",
+    "lru": "The system, GELU and the gated map. The floor is the products B u, C x and the map's own, and "
+    "our scan. At 64k there are two rows for all alike.",
+    "dplr-kernel": "From poles, low-rank columns and weights to a kernel of so many values, n pairs of "
+    "poles. Beside it ours for a diagonal system of the same size, with no low-rank part to correct for.",
+    "s4d-length": "The same number of tokens in many short rows and in few long ones: the ratios are those "
+    "of the cost of a token.",
+    "s5-length": "The same number of tokens in many short rows and in few long ones: the ratios are those "
+    "of the cost of a token.",
+    "decode-step": "One row, one token, the state overwritten in place. Attention has so many tokens in its "
+    "cache of keys and values; the others' states do not grow.",
     "ssd": "Rival: the chunked form that `transformers` runs where no CUDA kernel fits, at the chunk of 64 "
     "that suits it best on a CPU. Attention of the same width stands beside it for scale.",
     "causal-conv": "Rivals: `F.conv1d` with one group a channel, in its own layout, and shifted copies.",

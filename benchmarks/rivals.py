@@ -3,9 +3,13 @@
 Each takes its inputs in the layout it likes best, so that no transposition is counted against it.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hippodrome.mixers._lti import System
 
 
 def eager_selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -49,6 +53,29 @@ def textbook_s4d(
     powers = torch.exp(discrete[..., None] * torch.arange(u.shape[-1]))
     kernel = torch.einsum("dn,dnt->dt", scale, powers).real
     return fft_convolution(u, kernel) + D[:, None] * u
+
+
+def public_s5(system: System, step: Tensor) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """The public S5 package's layer with the parameters of a system of ours, and its own; (b, t, d) to that.
+
+    It keeps the complex modes it is given and takes the real part, as we do, so a factor 2 is in our C.
+    """
+    from s5 import S5
+
+    n, d = system.B.shape[:2]
+    layer = S5(d, state_width=n)
+    inner = layer.seq
+    found = {
+        "Lambda": torch.view_as_complex(system.A.contiguous()),
+        "B": system.B,
+        "C": torch.view_as_complex(system.C.contiguous()),
+        "D": system.D,
+        "log_step": step.log(),
+    }
+    for name, value in found.items():
+        parameter = getattr(inner, name)
+        parameter.data = value.detach().clone().view_as(parameter)
+    return layer, list(layer.parameters())
 
 
 def transformers_ssd(

@@ -21,7 +21,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_rows_of_ours_run_and_write_a_page(tmp_path: Path) -> None:
-    rows = "diagonal-lti,causal-conv,length,stream"
+    rows = "diagonal-lti,causal-conv,length,stream,s4d-layer,lru,dplr-kernel,s4d-length,s5-length,decode-step"
     numbers, page = tmp_path / "b.json", tmp_path / "b.md"
     answer = run("--rows", rows, "--json", str(numbers), "--markdown", str(page))
     assert answer.returncode == 0, answer.stderr
@@ -34,12 +34,12 @@ def test_rows_of_ours_run_and_write_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_rows_with_rivals_run(tmp_path: Path) -> None:
-    for package in ("accelerated_scan", "mambapy", "transformers"):
+    for package in ("accelerated_scan", "mambapy", "s5", "transformers"):
         pytest.importorskip(package, reason=f"{package} comes with the group bench (make bench)")
-    answer = run("--rows", "selective-scan,ssd,train-130m", "--json", str(tmp_path / "b.json"))
+    answer = run("--rows", "selective-scan,ssd,s5,train-130m", "--json", str(tmp_path / "b.json"))
     assert answer.returncode == 0, answer.stderr
     timings = json.loads((tmp_path / "b.json").read_text())["timings"]
-    assert {"transformers, mambapy", "mambapy pscan"} <= {t["contender"] for t in timings}
+    assert {"transformers, mambapy", "mambapy pscan", "s5-pytorch"} <= {t["contender"] for t in timings}
 
 
 def test_unknown_row_is_named() -> None:
