@@ -19,8 +19,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
 
 # Stand-ins while drawing; the text of the SVG gets the page's own colours in their place.
-_INK, _FAINT = "#010203", "#040506"
-_RC: Any = {
+INK, FAINT = "#010203", "#040506"
+RC: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -28,21 +28,21 @@ _RC: Any = {
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.labelsize": 9.5,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
+    "grid.color": FAINT,
     "grid.linewidth": 0.6,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
-    "text.color": _INK,
+    "text.color": INK,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "axes.formatter.useoffset": False,
@@ -83,7 +83,7 @@ class Line(NamedTuple):
     markers: bool = False
 
 
-def _axes(width: Number, height: Number, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+def axes(width: Number, height: Number, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,12 +93,12 @@ def _axes(width: Number, height: Number, rows: int = 1, columns: int = 1, **opti
     return figure, axes
 
 
-def _svg(figure: Any, title: str, salt: str) -> str:
+def svg(figure: Any, title: str, salt: str) -> str:
     """The figure as an ``<svg>`` element that scales with its column and clashes with no other."""
     import matplotlib
 
     buffer = StringIO()
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": salt}):
+    with matplotlib.rc_context({**RC, "svg.hashsalt": salt}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -115,7 +115,7 @@ def _svg(figure: Any, title: str, salt: str) -> str:
     text = head + text[len(opening) :]
     for i, colour in enumerate(COLOURS):
         text = re.sub(colour, f"var(--model-{i}, {colour})", text, flags=re.IGNORECASE)
-    return text.replace(_INK, "currentColor").replace(_FAINT, "var(--grid, #8884)").strip()
+    return text.replace(INK, "currentColor").replace(FAINT, "var(--grid, #8884)").strip()
 
 
 def lines(
@@ -137,8 +137,8 @@ def lines(
     """A line chart. ``rules`` are named horizontal lines (a naive baseline, a known best error)."""
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
-        figure, grid = _axes(width, height)
+    with matplotlib.rc_context(RC):
+        figure, grid = axes(width, height)
         ax = grid[0][0]
         for line in series:
             style = look[line.name]
@@ -151,7 +151,7 @@ def lines(
                 markersize=4.5,
             )
         for name, level in (rules or {}).items():
-            ax.axhline(level, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
+            ax.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
             ax.annotate(
                 name,
                 (0 if rules_left else 1, level),
@@ -167,12 +167,12 @@ def lines(
             ax.set_yscale("log")
         if y_limits is not None:
             ax.set_ylim(*y_limits)
-        _plain_ticks(ax, x_ticks, log_x, log_y)
+        plain_ticks(ax, x_ticks, log_x, log_y)
         ax.set(xlabel=x, ylabel=y, title=title)
-        return _svg(figure, title, title)
+        return svg(figure, title, title)
 
 
-def _plain_ticks(ax: Any, x_ticks: Numbers | None, log_x: bool, log_y: bool) -> None:
+def plain_ticks(ax: Any, x_ticks: Numbers | None, log_x: bool, log_y: bool) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     plain = FuncFormatter(lambda value, _: short(value))
@@ -225,8 +225,8 @@ def scatter(
     """Named points with error bars; names stand beside their points, moved apart where they would collide."""
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
-        figure, grid = _axes(width, height)
+    with matplotlib.rc_context(RC):
+        figure, grid = axes(width, height)
         ax = grid[0][0]
         for point in points:
             style = look[point.name]
@@ -241,7 +241,7 @@ def scatter(
                 linestyle="none",
             )
         for name, level in (rules or {}).items():
-            ax.axhline(level, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
+            ax.axhline(level, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
             ax.annotate(
                 name,
                 (0, level),
@@ -253,11 +253,11 @@ def scatter(
         if log_x:
             ax.set_xscale("log")
         ax.margins(x=0.22, y=0.16)
-        _plain_ticks(ax, None, log_x, False)
+        plain_ticks(ax, None, log_x, False)
         ax.set(xlabel=x, ylabel=y, title=title)
         figure.draw_without_rendering()
         _name_points(ax, points, look)
-        return _svg(figure, title, title)
+        return svg(figure, title, title)
 
 
 def _name_points(ax: Any, points: Sequence[Point], look: Mapping[str, Style]) -> None:
@@ -319,22 +319,22 @@ def forecast(
     """Past and truth in ink, forecasts with bands in colour; the forecast begins at time zero."""
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
-        figure, grid = _axes(width, height)
+    with matplotlib.rc_context(RC):
+        figure, grid = axes(width, height)
         ax = grid[0][0]
         ahead = np.arange(len(truth))
-        ax.plot(np.arange(-len(past), 0), past, color=_INK, linewidth=1.0)
-        ax.plot(ahead, truth, color=_INK, linewidth=1.1, linestyle=(0, (1, 1.2)), zorder=4)
+        ax.plot(np.arange(-len(past), 0), past, color=INK, linewidth=1.0)
+        ax.plot(ahead, truth, color=INK, linewidth=1.1, linestyle=(0, (1, 1.2)), zorder=4)
         for band in bands:
             style = look[band.name]
             if band.low is not None and band.high is not None:
                 ax.fill_between(ahead, band.low, band.high, color=style.colour, alpha=0.22, linewidth=0)
             ax.plot(ahead, band.middle, color=style.colour, linestyle=style.dash, linewidth=1.7)
-        ax.axvline(-0.5, color=_INK, linewidth=0.7, alpha=0.6)
+        ax.axvline(-0.5, color=INK, linewidth=0.7, alpha=0.6)
         ax.margins(x=0.01)
         ax.set(xlabel=x, ylabel=y, title=title)
-        _plain_ticks(ax, None, False, False)
-        return _svg(figure, title, title)
+        plain_ticks(ax, None, False, False)
+        return svg(figure, title, title)
 
 
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], colour: str, *, title: str) -> str:
@@ -345,11 +345,11 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], colour: str, *
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     k = len(names)
     size = min(5.6, max(3.0, 0.40 * k + 1.2))
-    with matplotlib.rc_context({**_RC, "axes.grid": False}):
+    with matplotlib.rc_context({**RC, "axes.grid": False}):
         from matplotlib.colors import to_rgb
         from matplotlib.patches import Rectangle
 
-        figure, grid = _axes(size, size)
+        figure, grid = axes(size, size)
         ax = grid[0][0]
         for i in range(k):
             for j in range(k):
@@ -368,21 +368,21 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], colour: str, *
         ax.set_yticks(range(k), labels)
         ax.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xlabel="answer", ylabel="truth", title=title)
         ax.set_aspect("equal")
-        return _svg(figure, title, title)
+        return svg(figure, title, title)
 
 
 def points_in_plane(values: np.ndarray, *, title: str, colour: str = COLOURS[0], size: Number = 3.6) -> str:
     """Complex numbers (m, 2) beside the unit circle: the spectrum of a recurrence."""
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
-        figure, grid = _axes(size, size)
+    with matplotlib.rc_context(RC):
+        figure, grid = axes(size, size)
         ax = grid[0][0]
         turn = np.linspace(0, 2 * np.pi, 200)
-        ax.plot(np.cos(turn), np.sin(turn), color=_INK, linewidth=0.8)
+        ax.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=0.8)
         ax.plot(
             values[:, 0], values[:, 1], linestyle="none", marker="o", markersize=3, color=colour, alpha=0.5
         )
         ax.set(xlabel="real", ylabel="imaginary", title=title)
         ax.set_aspect("equal")
-        return _svg(figure, title, title)
+        return svg(figure, title, title)

@@ -13,6 +13,9 @@ from hippodrome.cli._settings import Assignments, File, Settings
 if TYPE_CHECKING:
     from torch import nn
 
+    from hippodrome.analyze.charts import Chart
+    from hippodrome.analyze.portrait import Portrait
+
 PANEL = "Look things up"
 
 PAGE = """<!DOCTYPE html>
@@ -20,45 +23,75 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; }}
-td {{ padding: 0 1.5rem 0 0; }} figure {{ margin: 1.5rem 0; }} svg {{ width: 100%; height: auto; }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }}
+td {{ padding: 0 1.5rem 0 0; vertical-align: top; }} figure {{ margin: 1.5rem 0; }}
+svg {{ width: 100%; height: auto; }} figcaption {{ font-size: 0.85rem; opacity: 0.75; max-width: 40rem; }}
+.grid {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem 2rem; }}
 </style></head><body><h1>{title}</h1>
 <table>{facts}</table><div class="grid">{charts}</div></body></html>
 """
 
 
 class _Subject(NamedTuple):
-    """What is looked at: a module over (b, t, d), one mixer of each kind in it, the whole model if any."""
+    """What is looked at: a module over (b, t, d), one mixer of each kind in it, the whole model if any.
+
+    ``legs``: the size of the HiPPO-LegS matrix that its poles start from, where they do.
+    """
 
     title: str
     body: "nn.Module"
     mixers: "dict[str, nn.Module]"
     whole: "nn.Module"
+    legs: int | None = None
 
 
 def command(
     what: Annotated[str, typer.Argument(help="A kind of mixer, a recipe, or a run folder.")],
     length: Annotated[int, typer.Option(min=2, help="Tokens of context.")] = 256,
     width: Annotated[int | None, typer.Option(min=8, help="Channels of a mixer or recipe.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the charts to this HTML file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write the charts to this page, which opens offline."),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write each chart to this folder as a PNG file.")
+    ] = None,
     device: Device = "cpu",
     assignments: Assignments = None,
     file: File = None,
     json: Json = False,
 ) -> None:
-    """Show kernels, spectrum, memory and cost. Options of a mixer's constructor go by -s name=value."""
+    """Show kernels, transfer function, spectrum, Hankel values, memory and cost.
+
+    Options of a mixer's constructor go by -s name=value. What is a linear system before its output map is
+    shown as one, the others by their answer to an impulse. S4D and S5 that start from HiPPO-LegS are also
+    held against the dense system, with and without perturb-then-diagonalize.
+    """
+    _check_places(out, png)
     settings = Settings(file, assignments)
     subject = _subject(what, width, present(device), settings.values)
-    facts = _facts(subject, length)
-    if out is not None:
-        out.write_text(_page(subject, facts, length), encoding="utf-8")
+    portraits = _portraits(subject)
+    facts = _facts(subject, portraits, length)
+    written: list[Path] = []
+    if out is not None or png is not None:
+        charts = _charts(subject, portraits, length)
+        written = _write(out, png, charts, subject, facts)
     if json:
         as_json(facts)
         return
     table(subject.title, ["what", "value"], list(_shown(facts).items()))
-    if out is not None:
-        typer.echo(f"charts: {out}")
+    for path in written:
+        typer.echo(f"charts: {path}")
+
+
+def _check_places(out: Path | None, png: Path | None) -> None:
+    if out is not None and (out.suffix.lower() not in (".html", ".htm") or out.is_dir()):
+        raise ValueError(
+            f"--out takes the name of an HTML file, such as charts.html; got {str(out)!r}. "
+            "For PNG files give a folder: --png FOLDER."
+        )
+    if png is not None and png.exists() and not png.is_dir():
+        raise ValueError(f"--png takes a folder for the charts; {str(png)!r} is a file")
 
 
 def _subject(what: str, width: int | None, device: str, options: dict[str, Any]) -> _Subject:
@@ -68,7 +101,7 @@ def _subject(what: str, width: int | None, device: str, options: dict[str, Any])
         mixer = config.find("mixers", what)
         config.validate({"kind": what, "d_model": width or 64, **options}, "mixers")
         body = mixer(width or 64, **options).to(device)
-        return _Subject(what, body, {what: body}, body)
+        return _Subject(what, body, {what: body, **_mixers(body)}, body, _legs(what, options))
     if options:
         raise ValueError(f"options go to a mixer's constructor; {what!r} is no mixer and takes none")
     from hippodrome import runs
@@ -85,6 +118,13 @@ def _subject(what: str, width: int | None, device: str, options: dict[str, Any])
     return _Subject(what, model.backbone, _mixers(model.backbone), model)
 
 
+def _legs(kind: str, options: dict[str, Any]) -> int | None:
+    """The size of the HiPPO-LegS matrix behind an S4D or S5 that starts from one, up to 256."""
+    starts = {"s4d": ("legs", "ptd"), "s5": ("hippo", "ptd")}.get(kind, ())
+    n = int(options.get("d_state", 64)) // int(options.get("blocks", 1))
+    return n if options.get("init", "".join(starts[:1])) in starts and 2 <= n <= 256 else None
+
+
 def _mixers(body: "nn.Module") -> "dict[str, nn.Module]":
     """The first mixer of each kind inside."""
     from hippodrome.mixers.base import Mixer
@@ -92,13 +132,20 @@ def _mixers(body: "nn.Module") -> "dict[str, nn.Module]":
     found: dict[str, nn.Module] = {}
     for module in body.modules():
         if isinstance(module, Mixer):
-            found.setdefault(type(module).__module__.rsplit(".", 1)[-1], module)
+            found.setdefault(type(module).__module__.rsplit(".", 1)[-1].lstrip("_"), module)
     return found
 
 
-def _facts(subject: _Subject, length: int) -> dict[str, Any]:
+def _portraits(subject: _Subject) -> "dict[str, Portrait]":
+    from hippodrome.analyze.portrait import portrait
+
+    return {kind: portrait(mixer) for kind, mixer in subject.mixers.items()}  # type: ignore[arg-type]
+
+
+def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> dict[str, Any]:
     import torch
 
+    from hippodrome.analyze import portrait
     from hippodrome.analyze.cost import count_flops, parameter_count, state_bytes, weight_bytes_read
     from hippodrome.analyze.memory import effective_memory
     from hippodrome.analyze.response import spectrum
@@ -116,12 +163,15 @@ def _facts(subject: _Subject, length: int) -> dict[str, Any]:
         + (state_bytes(body, length) if body.causal else 0),
         "memory_tokens": effective_memory(body, length).reach if body.causal else None,
         "spectrum": {},
+        "systems": {kind: portrait.facts(found) for kind, found in portraits.items()},
     }
     for kind, mixer in subject.mixers.items():
-        values = spectrum(mixer)  # type: ignore[arg-type]
+        values = spectrum(mixer) if mixer.causal else None  # type: ignore[arg-type]
         if values is not None:
             radius = values.norm(dim=-1)
             facts["spectrum"][kind] = {"least": float(radius.min()), "most": float(radius.max())}
+    if subject.legs is not None:
+        facts["against_hippo"] = portrait.fidelity_facts(subject.legs)
     return facts
 
 
@@ -138,31 +188,66 @@ def _shown(facts: dict[str, Any]) -> dict[str, str]:
         shown["tokens that hold 95 % of the influence"] = str(facts["memory_tokens"])
     for kind, radius in facts["spectrum"].items():
         shown[f"eigenvalues of {kind}"] = f"modulus {radius['least']:.3g} to {radius['most']:.3g}"
+    for kind, system in facts["systems"].items():
+        if "effective_order" in system:
+            order = system["effective_order"]
+            told = f"{order['median']} of {system['states']} states keep the gain within 1 %"
+            if order["least"] != order["most"]:
+                told += f" ({order['least']} to {order['most']} over channels)"
+            shown[f"linear system of {kind}"] = told
+        else:
+            shown[f"linear system of {kind}"] = system["why_not"]
+    if "against_hippo" in facts:
+        s4d, ptd, bound = (facts["against_hippo"][k] for k in ("s4d_legs_error", "ptd_error", "bound"))
+        told = f"{s4d:.3g} (S4D-LegS), {ptd:.3g} (PTD, bound {bound:.3g})"
+        shown["largest error against HiPPO-LegS"] = told
     return shown
 
 
-def _page(subject: _Subject, facts: dict[str, Any], length: int) -> str:
-    from hippodrome.analyze.figures import Line, lines, points_in_plane, styles
-    from hippodrome.analyze.memory import effective_memory
-    from hippodrome.analyze.response import impulse_response, spectrum
+def _charts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> "list[Chart]":
+    import numpy as np
 
-    charts = []
+    from hippodrome.analyze import charts, portrait
+    from hippodrome.analyze.memory import effective_memory
+
+    made = []
     body: Any = subject.body
     if body.causal:
         influence = effective_memory(body, length).influence
+        line = charts.Trace("influence", np.arange(length), np.asarray(influence))
         title = "Influence of a token on the last output"
-        line = Line("influence", list(range(length)), influence)
-        look = styles(["influence"])
-        charts.append(lines([line], look, title=title, x="tokens ago", y="derivative", log_y=True))
+        labels = {"x": "tokens ago", "y": "derivative"}
+        made.append(charts.traces("influence", title, [line], **labels, log_y=any(v > 0 for v in influence)))
     for kind, mixer in subject.mixers.items():
-        answer = impulse_response(mixer, length).cpu()  # type: ignore[arg-type]
-        channels = [f"channel {i}" for i in range(min(4, answer.shape[1]))]
-        series = [Line(name, list(range(length)), answer[:, i].tolist()) for i, name in enumerate(channels)]
-        title = f"{kind}: answer to an impulse, {len(channels)} channels"
-        charts.append(lines(series, styles(channels), title=title, x="token", y="output"))
-        values = spectrum(mixer)  # type: ignore[arg-type]
-        if values is not None:
-            charts.append(points_in_plane(values.cpu().numpy(), title=f"{kind}: eigenvalues of one step"))
+        made += portrait.drawings(kind, mixer, portraits[kind], length)  # type: ignore[arg-type]
+    if subject.legs is not None:
+        made += portrait.hippo_fidelity(subject.legs)
+    return made
+
+
+def _write(
+    out: Path | None, png: Path | None, charts: "list[Chart]", subject: _Subject, facts: dict[str, Any]
+) -> list[Path]:
+    """Each file whole or not at all."""
+    from hippodrome.train.checkpoint import write_atomically
+
+    written = []
+    if out is not None:
+        page = _page(subject.title, facts, charts).encode()
+        write_atomically(out, lambda file: file.write(page))
+        written.append(out)
+    if png is not None:
+        png.mkdir(parents=True, exist_ok=True)
+        for chart in charts:
+            picture = chart.png()
+            write_atomically(png / f"{chart.name}.png", lambda file, picture=picture: file.write(picture))
+        written.append(png)
+    return written
+
+
+def _page(title: str, facts: dict[str, Any], charts: "list[Chart]") -> str:
     cells = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in _shown(facts).items())
-    figures = "".join(f"<figure>{chart}</figure>" for chart in charts)
-    return PAGE.format(title=escape(subject.title), facts=cells, charts=figures)
+    figures = "".join(
+        f"<figure>{chart.svg()}<figcaption>{escape(chart.note)}</figcaption></figure>" for chart in charts
+    )
+    return PAGE.format(title=escape(title), facts=cells, charts=figures)

@@ -1,0 +1,79 @@
+"""`hippodrome inspect`: facts of linear systems, one page, PNG files, and bad input as one line."""
+
+from pathlib import Path
+
+import pytest
+
+
+def refused(answer, *words: str) -> None:
+    """One line on standard error, exit code 2."""
+    assert answer.code == 2
+    lines = answer.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    assert all(word in lines[0] for word in words)
+
+
+def test_facts_of_a_linear_mixer_hold_its_hankel_values(cli) -> None:
+    found = cli("inspect", "s4d", "--length", 8, "--width", 8, "-s", "d_state=8", "--json").json()
+    system = found["systems"]["s4d"]
+    assert system["linear"]
+    assert system["one_system_per_channel"]
+    assert system["states"] == 8
+    assert len(system["hankel_values"]) == 8
+    assert system["hankel_values"] == sorted(system["hankel_values"], reverse=True)
+    assert 1 <= system["effective_order"]["least"] <= system["effective_order"]["most"] <= 8
+    assert 0 < system["largest_modulus"] < 1
+    told = found["against_hippo"]
+    assert told["s4d_legs_error"] == pytest.approx(12.8, rel=1e-2)
+    assert told["ptd_error"] <= told["bound"]
+
+
+def test_what_is_not_linear_says_why(cli) -> None:
+    answer = cli("inspect", "mamba", "--length", 8, "--width", 8, "--json").json()
+    assert not answer["systems"]["mamba"]["linear"]
+    assert "Mamba" in answer["systems"]["mamba"]["why_not"]
+    assert "against_hippo" not in answer
+
+
+def test_every_chart_is_in_the_page_and_in_the_folder(cli, tmp_path: Path) -> None:
+    page, folder = tmp_path / "page.html", tmp_path / "new" / "charts"
+    words = ["--length", 16, "--width", 8, "-s", "d_state=8", "--out", page, "--png", folder]
+    answer = cli("inspect", "s4d", *words)
+    assert answer.code == 0, answer.err
+    assert answer.out.count("charts: ") == 2
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "influence.png",
+        "s4d-impulse.png",
+        "s4d-bode.png",
+        "s4d-poles.png",
+        "s4d-hankel.png",
+        "s4d-truncation.png",
+        "s4d-reach.png",
+        "hippo-fidelity.png",
+        "hippo-noise.png",
+    }
+    assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in folder.iterdir())
+    text = page.read_text()
+    assert text.count("<svg") == len(names)
+    assert "http" not in text
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("kind", ["hippo_legs", "lmu"])
+def test_a_hippo_memory_shows_the_past_it_holds(cli, kind: str, tmp_path: Path) -> None:
+    answer = cli("inspect", kind, "--length", 32, "--width", 8, "-s", "d_state=8", "--png", tmp_path)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / f"{kind}-past.png").stat().st_size > 1000
+
+
+def test_places_that_cannot_be_are_refused_before_anything_is_drawn(cli, tmp_path: Path) -> None:
+    refused(cli("inspect", "s4d", "--out", tmp_path / "chart.png"), "HTML", "--png")
+    refused(cli("inspect", "s4d", "--out", tmp_path), "HTML")
+    (tmp_path / "file").write_text("")
+    refused(cli("inspect", "s4d", "--png", tmp_path / "file"), "folder")
+    few = ["--length", 8, "--width", 8, "-s", "d_state=8"]
+    refused(cli("inspect", "lru", *few, "--out", tmp_path / "nowhere" / "page.html"), "no such file")
+    refused(cli("inspect", "s4d", "-s", "d_state=7"), "even")
+    refused(cli("inspect", "s4d", "-s", "d_state=many"), "d_state")
