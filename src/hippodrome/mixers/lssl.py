@@ -56,6 +56,7 @@ class LSSL(Mixer):
 
     mixes_channels = True
     accepts_dt = True
+    reversed_from = "offset"
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class S4(Mixer):
         unconstrained: A = Lambda - P Q^*, with Q = P at first.
         dt_min: smallest initial step size; 1 / dt is about how many steps a channel remembers.
         dt_max: largest initial step size.
+        gated: whether the output map follows the system; without it the mixer is the system and its skip.
 
     Raises:
         ValueError: d_state is odd, a measure is unknown, or the copies do not divide the channels.
@@ -70,6 +71,7 @@ class S4(Mixer):
 
     mixes_channels = True
     accepts_dt = True
+    reversed_from = "offset"
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class S4(Mixer):
         unconstrained: bool = False,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         names = measure.split("+")
@@ -110,7 +113,7 @@ class S4(Mixer):
         self.B = nn.Parameter(B.to(kind))
         self.C = nn.Parameter(torch.randn(d_model, d_state // 2, 2) * 0.5**0.5)
         self.D = nn.Parameter(torch.randn(d_model))
-        self.output = GatedOutput(d_model)
+        self.output = GatedOutput(d_model) if gated else nn.Identity()
 
     def system(self, dtype: torch.dtype | None = None) -> S4System:
         """The continuous system of every channel, in ``dtype``; float32 or wider when None."""

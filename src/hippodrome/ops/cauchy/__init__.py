@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.cauchy import reference, torch_
+from hippodrome.ops.cauchy import numba_, reference, torch_
 
-BACKENDS = (torch_, reference)
+BACKENDS = (numba_, torch_, reference)
 
 
 def cauchy(
@@ -29,7 +29,7 @@ def cauchy(
         v: numerators, one of each conjugate pair, (d, q, n, 2).
         w: nodes on the imaginary axis, (l).
         poles: one of each conjugate pair, (d, n, 2), none of them at a node.
-        backend: force one of "torch", "reference"; None takes the first that can run.
+        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
     Beside a float32 v, w and the poles may be float64: what is kept of them then is enough to tell a node
     from a pole that lies close to it.

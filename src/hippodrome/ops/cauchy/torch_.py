@@ -5,6 +5,8 @@ pole that nearly is a node loses its digits in the difference of the two: where 
 the sums are taken in, that difference is taken of two parts each.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -15,48 +17,62 @@ BLOCK = 1 << 20
 """Entries of a table."""
 
 
+class Terms(NamedTuple):
+    """What the sums are made of, in their own type: rows of factors of 1 / (|p|^2 - w^2 + i w slope)."""
+
+    rows: Tensor  # (d, 2 q, n): factors of i w, then of 1
+    slope: Tensor  # (d, n): -2 Re p
+    size: Tensor  # (d, n): |p|, and what rounding took from it
+    size_rest: Tensor
+    w: Tensor  # (l), and what rounding took from it
+    w_rest: Tensor
+
+
 def refusal(*tensors: Tensor | None) -> str | None:
     """Nothing is refused: PyTorch runs everywhere."""
     return None
 
 
-def coefficients(v: Tensor, poles: Tensor) -> Tensor:
-    """2 Re v and -2 Re(v conj(p)), the numerator's factors of i w and 1: (d, 2 q, n), in float64."""
-    v, poles = v.double(), poles.double()[:, None]
-    return 2 * torch.cat([v[..., 0], -(v[..., 0] * poles[..., 0] + v[..., 1] * poles[..., 1])], 1)
+def terms(v: Tensor, w: Tensor, poles: Tensor) -> Terms:
+    """The terms of a call in float32 or wider, from the door's arguments in float64."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    v, w, poles = v.double(), w.double(), poles.double()
+    inner = (v * poles[:, None]).sum(-1)  # Re(v conj(p))
+    rows = 2 * torch.cat([v[..., 0], -inner], 1)
+    size = torch.linalg.vector_norm(poles, dim=-1)
+    near, node = size.to(wide), w.to(wide)
+    rest = (size - near).to(wide), (w - node).to(wide)
+    return Terms(rows.to(wide), (-2 * poles[..., 0]).to(wide), near, rest[0], node, rest[1])
 
 
-def split(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x as a sum of two parts of a narrower type."""
-    high = x.to(dtype)
-    return high, (x - high).to(dtype)
+def sums(
+    rows: Tensor, slope: Tensor, size: Tensor, size_rest: Tensor, w: Tensor, w_rest: Tensor
+) -> tuple[Tensor]:
+    """Every row's sum over the poles, real and imaginary part, (d, 2 q, 2, l)."""
+    apart = (size[..., None] - w) + (size_rest[..., None] - w_rest)
+    re, im = apart * (size[..., None] + w), slope[..., None] * w
+    scale = (re * re + im * im).reciprocal()
+    table = torch.cat([re * scale, -im * scale], -1)
+    return (torch.bmm(rows, table).unflatten(-1, (2, w.shape[0])),)
+
+
+def joined(total: Tensor, w: Tensor) -> Tensor:
+    """i w times the first half of the sums, plus the second: (d, q, l, 2)."""
+    turned, plain = total.chunk(2, 1)
+    return torch.stack([plain[:, :, 0] - w * turned[:, :, 1], plain[:, :, 1] + w * turned[:, :, 0]], -1)
 
 
 def cauchy(v: Tensor, w: Tensor, poles: Tensor) -> Tensor:
     """Arguments as at the door."""
-    wide = torch.promote_types(v.dtype, torch.float32)
     with torch.autocast(v.device.type, enabled=False):
-        rows = coefficients(v, poles).to(wide)
-        size, size_rest = split(torch.linalg.vector_norm(poles.double(), dim=-1), wide)
-        node, node_rest = split(w.double(), wide)
-        real = poles[..., 0].to(wide)
-        step = max(1, BLOCK // max(1, real.numel()))
+        whole = terms(v, w, poles)
+        step = max(1, BLOCK // max(1, whole.slope.numel()))
         parts = []
         for start in range(0, w.shape[0], step):
-            part = slice(start, start + step)
-            arguments = (rows, real, size, size_rest, node[part], node_rest[part])
+            nodes = (x[start : start + step] for x in whole[4:])
+            arguments = (*whole[:4], *nodes)
             if torch.is_grad_enabled() and w.shape[0] > step:
-                parts.append(checkpoint(_block, *arguments, use_reentrant=False))
+                parts.append(checkpoint(sums, *arguments, use_reentrant=False)[0])
             else:
-                parts.append(_block(*arguments))
-    return torch.cat(parts, 2).to(v.dtype)
-
-
-def _block(rows: Tensor, real: Tensor, size: Tensor, size_rest: Tensor, w: Tensor, w_rest: Tensor) -> Tensor:
-    """The sums at some of the nodes, (d, q, l, 2)."""
-    apart = (size[..., None] - w) + (size_rest[..., None] - w_rest)
-    re, im = apart * (size[..., None] + w), (-2 * real)[..., None] * w
-    scale = (re * re + im * im).reciprocal()
-    table = torch.cat([re * scale, -im * scale], -1)
-    turned, plain = torch.bmm(rows, table).unflatten(-1, (2, w.shape[0])).chunk(2, 1)
-    return torch.stack([plain[:, :, 0] - w * turned[:, :, 1], plain[:, :, 1] + w * turned[:, :, 0]], -1)
+                parts.append(sums(*arguments)[0])
+        return joined(torch.cat(parts, -1), whole.w).to(v.dtype)
