@@ -276,8 +276,9 @@ def test_a_layer_that_reads_both_ways():
     spec = config.stack_spec("bi-s4d+bi-min_gru", 16, options={"s4d": {"d_state": 8}})
     first, second = (block["mixer"] for block in spec["blocks"])
     one = {"kind": "s4d", "d_model": 16, "d_state": 8, "gated": False}
-    assert first == {"kind": "bidirectional", "ahead": one, "back": one, "gated": True}
-    assert second["gated"] is False
+    two = {"kind": "bidirectional", "ahead": one, "back": one}
+    assert first == {**two, "convention": "offset", "gated": True}
+    assert (second["convention"], second["gated"]) == ("shared", False)
     assert [block["mlp"] is None for block in spec["blocks"]] == [True, False]
     stack = config.build(spec, "backbones")
     assert not stack.causal

@@ -12,6 +12,7 @@ from hippodrome.mixers.base import Mixer
 from hippodrome.mixers.gru import GRU
 from hippodrome.mixers.mamba import Mamba
 from hippodrome.mixers.s4d import S4D
+from hippodrome.mixers.s5 import S5
 from hippodrome.ops.fft_conv_nd import fft_conv_nd
 from hippodrome.testing.mixers import assert_refuses, check_noncausal, prepared
 
@@ -44,6 +45,24 @@ def test_is_one_convolution_with_a_kernel_of_both_signs(convention):
         lags[:, :t] += back.flip(-1)
     x = torch.randn(2, t, 6, dtype=torch.float64)
     torch.testing.assert_close(mixer(x)[0], fft_conv_nd(x, lags, [t - 1]), rtol=1e-9, atol=1e-11)
+
+
+def test_a_shared_state_read_both_ways_is_two_states_read_by_two_maps():
+    # S5 as published: the states of both directions side by side, one map for each, one skip.
+    torch.manual_seed(0)
+    mixer = prepared(Bidirectional(S5(4, d_state=4, gated=False), S5(4, d_state=4, gated=False), "shared"))
+    x = torch.randn(1, 6, 4, dtype=torch.float64)
+    expected = (mixer.ahead.D + mixer.back.D) * x
+    for part, u, turn in ((mixer.ahead, x, False), (mixer.back, x.flip(1), True)):
+        A, B, C, _ = (torch.view_as_complex(z.contiguous()) if z.dim() > 1 else z for z in part.system())
+        factor = torch.exp(A * part.step_size())
+        state, answers = torch.zeros(1, 2, dtype=torch.complex128), []
+        for t in range(6):
+            state = factor * state + ((factor - 1) / A) * (u[:, t].to(B.dtype) @ B.T)
+            answers.append((state @ C.T).real)
+        y = torch.stack(answers, 1)
+        expected = expected + (y.flip(1) if turn else y)
+    torch.testing.assert_close(mixer(x)[0], expected)
 
 
 def test_shared_mirrors_and_swaps():

@@ -91,10 +91,15 @@ def stack_spec(
 
 def _both_ways(mixer: dict[str, Any]) -> dict[str, Any]:
     """The spec of a bidirectional layer: two of a mixer, whose output map, if it has one, follows the sum."""
-    ungated = "gated" in inspect.signature(find("mixers", mixer["kind"]).__init__).parameters  # type: ignore[misc]
-    one = {**mixer, "gated": False} if ungated else mixer
-    gated = ungated and bool(mixer.get("gated", True))
-    return {"kind": "bidirectional", "ahead": one, "back": one, "gated": gated}
+    cls: Any = find("mixers", mixer["kind"])
+    one = {**mixer, "gated": False} if "gated" in inspect.signature(cls.__init__).parameters else mixer
+    return {
+        "kind": "bidirectional",
+        "ahead": one,
+        "back": one,
+        "convention": cls.reversed_from,
+        "gated": one is not mixer and bool(mixer.get("gated", True)),
+    }
 
 
 def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True) -> int:

@@ -134,6 +134,7 @@ class Bank(LTI):
     """One single-input single-output system for every channel; ``dt`` multiplies its step size, per token."""
 
     accepts_dt = True
+    reversed_from = "offset"
 
     def init_state(self, batch: int, max_length: int | None = None) -> BankState:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""

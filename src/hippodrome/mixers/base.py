@@ -35,6 +35,9 @@ class Mixer(nn.Module, ABC):
     """Whether ``dt`` means something here; where it does not, passing one raises."""
     accepts_resets: ClassVar[bool] = True
     """Whether a row may hold several pieces. False only for what reads a row as one whole, such as a grid."""
+    reversed_from: ClassVar[str] = "shared"
+    """Where the reversed branch of a layer of two directions begins in the literature of this mixer: at the
+    token itself ("shared") or at the next one ("offset"); see ``backbones.bidirectional``."""
     mixes_channels: ClassVar[bool] = False
     """Whether the published block is this mixer alone, with no MLP beside it: stacks made from a pattern
     then add none. True for mixers that have a gated output map of their own."""

@@ -77,12 +77,14 @@ class DSS(LTI):
         separate_dt: real and imaginary part of lambda have a step size each.
         dt_min: smallest initial step size.
         dt_max: largest initial step size.
+        gated: whether the output map follows the system; without it the mixer is the system and its skip.
 
     Raises:
         ValueError: an unknown version, or l_max missing or out of place.
     """
 
     accepts_dt = True
+    reversed_from = "offset"
     mixes_channels = True
 
     def __init__(
@@ -94,6 +96,7 @@ class DSS(LTI):
         separate_dt: bool = False,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         if version not in VERSIONS:
@@ -123,7 +126,7 @@ class DSS(LTI):
         self.Lambda = nn.Parameter(poles.to(kind))
         self.W = nn.Parameter(torch.randn(d_model, d_state, 2))
         self.D = nn.Parameter(torch.randn(d_model))
-        self.output = GatedOutput(d_model)
+        self.output = GatedOutput(d_model) if gated else nn.Identity()
 
     def poles(self) -> Float[Tensor, "n 2"]:
         """lambda of each mode, as the version reads its parameters."""

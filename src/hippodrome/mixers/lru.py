@@ -25,6 +25,7 @@ class LRU(Shared):
         r_min: smallest initial |lambda|.
         r_max: largest initial |lambda|; long memories want both near 1.
         max_phase: largest initial angle of lambda, in radians.
+        gated: whether the output map follows the system; without it the mixer is the system and its skip.
 
     Raises:
         ValueError: the radii are not 0 <= r_min < r_max <= 1, or max_phase is not positive.
@@ -39,6 +40,7 @@ class LRU(Shared):
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 6.283185307179586,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         self.d_model = d_model
@@ -51,7 +53,7 @@ class LRU(Shared):
         self.B = nn.Parameter(torch.randn(d_state, d_model, 2) / (2 * d_model) ** 0.5)
         self.C = nn.Parameter(torch.randn(d_model, d_state, 2) / d_state**0.5)
         self.D = nn.Parameter(torch.randn(d_model))
-        self.output = GatedOutput(d_model)
+        self.output = GatedOutput(d_model) if gated else nn.Identity()
 
     def system(self) -> System:
         """A = -exp(nu) + i exp(theta), the logarithm of lambda: |lambda| < 1 whatever training does."""
@@ -65,7 +67,7 @@ class LRU(Shared):
         return torch.ones((), dtype=torch.promote_types(self.nu.dtype, torch.float32), device=self.nu.device)
 
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
-        """GELU, linear, gate."""
+        """GELU, linear, gate; or nothing."""
         return self.output(y)
 
     def parameter_groups(self) -> list[ParameterGroup]:

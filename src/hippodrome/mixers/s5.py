@@ -51,6 +51,7 @@ class S5(Shared):
         perturbation: size alpha of the perturbation of "ptd".
         activation: "full_glu": W1 g * sigmoid(W2 g) with g = gelu(y); "half_glu1": g * sigmoid(W g);
             "half_glu2": y * sigmoid(W g); "gelu": g.
+        gated: whether the output map follows the system; without it the mixer is the system and its skip.
 
     Raises:
         ValueError: a size does not divide, an unknown name, or a ``step_rescale`` that is not positive.
@@ -74,6 +75,7 @@ class S5(Shared):
         step_rescale: float = 1.0,
         perturbation: float = 0.1,
         activation: str = "full_glu",
+        gated: bool = True,
     ) -> None:
         super().__init__()
         _known("init", init, INITS)
@@ -107,7 +109,9 @@ class S5(Shared):
         self.C = nn.Parameter(C.to(kind))
         self.D = nn.Parameter(torch.randn(d_model))
         self.output: nn.Module
-        if activation == "full_glu":
+        if not gated:
+            self.output = nn.Identity()
+        elif activation == "full_glu":
             self.output = GatedOutput(d_model)
         elif activation == "gelu":
             self.output = nn.GELU()
@@ -146,8 +150,8 @@ class S5(Shared):
         return self.step_rescale * torch.exp(self.log_dt.to(wide))
 
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
-        """The activation with its gate."""
-        if self.activation in ("full_glu", "gelu"):
+        """The activation with its gate; or nothing."""
+        if self.activation in ("full_glu", "gelu") or isinstance(self.output, nn.Identity):
             return self.output(y)
         gelu = F.gelu(y)
         return (gelu if self.activation == "half_glu1" else y) * torch.sigmoid(self.output(gelu))
