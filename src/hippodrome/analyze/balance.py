@@ -81,8 +81,10 @@ def balanced_truncation(system: System, order: int, *, length: int = 1024) -> Re
     return truncations(system, [order], length=length)[0]
 
 
-def truncations(system: System, orders: Sequence[int], *, length: int = 1024) -> list[Reduced]:
-    """``balanced_truncation`` to each order, from one balancing."""
+def truncations(
+    system: System, orders: Sequence[int], *, length: int = 1024, frequencies: int = 512
+) -> list[Reduced]:
+    """``balanced_truncation`` to each order, from one balancing; ``frequencies`` as in ``worst_case``."""
     whole = system.dense()
     n = whole.A.shape[-1]
     for order in orders:
@@ -91,11 +93,12 @@ def truncations(system: System, orders: Sequence[int], *, length: int = 1024) ->
     past, future = factors(system)
     U, values, Vh = torch.linalg.svd(future.mT @ past)
     kernel = whole.kernel(length)
-    return [_cut(system, whole, kernel, order, future @ U, values, past @ Vh.mT) for order in orders]
+    cut = [_cut(whole, kernel, order, future @ U, values, past @ Vh.mT) for order in orders]
+    return [one._replace(error=worst_case(system, one.system, frequencies)) for one in cut]
 
 
 def _cut(
-    system: System, whole: StateSpace, kernel: Tensor, order: int, left: Tensor, values: Tensor, right: Tensor
+    whole: StateSpace, kernel: Tensor, order: int, left: Tensor, values: Tensor, right: Tensor
 ) -> Reduced:
     A, B, C, D = whole
     kept = values[..., :order]
@@ -106,7 +109,7 @@ def _cut(
     small = StateSpace(to @ A @ back, to @ B, C @ back, D)
     off = (kernel - small.kernel(kernel.shape[-3])).abs().amax((-3, -2, -1))
     bound = 2 * values[..., order:].sum(-1)
-    return Reduced(small, values, bound, worst_case(system, small), off)
+    return Reduced(small, values, bound, torch.full_like(bound, torch.nan), off)
 
 
 def worst_case(one: System, other: System, frequencies: int = 512) -> Float[Tensor, "*systems"]:
@@ -117,7 +120,7 @@ def worst_case(one: System, other: System, frequencies: int = 512) -> Float[Tens
     """
     grids = [torch.zeros(1, dtype=torch.float64), torch.logspace(-5, 0, frequencies).double() * torch.pi]
     gap = one.D.new_zeros(one.D.shape[:-2])
-    near = _peaks(one, other)
+    near = _peaks(one, other, 4 * frequencies)
     for omega in (*grids, *([near] if len(near) else [])):
         difference = one.response(omega) - other.response(omega)
         size = torch.linalg.matrix_norm(torch.view_as_complex(difference.contiguous()), ord=2)
@@ -125,10 +128,10 @@ def worst_case(one: System, other: System, frequencies: int = 512) -> Float[Tens
     return gap
 
 
-def _peaks(one: System, other: System, most: int = 2048) -> Tensor:
+def _peaks(one: System, other: System, most: int) -> Tensor:
     poles = torch.cat([one.poles().reshape(-1, 2), other.poles().reshape(-1, 2)])
     angle = torch.atan2(poles[:, 1], poles[:, 0]).abs()
     width = 1 - poles.norm(dim=-1)
     around = angle[:, None] + width[:, None] * torch.tensor([-1.0, -0.3, 0.0, 0.3, 1.0], dtype=poles.dtype)
     omega = around.flatten().clamp(0, torch.pi).unique()
-    return omega[:: max(1, len(omega) // most)]
+    return omega[:: -(-len(omega) // most)]
