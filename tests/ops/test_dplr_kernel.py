@@ -9,7 +9,7 @@ import torch
 from hippodrome.inits import hippo
 from hippodrome.ops.dense_lti.torch_ import krylov
 from hippodrome.ops.discretize import dense_bilinear
-from hippodrome.ops.dplr_kernel import dense, dplr_kernel
+from hippodrome.ops.dplr_kernel import dense, dplr_kernel, torch_
 from hippodrome.ops.dplr_kernel.examples import inputs
 from hippodrome.testing.ops import CHECKS, check_float64, check_op, check_single_step, close
 
@@ -110,6 +110,17 @@ def test_a_long_kernel_holds_no_table_of_poles_and_nodes():
     assert kept < 16 * 32 * 16384 * 8
     for gradient in torch.autograd.grad(kernel.square().sum(), leaves):
         assert gradient.isfinite().all()
+
+
+def test_blocks_of_channels_change_nothing(monkeypatch):
+    results = []
+    for block in (1 << 18, 80):
+        monkeypatch.setattr(torch_, "BLOCK", block)
+        leaves = [x.requires_grad_() for x in inputs(d=5)[:-1]]
+        kernel = dplr_kernel(*leaves, 41, backend="torch")
+        results.append([kernel, *torch.autograd.grad(kernel.cos().sum(), leaves)])
+    for few, one in zip(*results, strict=True):
+        close(few, one, 1e-12, "blocks")
 
 
 def test_a_kernel_of_no_length_is_refused():

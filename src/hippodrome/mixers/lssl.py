@@ -56,6 +56,8 @@ class LSSL(Mixer):
 
     mixes_channels = True
     accepts_dt = True
+
+    A: Tensor
     reversed_from = "offset"
 
     def __init__(

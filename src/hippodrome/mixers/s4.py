@@ -122,8 +122,8 @@ class S4(Mixer):
         P, B = self.P.to(dtype), self.B.to(dtype)
         Q = P if self.Q is None else self.Q.to(dtype)
         each = self.d_model // poles.shape[0]
-        copies = (x.repeat(each, *[1] * (x.dim() - 1)) for x in (poles, P, Q, B))
-        return S4System(*copies, self.C.to(dtype), self.D.to(dtype))
+        poles, P, Q, B = (x.repeat(each, *[1] * (x.dim() - 1)) for x in (poles, P, Q, B))
+        return S4System(poles, P, Q, B, self.C.to(dtype), self.D.to(dtype))
 
     def step_size(self) -> Float[Tensor, "d"]:
         """exp(log_dt)."""

@@ -49,7 +49,7 @@ def power(squares: list[Tensor], exponent: int | torch.SymInt) -> Tensor:
     """A^exponent from A, A^2, A^4, ..., exponent at least 1."""
     found = None
     for k in range(len(squares)):
-        if (exponent >> k) & 1:
+        if exponent // (1 << k) % 2:
             found = squares[k] if found is None else found @ squares[k]
     assert found is not None
     return found

@@ -2,18 +2,23 @@
 
 With z = exp(-i a) the node is g = (2 / dt) i tan(a / 2), so everything is scaled by dt and the Cauchy sums
 run over w = 2 tan(a / 2) with poles dt Lambda: nodes that differ little and poles close to them keep their
-digits. Real tensors up to the transform.
+digits. Real tensors up to the transform. Channels go through in blocks whose values at all nodes stay small
+enough for memory to be used again, and are made again in the backward.
 """
 
 import math
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hippodrome.ops import _pairs
 from hippodrome.ops.cauchy import cauchy
 
 NAME = "torch"
+
+BLOCK = 1 << 18
+"""Values of kernels in a block of channels."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -25,6 +30,22 @@ def dplr_kernel(
     poles: Tensor, P: Tensor, Q: Tensor, B: Tensor, C: Tensor, step: Tensor, length: int
 ) -> Tensor:
     """Arguments as at the door."""
+    arguments = (poles, P, Q, B, C, step)
+    count = max(1, BLOCK // length)
+    if poles.shape[0] <= count:
+        return _channels(length, *arguments)
+    parts = []
+    for start in range(0, poles.shape[0], count):
+        some = [x[start : start + count] for x in arguments]
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(_channels, length, *some, use_reentrant=False))
+        else:
+            parts.append(_channels(length, *some))
+    return torch.cat(parts)
+
+
+def _channels(poles: Tensor, P: Tensor, Q: Tensor, B: Tensor, C: Tensor, step: Tensor, length: int) -> Tensor:
+    """The kernels of some of the channels."""
     wide = torch.promote_types(C.dtype, torch.float32)
     with torch.autocast(C.device.type, enabled=False):
         size = step.double()[:, None, None]
