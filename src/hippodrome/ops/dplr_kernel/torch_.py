@@ -44,7 +44,7 @@ def dplr_kernel(
     return torch.cat(parts)
 
 
-def _channels(poles: Tensor, P: Tensor, Q: Tensor, B: Tensor, C: Tensor, step: Tensor, length: int) -> Tensor:
+def _channels(length: int, poles: Tensor, P: Tensor, Q: Tensor, B: Tensor, C: Tensor, step: Tensor) -> Tensor:
     """The kernels of some of the channels."""
     wide = torch.promote_types(C.dtype, torch.float32)
     with torch.autocast(C.device.type, enabled=False):
