@@ -10,6 +10,7 @@ from hippodrome.analyze.systems import StateSpace
 from hippodrome.inits import hippo
 
 LINEAR = ["s4d", "lru", "s5", "dss", "linear_system", "lmu"]
+PROBED = ["s4"]  # LSSL has several outputs a channel, which the shape checks of a test run forbid
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +64,19 @@ def test_probing_an_engine_finds_what_the_engine_tells() -> None:
     assert torch.allclose(probed.system.kernel(40), told, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "gru", "hippo_legs", "attention", "min_gru"])
+@pytest.mark.parametrize("kind", ["mamba", "gru", "hippo_legs", "attention", "min_gru", "liquid_s4"])
 def test_what_is_no_fixed_linear_system_says_so(kind: str) -> None:
     with pytest.raises(ValueError, match="system"):
         discrete_system(config.find("mixers", kind).example())
+
+
+@pytest.mark.parametrize("kind", PROBED)
+def test_dense_banks_have_one_stable_system_for_each_channel(kind: str) -> None:
+    mixer = config.find("mixers", kind).example()
+    found = discrete_system(mixer)
+    assert found.per_channel
+    assert found.system.A.shape[0] == mixer.d_model
+    assert found.system.poles().norm(dim=-1).max() < 1
 
 
 def test_a_readout_of_a_state_that_is_overwritten_is_kept() -> None:

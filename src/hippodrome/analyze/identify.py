@@ -5,9 +5,10 @@ import inspect
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hippodrome.analyze.systems import Modal, StateSpace, System
+from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._lti import LTI
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops import _pairs
@@ -39,16 +40,35 @@ def discrete_system(mixer: Mixer) -> Probed:
     """
     twin = copy.deepcopy(mixer).cpu().double().eval().requires_grad_(False)
     if isinstance(twin, LTI):
+        _must_scale(twin)
         return _from_engine(twin)
     if not twin.causal:
         raise ValueError(f"{type(mixer).__name__} looks at both sides of a token: it has no step to read.")
     # The recurrence ends where the output map begins. What is set here is set on the twin alone.
-    readout: Any = getattr(twin, "readout", None)
-    if callable(readout) and len(inspect.signature(readout).parameters) == 1:
-        twin.__dict__["readout"] = lambda y: y
+    for name in ("readout", "_readout"):
+        readout: Any = getattr(twin, name, None)
+        if callable(readout) and len(inspect.signature(readout).parameters) == 1:
+            twin.__dict__[name] = lambda y: y
+    if isinstance(getattr(twin, "output", None), GatedOutput):
+        twin.output = nn.Identity()
     if isinstance(getattr(twin, "activation", None), str):
-        twin.activation = "none"
+        twin.__dict__["activation"] = "none"
     return _probe(twin)
+
+
+def _must_scale(mixer: Any) -> None:
+    """Raise where twice the state and twice the input do not make twice the next state."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, mixer.d_model, generator=g, dtype=torch.float64)
+    fresh = mixer.init_state(1, 8)
+    h = torch.randn(fresh[0].shape, generator=g, dtype=torch.float64)
+    once = mixer.step(x, fresh._replace(**{fresh._fields[0]: h}))[1][0]
+    twice = mixer.step(2 * x, fresh._replace(**{fresh._fields[0]: 2 * h}))[1][0]
+    if not _close(twice, 2 * once):
+        raise ValueError(
+            f"{type(mixer).__name__} is no linear system that is the same at every step: its input changes "
+            "how its state moves."
+        )
 
 
 def _from_engine(mixer: LTI) -> Probed:
@@ -143,7 +163,8 @@ def _per_channel(packed: _Packed, shapes: list[tuple[int, ...]], d: int) -> Stat
     moved = _join(after, True)
     moved, y = moved - moved[-1:], y - y[-1:]
     A, B = moved[:n].permute(1, 2, 0), moved[n][..., None]
-    return _separate(A, B, y[:n].T[:, None], y[n][:, None, None])
+    y = y.reshape(n + 2, d, -1)  # a channel may have several outputs
+    return _separate(A, B, y[:n].permute(1, 2, 0), y[n][..., None])
 
 
 def _shared(packed: _Packed, shapes: list[tuple[int, ...]], d: int) -> StateSpace:
@@ -155,6 +176,7 @@ def _shared(packed: _Packed, shapes: list[tuple[int, ...]], d: int) -> StateSpac
     y, after = packed.step(x, _split(states, shapes, False))
     moved = _join(after, False)
     moved, y = moved - moved[-1:], y - y[-1:]
+    y = y.flatten(1)
     return _separate(moved[:n].T, moved[n : n + d].T, y[:n].T, y[n : n + d].T)
 
 
@@ -201,7 +223,7 @@ def _agrees(
     before = torch.cat([states, torch.zeros_like(states)], -1) if system.A.shape[-1] > n else states
     expected = (system.A @ before[..., None] + system.B @ drive[..., None])[..., 0]
     out = (system.C @ expected[..., None] + system.D @ drive[..., None])[..., 0]
-    out = out[..., 0] if per_channel else out
+    y = y.reshape(out.shape)
     if not _close(moved, expected[..., :n]):
         return "its next state is not one matrix times the last plus another times the input"
     if not _close(y - y[:1], out):

@@ -1,8 +1,9 @@
 """`hippodrome inspect`: what a mixer, a recipe or a trained model remembers, and what it costs."""
 
+from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple
 
 import typer
 
@@ -216,8 +217,16 @@ def _charts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) ->
         influence = effective_memory(body, length).influence
         line = charts.Trace("influence", np.arange(length), np.asarray(influence))
         title = "Influence of a token on the last output"
-        labels = {"x": "tokens ago", "y": "derivative"}
-        made.append(charts.traces("influence", title, [line], **labels, log_y=any(v > 0 for v in influence)))
+        made.append(
+            charts.traces(
+                "influence",
+                title,
+                [line],
+                x="tokens ago",
+                y="derivative",
+                log_y=any(v > 0 for v in influence),
+            )
+        )
     for kind, mixer in subject.mixers.items():
         made += portrait.drawings(kind, mixer, portraits[kind], length)  # type: ignore[arg-type]
     if subject.legs is not None:
@@ -239,10 +248,13 @@ def _write(
     if png is not None:
         png.mkdir(parents=True, exist_ok=True)
         for chart in charts:
-            picture = chart.png()
-            write_atomically(png / f"{chart.name}.png", lambda file, picture=picture: file.write(picture))
+            write_atomically(png / f"{chart.name}.png", partial(_fill, chart.png()))
         written.append(png)
     return written
+
+
+def _fill(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _page(title: str, facts: dict[str, Any], charts: "list[Chart]") -> str:
