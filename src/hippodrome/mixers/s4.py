@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hippodrome.inits import hippo, steps
 from hippodrome.layers.gated_output import GatedOutput
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops import _pairs
 from hippodrome.ops.dense_lti import dense_lti
@@ -33,6 +34,19 @@ class S4State(NamedTuple):
 
     x: Float[Tensor, "b d n 2"]
     """One of each conjugate pair, as pairs, in float32 or wider."""
+
+
+class _Step(NamedTuple):
+    """(1 - dt A / 2)^-1 (1 + dt A / 2) and the same of B, apart into what is diagonal and what is low rank."""
+
+    decay: Tensor
+    gain: Tensor
+    row: Tensor
+    column: Tensor
+    inner: Tensor
+    solve: Tensor
+    C: Tensor
+    D: Tensor
 
 
 class S4(Mixer):
@@ -114,6 +128,7 @@ class S4(Mixer):
         self.C = nn.Parameter(torch.randn(d_model, d_state // 2, 2) * 0.5**0.5)
         self.D = nn.Parameter(torch.randn(d_model))
         self.output = GatedOutput(d_model) if gated else nn.Identity()
+        self._memo: Memo[_Step] = Memo()
 
     def system(self, dtype: torch.dtype | None = None) -> S4System:
         """The continuous system of every channel, in ``dtype``; float32 or wider when None."""
@@ -149,7 +164,7 @@ class S4(Mixer):
     def step(self, x_t: Token, state: S4State, *, dt_t: Tensor | None = None) -> tuple[Token, S4State]:
         """One token: (1 - dt A / 2) x = (1 + dt A / 2) x + dt B u, solved by Woodbury's identity."""
         with torch.autocast(x_t.device.type, enabled=False):
-            y, x = self._advance(self.system(), x_t.to(state.x.dtype), state.x, dt_t)
+            y, x = self._advance(self._tables(dt_t), x_t.to(state.x.dtype), state.x)
         return self.output(y.to(x_t.dtype)), S4State(x)
 
     def forward(
@@ -176,34 +191,51 @@ class S4(Mixer):
     def _one_by_one(
         self, x: Tensor, state: S4State | None, resets: Tensor | None, dt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        system, held = self.system(), (self.init_state(x.shape[0]) if state is None else state).x
+        held = (self.init_state(x.shape[0]) if state is None else state).x
         outputs = []
         for i in range(x.shape[1]):
             if resets is not None:
                 held = torch.where(resets[:, i, None, None, None], 0.0, held)
-            y_t, held = self._advance(system, x[:, i].to(held.dtype), held, dt[:, i])
+            y_t, held = self._advance(self._tables(dt[:, i]), x[:, i].to(held.dtype), held)
             outputs.append(y_t)
         return torch.stack(outputs, 1), held
 
-    def _advance(self, system: S4System, u: Tensor, x: Tensor, dt_t: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The system's output and next state for inputs u (b, d)."""
-        poles, P, Q, B, C, D = system
+    def _tables(self, dt_t: Tensor | None) -> "_Step":
+        """What a step of every channel needs, once for all tokens where they have no ``dt``."""
+        return (
+            self._memo.get(self, lambda: self._discretize(None)) if dt_t is None else self._discretize(dt_t)
+        )
+
+    def _discretize(self, dt_t: Tensor | None) -> "_Step":
+        poles, P, Q, B, C, D = self.system()
         size = self.step_size()
         if dt_t is not None:
-            size = dt_t.to(u.dtype)[:, None] * size
+            size = dt_t.to(D.dtype)[:, None] * size
         half = 0.5 * size[..., None, None]  # [b] d 1 1
-        column, row = half[..., None] * P, 2 * Q.flatten(-2)  # Q^* x, over both halves, is row . x
-        seen = (row @ x.flatten(-2)[..., None])[..., None]  # b d r 1 1
-        drive = _pairs.times(poles, x) + 2 * B * u[..., None, None]
-        ahead = x + half * drive - (column * seen).sum(-3)
         one = poles.new_tensor([1.0, 0.0]).expand_as(poles)
         inverse = _pairs.over(one, one - half * poles)
-        plain = _pairs.times(inverse, ahead)
-        column = _pairs.times(inverse[..., None, :, :], column)
-        small = torch.eye(P.shape[1], dtype=P.dtype, device=P.device) + row @ column.flatten(-2).mT
-        weight = torch.linalg.solve(small, row @ plain.flatten(-2)[..., None])
-        x = plain - (column * weight[..., None]).sum(-3)
-        return 2 * _pairs.times(C, x)[..., 0].sum(-1) + D * u, x
+        row = 2 * Q.flatten(-2)  # Q^* x, over both halves, is row . x
+        column = _pairs.times(inverse[..., None, :, :], half[..., None] * P).flatten(-2)
+        inner = row @ column.mT  # [b] d r r
+        return _Step(
+            _pairs.times(inverse, one + half * poles),
+            _pairs.times(inverse, 2 * half * B),
+            row,
+            column,
+            inner,
+            torch.linalg.inv(torch.eye(P.shape[1], dtype=P.dtype, device=P.device) + inner),
+            2 * torch.stack([C[..., 0], -C[..., 1]], -1).flatten(-2),
+            D,
+        )
+
+    @staticmethod
+    def _advance(one: "_Step", u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The system's output and next state for inputs u (b, d)."""
+        plain = (_pairs.times(one.decay, x) + one.gain * u[..., None, None]).flatten(-2)
+        seen = one.row @ x.flatten(-2)[..., None]  # b d r 1
+        weight = one.solve @ (one.row @ plain[..., None] - one.inner @ seen)
+        after = plain - ((seen + weight).mT @ one.column)[..., 0, :]
+        return (one.C * after).sum(-1) + one.D * u, after.unflatten(-1, (-1, 2))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Step sizes, A and B: at most 1e-3, no decay."""
