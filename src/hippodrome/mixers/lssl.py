@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo, steps
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops.dense_lti import dense_lti
 from hippodrome.ops.discretize import dense_gbt
@@ -102,6 +103,7 @@ class LSSL(Mixer):
         self.C = nn.Parameter(torch.randn(d_model, outputs, d_state))
         self.D = nn.Parameter(torch.randn(d_model, outputs))
         self.linear = nn.Linear(d_model * outputs, d_model)
+        self._memo: Memo[tuple[Tensor, Tensor]] = Memo()
 
     def matrix(self) -> Float[Tensor, "d n n"]:
         """A of every channel, in float64."""
@@ -135,7 +137,8 @@ class LSSL(Mixer):
     def step(self, x_t: Token, state: LSSLState, *, dt_t: Tensor | None = None) -> tuple[Token, LSSLState]:
         """One token: x = Abar x + Bbar u, y = C x + D u."""
         with torch.autocast(x_t.device.type, enabled=False):
-            y, x = self._advance(*self.discrete(dt_t), x_t.to(state.x.dtype), state.x)
+            one = self.discrete(dt_t) if dt_t is not None else self._memo.get(self, self.discrete)
+            y, x = self._advance(*one, x_t.to(state.x.dtype), state.x)
         return self._readout(y.to(x_t.dtype)), LSSLState(x)
 
     def forward(

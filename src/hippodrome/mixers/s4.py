@@ -37,7 +37,7 @@ class S4State(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """(1 - dt A / 2)^-1 (1 + dt A / 2) and the same of B, apart into what is diagonal and what is low rank."""
+    """(1 - dt A / 2)^-1 (1 + dt A / 2), apart into what is diagonal and what is of low rank."""
 
     decay: Tensor
     gain: Tensor
