@@ -77,3 +77,22 @@ def test_places_that_cannot_be_are_refused_before_anything_is_drawn(cli, tmp_pat
     refused(cli("inspect", "lru", *few, "--out", tmp_path / "nowhere" / "page.html"), "no such file")
     refused(cli("inspect", "s4d", "-s", "d_state=7"), "even")
     refused(cli("inspect", "s4d", "-s", "d_state=many"), "d_state")
+
+
+def test_what_reads_both_ways_has_no_state_but_a_picture(cli, tmp_path: Path) -> None:
+    words = ["--width", 8, "--length", 16, "--png", tmp_path / "two", "--json"]
+    found = cli("inspect", "s4_lra_image", *words).json()
+    assert found["state_bytes"] is found["bytes_per_token"] is found["memory_tokens"] is None
+    assert "step" in found["systems"]["bidirectional"]["why_not"]
+    assert found["systems"]["s4"]["linear"]
+    names = {path.name for path in (tmp_path / "two").iterdir()}
+    assert {"bidirectional-impulse.png", "s4-bode.png", "s4-poles.png"} <= names
+    assert "bidirectional-poles.png" not in names
+
+
+def test_a_mixer_over_a_grid_is_looked_at_over_one_grid(cli, tmp_path: Path) -> None:
+    answer = cli("inspect", "s4nd_cifar", "--width", 8, "--png", tmp_path / "grid")
+    assert answer.code == 0, answer.err
+    assert "decoding" not in answer.out
+    assert [path.name for path in (tmp_path / "grid").iterdir()] == ["s4nd-impulse.png"]
+    refused(cli("inspect", "s4nd_cifar", "--width", 8, "--length", 64), "1024", "64")

@@ -33,8 +33,10 @@ def spectrum(mixer: Mixer, *, seed: int = 0) -> Tensor | None:
     Read off the derivative of the next state with respect to the state, one tensor of the state at a time,
     for states whose transition is elementwise (every diagonal recurrence). A state whose entries mix
     answers with the eigenvalues of the whole Jacobian if it has at most 1024 entries. None where no state
-    is carried by a derivative (an attention cache).
+    is carried by a derivative (an attention cache), or where there is no step.
     """
+    if not mixer.causal:
+        return None
     parameter = next(mixer.parameters())
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(1, mixer.d_model, generator=g).to(parameter)

@@ -1,5 +1,6 @@
 """`hippodrome inspect`: what a mixer, a recipe or a trained model remembers, and what it costs."""
 
+import math
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -48,7 +49,9 @@ class _Subject(NamedTuple):
 
 def command(
     what: Annotated[str, typer.Argument(help="A kind of mixer, a recipe, or a run folder.")],
-    length: Annotated[int, typer.Option(min=2, help="Tokens of context.")] = 256,
+    length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens of context; 256, or one grid, if left out.")
+    ] = None,
     width: Annotated[int | None, typer.Option(min=8, help="Channels of a mixer or recipe.")] = None,
     out: Annotated[
         Path | None,
@@ -71,6 +74,7 @@ def command(
     _check_places(out, png)
     settings = Settings(file, assignments)
     subject = _subject(what, width, present(device), settings.values)
+    length = length or _grid(subject) or 256
     portraits = _portraits(subject)
     facts = _facts(subject, portraits, length)
     written: list[Path] = []
@@ -137,6 +141,13 @@ def _mixers(body: "nn.Module") -> "dict[str, nn.Module]":
     return found
 
 
+def _grid(subject: _Subject) -> int | None:
+    """The points of the grid that a mixer inside takes whole, if one does."""
+    from hippodrome.backbones.s4nd import S4ND
+
+    return next((math.prod(m.sizes) for m in subject.mixers.values() if isinstance(m, S4ND)), None)
+
+
 def _portraits(subject: _Subject) -> "dict[str, Portrait]":
     from hippodrome.analyze.portrait import portrait
 
@@ -160,14 +171,15 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
         "state_bytes": state_bytes(body, length) if body.causal else None,
         "flops_per_token": flops / length,
         "uncounted": list(uncounted),
-        "bytes_per_token": weight_bytes_read(subject.whole)
-        + (state_bytes(body, length) if body.causal else 0),
+        "bytes_per_token": weight_bytes_read(subject.whole) + state_bytes(body, length)
+        if body.causal
+        else None,
         "memory_tokens": effective_memory(body, length).reach if body.causal else None,
         "spectrum": {},
         "systems": {kind: portrait.facts(found) for kind, found in portraits.items()},
     }
     for kind, mixer in subject.mixers.items():
-        values = spectrum(mixer) if mixer.causal else None  # type: ignore[arg-type]
+        values = spectrum(mixer)  # type: ignore[arg-type]
         if values is not None:
             radius = values.norm(dim=-1)
             facts["spectrum"][kind] = {"least": float(radius.min()), "most": float(radius.max())}
@@ -180,11 +192,11 @@ def _shown(facts: dict[str, Any]) -> dict[str, str]:
     shown = {
         "parameters": count(facts["parameters"]),
         "arithmetic a token": f"{count(facts['flops_per_token'])}FLOP",
-        "bytes read a token, decoding": size(facts["bytes_per_token"]),
     }
     if facts["uncounted"]:
         shown["not counted"] = ", ".join(facts["uncounted"])
     if facts["state_bytes"] is not None:
+        shown["bytes read a token, decoding"] = size(facts["bytes_per_token"])
         shown["state of a row"] = size(facts["state_bytes"])
         shown["tokens that hold 95 % of the influence"] = str(facts["memory_tokens"])
     for kind, radius in facts["spectrum"].items():
