@@ -7,9 +7,12 @@ import torch
 from torch import nn
 
 from hippodrome.analyze import cost as counting
+from hippodrome.backbones.bidirectional import Bidirectional
 from hippodrome.config import build, stack_spec
+from hippodrome.models.classification import ClassificationModel
 from hippodrome.models.language import LanguageModel
 from hippodrome.ops import linear_scan
+from hippodrome.shapes import LabelledBatch
 
 
 def language(pattern: str, width: int = 16, depth: int = 2, **options: object) -> LanguageModel:
@@ -65,6 +68,15 @@ def test_cost_of_a_language_model() -> None:
     assert found.uncounted == ()
     products = 2 * (found.parameters - 0)
     assert 0.9 * products < found.flops_per_token < 1.4 * products
+
+
+def test_what_reads_later_tokens_carries_no_state() -> None:
+    both = Bidirectional.example()
+    model = ClassificationModel(both, ["a", "b"], channels=2)
+    batch = LabelledBatch(torch.randn(2, 5, 2), torch.tensor([5, 3]), torch.tensor([0, 1]))
+    found = counting.cost(model, batch)
+    assert found.state_bytes is found.bytes_per_token is None
+    assert found.flops_per_token > 0
 
 
 def test_a_table_that_is_only_looked_up_is_read_by_the_row() -> None:

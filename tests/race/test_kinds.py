@@ -91,6 +91,20 @@ def test_classes_are_shown_as_a_confusion_matrix(tmp_path: Path) -> None:
     assert isinstance(load(tmp_path / "r"), Classifier)
 
 
+def test_what_reads_both_ways_races_for_classes_alone(tmp_path: Path) -> None:
+    ways = SETTINGS.model_copy(update={"models": ("bi-min_gru",), "lengths": (8, 16)})
+    result = race(classes(tmp_path), settings=ways, folder=tmp_path / "r", live=False)
+    both = next(s for s in result.standings if s.name == "bi-min_gru")
+    assert both.status == "finished", both.note
+    assert both.state_bytes is both.bytes_per_token is both.step_seconds is None
+    assert both.scaling.step_seconds == [None, None]
+    assert result.report.exists()
+    for task in (series(), open_source("delay", length=30, lag=3, count=20)):
+        with pytest.raises(ValueError, match="not causal"):
+            race(task, settings=ways, folder=tmp_path / task.kind, live=False)
+        assert not (tmp_path / task.kind).exists()
+
+
 def test_a_regression_is_raced_by_its_squared_error(tmp_path: Path) -> None:
     task = open_source("delay", length=30, lag=3, count=20)
     result = race(task, settings=SETTINGS, folder=tmp_path / "r", live=False)

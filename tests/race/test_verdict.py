@@ -27,6 +27,14 @@ def test_the_best_on_validation_is_taken_with_what_it_costs() -> None:
     assert words[-1] == "lru diverged: the loss became NaN at step 120 with a learning rate of 0.01."
 
 
+def test_what_reads_both_ways_is_said_to_have_no_state() -> None:
+    result = example()
+    best = result.standings[0]
+    best.state_bytes = best.bytes_per_token = best.step_seconds = None
+    assert "402k parameters, no state, since it reads a sequence from both ends" in verdict(result)[1]
+    assert "one more token" not in verdict(result)[1]
+
+
 def test_a_clear_difference_and_a_noisy_one_are_told_apart() -> None:
     clear = example()
     assert "more than the seeds' noise" in " ".join(verdict(clear))

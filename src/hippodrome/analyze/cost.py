@@ -22,14 +22,15 @@ class Cost(NamedTuple):
     counted as ``count_flops`` says. ``state_bytes``: what one row carries from token to token after
     ``length`` tokens.
     ``bytes_per_token``: what decoding one token must read at least at batch 1: the weights and that state.
+    Both are None for a model that reads later tokens too, which carries no state and decodes nothing.
     ``uncounted``: names of operators that did arithmetic for which no rule is known; empty when the count
     is whole.
     """
 
     parameters: int
-    state_bytes: int
+    state_bytes: int | None
     flops_per_token: float
-    bytes_per_token: int
+    bytes_per_token: int | None
     length: int
     uncounted: tuple[str, ...] = ()
 
@@ -88,12 +89,12 @@ def cost(model: Model, batch: Batch, length: int | None = None) -> Cost:
         flops, uncounted = count_flops(lambda: model.loss(batch))
     finally:
         model.train(training)
-    carried = state_bytes(model, length)
+    carried = state_bytes(model, length) if model.backbone.causal else None
     return Cost(
         parameters=parameter_count(model),
         state_bytes=carried,
         flops_per_token=flops / tokens,
-        bytes_per_token=weight_bytes_read(model) + carried,
+        bytes_per_token=None if carried is None else weight_bytes_read(model) + carried,
         length=length,
         uncounted=uncounted,
     )

@@ -22,9 +22,9 @@ class Measures(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     context: int
-    state_bytes: int
+    state_bytes: int | None
     flops_per_token: float
-    bytes_per_token: int
+    bytes_per_token: int | None
     uncounted: list[str]
     train_bytes: int
     step_seconds: float | None

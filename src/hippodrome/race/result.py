@@ -94,7 +94,8 @@ class Standing(_Data):
     """One contender at the end.
 
     ``train_bytes``: weights, gradients, optimizer state and the peak of one training step.
-    ``step_seconds``: one token at batch 1 after ``context`` tokens. ``faster_than_attention_from``: the
+    ``step_seconds``: one token at batch 1 after ``context`` tokens. It, the state and the bytes of a token
+    are None for what reads later tokens too. ``faster_than_attention_from``: the
     measured length from which on one forward pass beats attention's; None where it does not or was not
     measured.
     """

@@ -127,6 +127,8 @@ def _price(best: Standing) -> str:
     parts = [f"{count(best.parameters)} parameters"]
     if best.state_bytes is not None:
         parts.append(f"{size(best.state_bytes)} of state for each row after {best.context:,} tokens")
+    elif best.context:
+        parts.append("no state, since it reads a sequence from both ends and answers when it has all of it")
     if best.step_seconds is not None:
         parts.append(f"{duration(best.step_seconds)} for one more token")
     if best.tokens_per_second is not None:
