@@ -166,22 +166,6 @@ def test_rows_with_clocks_of_their_own(rule):
     assert_equal_states(after, last, rule)
 
 
-def test_blocks_of_time_change_nothing(monkeypatch):
-    """The matrices stand in blocks that bound the memory, and gradients make them again."""
-    mixer = HippoLegS(3, 4, 2).double()
-    x, dt = torch.randn(2, 30, 3, dtype=torch.float64), 0.5 + torch.rand(2, 30, dtype=torch.float64)
-    resets = torch.rand(2, 30) < 0.1
-    for arguments in ({}, {"dt": dt, "resets": resets}):
-        results = []
-        for block in (1 << 22, 7 * 2 * 4 * 4):
-            monkeypatch.setattr(_memory, "BLOCK", block)
-            y, state = mixer(x, **arguments)
-            gradients = torch.autograd.grad(y.sum() + state.c.sum(), list(mixer.parameters()))
-            results.append([y, *state, *gradients])
-        for few, one in zip(results[1], results[0], strict=True):
-            close(few, one, 1e-11, "blocks")
-
-
 def test_rows_that_share_a_clock_share_matrices():
     """A state in which all rows stand at one time gives what separate matrices give."""
     mixer = HippoLegS.example().double()

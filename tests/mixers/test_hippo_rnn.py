@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hippodrome.inits import hippo
-from hippodrome.mixers import _memory
 from hippodrome.mixers.hippo_legs import HippoLegS
 from hippodrome.mixers.hippo_rnn import HippoRNN
 from hippodrome.testing.mixers import check_mixer
@@ -53,14 +52,6 @@ def test_its_memory_is_that_of_legs_where_it_does_not_read_itself():
 def test_outputs_stay_between_minus_one_and_one():
     mixer = HippoRNN.example()
     assert mixer(100 * torch.randn(2, 50, 8))[0].abs().max() <= 1
-
-
-def test_blocks_of_time_change_nothing(monkeypatch):
-    mixer = HippoRNN(3, 4).double()
-    x, dt = torch.randn(2, 20, 3, dtype=torch.float64), 0.5 + torch.rand(2, 20, dtype=torch.float64)
-    whole = mixer(x, dt=dt)[0]
-    monkeypatch.setattr(_memory, "BLOCK", 3 * 2 * 4 * 4)
-    assert torch.equal(mixer(x, dt=dt)[0], whole)
 
 
 def test_bad_settings_are_named():

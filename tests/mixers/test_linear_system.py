@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from hippodrome.inits import hippo
-from hippodrome.mixers import _memory
 from hippodrome.mixers.linear_system import LinearSystem
 from hippodrome.ops.discretize import DENSE
 from hippodrome.testing.mixers import check_mixer
@@ -128,19 +127,6 @@ def test_a_step_sees_every_change_of_the_parameters():
         fresh = copy.deepcopy(mixer)
         assert torch.equal(y, fresh.step(x, state)[0])
         assert torch.equal(y, fresh(x[:, None], state)[0][:, 0])
-
-
-def test_blocks_of_time_change_nothing(monkeypatch):
-    mixer = LinearSystem(3, 4).double()
-    x, dt = torch.randn(2, 30, 3, dtype=torch.float64), 0.5 + torch.rand(2, 30, dtype=torch.float64)
-    resets = torch.rand(2, 30) < 0.1
-    results = []
-    for block in (1 << 22, 7 * 2 * 4 * 7):
-        monkeypatch.setattr(_memory, "BLOCK", block)
-        y, state = mixer(x, resets=resets, dt=dt)
-        results.append([y, state.x, *torch.autograd.grad(y.sum() + state.x.sum(), list(mixer.parameters()))])
-    for few, one in zip(results[1], results[0], strict=True):
-        close(few, one, 1e-11, "blocks")
 
 
 def test_bad_settings_are_named():

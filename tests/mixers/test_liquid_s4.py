@@ -6,7 +6,6 @@ from itertools import combinations
 import pytest
 import torch
 
-from hippodrome.mixers import _lti
 from hippodrome.mixers.liquid_s4 import LiquidS4
 from hippodrome.mixers.s4d import S4D
 from hippodrome.testing.mixers import check_forward, check_mixer
@@ -167,19 +166,6 @@ def test_contract_of_the_kernels(kind, degree):
     resets[2, [8]] = True
     for with_dt in (False, True):
         check_forward(LiquidS4(4, 4, kind, degree), 17, splits=(1, 2, 9), resets=resets, with_dt=with_dt)
-
-
-def test_blocks_of_time_change_nothing(monkeypatch):
-    mixer = LiquidS4(3, 4).double()
-    x, dt = torch.randn(2, 30, 3, dtype=torch.float64), 0.5 + torch.rand(2, 30, dtype=torch.float64)
-    resets = torch.rand(2, 30) < 0.1
-    results = []
-    for block in (1 << 22, 7 * 2 * 3 * 2):
-        monkeypatch.setattr(_lti, "BLOCK", block)
-        y, state = mixer(x, resets=resets, dt=dt)
-        results.append([y, state.h, *torch.autograd.grad(y.sum() + state.h.sum(), list(mixer.parameters()))])
-    for few, one in zip(results[1], results[0], strict=True):
-        close(few, one, 1e-11, "blocks")
 
 
 def test_step_sizes_and_poles_and_input_weights_train_slowly_without_decay():

@@ -192,22 +192,6 @@ def test_a_debug_check_names_what_is_no_number():
         MinGRU.example().check_values(torch.randn(2, 5, 8), torch.ones(2, 5))
 
 
-def test_blocks_of_time_change_nothing(monkeypatch):
-    """With steps of their own the tokens run in blocks that bound the memory, gradients recomputed."""
-    from hippodrome.mixers import _lti
-
-    mixer = S4D(3, 4).double()
-    x, dt = torch.randn(2, 30, 3, dtype=torch.float64), 0.5 + torch.rand(2, 30, dtype=torch.float64)
-    resets = torch.rand(2, 30) < 0.1
-    results = []
-    for block in (1 << 22, 7 * 2 * 3 * 2):
-        monkeypatch.setattr(_lti, "BLOCK", block)
-        y, state = mixer(x, resets=resets, dt=dt)
-        results.append([y, state.h, *torch.autograd.grad(y.sum() + state.h.sum(), list(mixer.parameters()))])
-    for few, one in zip(results[1], results[0], strict=True):
-        close(few, one, 1e-11, "blocks")
-
-
 def test_stable_after_any_step_of_training():
     mixer = S4D.example()
     with torch.no_grad():

@@ -169,20 +169,6 @@ def test_irregular_steps_are_the_system_as_it_is(discretization):
     close(last.x[0], torch.view_as_real(state), 1e-10, discretization)
 
 
-def test_blocks_of_time_change_nothing(monkeypatch):
-    """With steps of their own the tokens run in blocks that bound the memory, gradients recomputed."""
-    mixer = S5(3, d_state=4).double()
-    x, dt = torch.randn(2, 30, 3, dtype=torch.float64), 0.5 + torch.rand(2, 30, dtype=torch.float64)
-    resets = torch.rand(2, 30) < 0.1
-    results = []
-    for block in (1 << 22, 7 * 2 * 2):
-        monkeypatch.setattr(_lti, "BLOCK", block)
-        y, state = mixer(x, resets=resets, dt=dt)
-        results.append([y, state.x, *torch.autograd.grad(y.sum() + state.x.sum(), list(mixer.parameters()))])
-    for few, one in zip(results[1], results[0], strict=True):
-        close(few, one, 1e-11, "blocks")
-
-
 @pytest.mark.parametrize("with_dt", [False, True])
 def test_blocks_that_stay_in_the_cache_change_nothing(with_dt, monkeypatch):
     """Without gradients tokens run in blocks all the way to the output."""

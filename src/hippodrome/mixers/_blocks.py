@@ -1,4 +1,4 @@
-"""Runs in blocks of time: for scans whose tensors over all modes and tokens would not fit at once."""
+"""Runs along time in pieces: in blocks, whose tensors fit into memory, or one token after the other."""
 
 from collections.abc import Callable
 
@@ -6,26 +6,52 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hippodrome.mixers import _lti
+BLOCK = 1 << 22
+"""Numbers that the tensors of a block may hold at once: in float32 16 MiB, twice that of complex ones."""
 
-Block = Callable[..., tuple[Tensor, Tensor]]
+
+def steps_within(numbers: int) -> int:
+    """How many steps a block has that holds so many numbers for each of them; at least one."""
+    return max(1, BLOCK // max(1, numbers))
 
 
-def run_in_blocks(block: Block, h: Tensor, *sequences: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Outputs (b, t, d) and last state of ``block(h, *parts) -> (y, h)`` over parts of the time axis 1.
+def run_in_blocks(
+    block: Callable[..., tuple[Tensor, Tensor]], length: int, state: Tensor, *sequences: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Outputs (b, t, ...) and last state of ``block(state, *parts) -> (y, state)`` over parts of axis 1.
 
-    ``h`` (b, d, n, 2) is the state before the first token; a sequence that is None is handed on as None. A
-    block is as long as ``_lti.BLOCK`` complex numbers allow. With gradients and more than one block each is
-    computed again on the way back, so that the memory of one block is all that is held.
+    A part has at most ``length`` steps; a sequence that is None is handed on as None. What a block holds is
+    freed after it: with gradients it is computed again when its turn comes backwards.
     """
     t = next(x.shape[1] for x in sequences if x is not None)
-    length = max(1, _lti.BLOCK // (h.numel() // 2))
+    if length >= t:
+        return block(state, *sequences)
     outputs = []
     for start in range(0, t, length):
         parts = [None if x is None else x[:, start : start + length] for x in sequences]
-        if torch.is_grad_enabled() and t > length:
-            y, h = checkpoint(block, h, *parts, use_reentrant=False)
+        if torch.is_grad_enabled():
+            y, state = checkpoint(block, state, *parts, use_reentrant=False)
         else:
-            y, h = block(h, *parts)
+            y, state = block(state, *parts)
         outputs.append(y)
-    return torch.cat(outputs, 1), h
+    return torch.cat(outputs, 1), state
+
+
+def run_one_by_one(
+    advance: Callable[..., tuple[Tensor, Tensor]],
+    state: Tensor,
+    x: Tensor,
+    resets: Tensor | None,
+    dt: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Outputs (b, t, ...) and last state of ``advance(state, x_t, dt_t) -> (y_t, state)``, token after token.
+
+    Tokens come in the dtype of the state, which is zero after a reset.
+    """
+    outputs = []
+    for i in range(x.shape[1]):
+        if resets is not None:
+            state = torch.where(resets[:, i].view(-1, *[1] * (state.dim() - 1)), 0.0, state)
+        y_t, state = advance(state, x[:, i].to(state.dtype), None if dt is None else dt[:, i])
+        outputs.append(y_t)
+    return torch.stack(outputs, 1), state

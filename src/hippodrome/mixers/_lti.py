@@ -5,14 +5,13 @@ with one small system for each channel, and one state that all channels share.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops import _pairs
@@ -23,8 +22,6 @@ from hippodrome.ops.linear_scan_complex import linear_scan_complex
 from hippodrome.ops.vandermonde import vandermonde
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
-BLOCK = 1 << 22
-"""Complex numbers that a block of a time-varying run may hold at once: 32 MiB in float32."""
 CACHED = 1 << 18
 """Complex numbers of a block that is to stay in a processor's cache: 2 MiB in float32."""
 
@@ -180,8 +177,12 @@ class Bank(LTI):
             if dt is None:
                 y, last = diagonal_lti(x, tables.log_a, tables.weight, h, resets, tables.D)
             else:
-                h = self.init_state(x.shape[0]).h if h is None else h
-                y, last = _in_blocks(self._scan, tables, x, h, resets, dt, BLOCK // (h.numel() // 2))
+                h = tables.A.new_zeros(x.shape[0], *tables.A.shape) if h is None else h
+
+                def block(h: Tensor, x: Tensor, resets: Tensor | None, dt: Tensor) -> tuple[Tensor, Tensor]:
+                    return self._scan(tables, h, x, resets, dt)
+
+                y, last = run_in_blocks(block, steps_within(h.numel() // 2), h, x, resets, dt)
         return self.readout(y.to(x.dtype)), BankState(last)
 
     def _tables(self) -> BankTables:
@@ -200,10 +201,10 @@ class Bank(LTI):
         log_a, gain = self.discretize(tables.A, dt[..., None, None] * tables.size)
         return _pairs.exp(log_a), _pairs.over(gain, tables.gain) * u[..., None, None]
 
-    def _scan(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def _scan(
+        self, tables: BankTables, h: Tensor, x: Tensor, resets: Tensor | None, dt: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The system with a step size of its own at each token."""
-        *parts, x, h, resets, dt = arguments
-        tables = BankTables(*parts)
         u = x.to(h.dtype)
         decay, inputs = self._vary(tables, u, dt.to(h.dtype))
         states, last = linear_scan_complex(decay.flatten(2, 3), inputs.flatten(2, 3), h.flatten(1, 2), resets)
@@ -252,14 +253,22 @@ class Shared(LTI):
         self.check_call(x, state, resets, dt)
         with torch.autocast(x.device.type, enabled=False):
             tables = self._tables()
-            h = self.init_state(x.shape[0]).x if state is None else state.x
-        row = max(1, h.numel() // 2)
+            h = tables.A.new_zeros(x.shape[0], *tables.A.shape) if state is None else state.x
+
+        def scan(h: Tensor, x: Tensor, resets: Tensor | None, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+            return self._scan(tables, h, x, resets, dt)
+
+        def tokens(h: Tensor, x: Tensor, resets: Tensor | None, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+            y, last = scan(h, x, resets, dt)
+            return self.readout(y.to(x.dtype)), last
+
+        row = h.numel() // 2
         if x.is_cpu and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             # Nothing is kept for a backward pass: each block goes all the way while it is in the cache.
-            y, last = _in_blocks(self._tokens, tables, x, h, resets, dt, max(16, CACHED // row))
+            y, last = run_in_blocks(tokens, max(16, CACHED // max(1, row)), h, x, resets, dt)
             return y, SharedState(last)
-        length = x.shape[1] if dt is None else BLOCK // row
-        y, last = _in_blocks(self._scan, tables, x, h, resets, dt, length)
+        length = x.shape[1] if dt is None else steps_within(row)
+        y, last = run_in_blocks(scan, length, h, x, resets, dt)
         return self.readout(y.to(x.dtype)), SharedState(last)
 
     def _tables(self) -> SharedTables:
@@ -279,17 +288,11 @@ class Shared(LTI):
         log_a, gain = self.discretize(tables.A, dt[..., None] * tables.size)
         return _pairs.exp(log_a), _pairs.times(gain, (u @ tables.B).unflatten(-1, (-1, 2)))
 
-    def _tokens(self, *arguments: Any) -> tuple[Tensor, Tensor]:
-        """The scan and what follows it."""
-        y, last = self._scan(*arguments)
-        x = arguments[-4]
-        return self.readout(y.to(x.dtype)), last
-
-    def _scan(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def _scan(
+        self, tables: SharedTables, h: Tensor, x: Tensor, resets: Tensor | None, dt: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Outputs and last state, with steps of its own at each token where there is a ``dt``."""
-        *parts, x, h, resets, dt = arguments
         with torch.autocast(x.device.type, enabled=False):
-            tables = SharedTables(*parts)
             u = x.to(h.dtype)
             if dt is None:
                 decay, inputs = tables.factor, (u @ tables.Bbar).unflatten(-1, (-1, 2))
@@ -297,36 +300,6 @@ class Shared(LTI):
                 decay, inputs = self._vary(tables, u, dt.to(h.dtype))
             states, last = linear_scan_complex(decay, inputs, h, resets)
             return torch.addcmul(states.flatten(-2) @ tables.C, u, tables.D), last
-
-
-def _in_blocks(
-    scan: Callable[..., tuple[Tensor, Tensor]],
-    tables: tuple[Tensor, ...],
-    x: Tensor,
-    h: Tensor,
-    resets: Tensor | None,
-    dt: Tensor | None,
-    length: int,
-) -> tuple[Tensor, Tensor]:
-    """``scan`` over blocks of time of at most ``length`` tokens: what a block holds is freed after it.
-
-    With gradients a block is computed again when its turn comes backwards.
-    """
-    t = x.shape[1]
-    length = max(1, length)
-    if length >= t:
-        return scan(*tables, x, h, resets, dt)
-    outputs = []
-    for start in range(0, t, length):
-        part = slice(start, start + length)
-        marks, steps = (None if z is None else z[:, part] for z in (resets, dt))
-        arguments = (*tables, x[:, part], h, marks, steps)
-        if torch.is_grad_enabled():
-            y, h = checkpoint(scan, *arguments, use_reentrant=False)
-        else:
-            y, h = scan(*arguments)
-        outputs.append(y)
-    return torch.cat(outputs, 1), h
 
 
 def _product(a: Tensor, h: Tensor) -> Tensor:

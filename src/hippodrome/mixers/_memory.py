@@ -1,24 +1,17 @@
-"""HiPPO memories with fixed matrices: what one step of each does, and scans of steps that vary along time.
+"""HiPPO memories with fixed matrices: what one step of each does to the weights it holds.
 
 A memory holds r inputs u apart, a state c (r, n) of n weights each, and advances them alike:
 c = Abar c + Bbar u. ``matrices`` says Abar and Bbar of steps that took ``dt`` and ended ``elapsed`` after the
 first one began.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hippodrome.inits import hippo
-from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.ops.discretize import DENSE
 from hippodrome.ops.linear_scan import linear_scan
-
-BLOCK = 1 << 22
-"""Numbers that the matrices of a block of time may hold at once: 16 MiB in float32."""
 
 ALPHAS = {"forward_euler": 0.0, "bilinear": 0.5, "backward_euler": 1.0}
 """Rules of the generalized bilinear kind, and their alpha."""
@@ -153,36 +146,6 @@ def elapsed_times(
     """The time since the last reset at the end of each step, from ``elapsed`` before the first."""
     start = None if elapsed is None else elapsed[:, None]
     return linear_scan(torch.ones_like(dt[0, :1]), dt[..., None], start, resets)[0][..., 0]
-
-
-def blocks(length: int, numbers: int) -> list[slice]:
-    """Stretches of time whose matrices, of so many numbers a step, stay below ``BLOCK``."""
-    size = max(1, BLOCK // max(1, numbers))
-    return [slice(first, min(first + size, length)) for first in range(0, length, size)]
-
-
-def scan_blocks(
-    prepare: Callable[[slice], tuple[Tensor, Tensor]],
-    parts: list[slice],
-    state: Tensor,
-    resets: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """``dense_scan`` over stretches of time, so that only one of them has its matrices in memory.
-
-    ``prepare(part)`` makes A and v of a stretch; a backward pass makes them again.
-    """
-
-    def run(part: slice, state: Tensor) -> tuple[Tensor, Tensor]:
-        return dense_scan(*prepare(part), state, None if resets is None else resets[:, part])
-
-    outputs = []
-    for part in parts:
-        if torch.is_grad_enabled() and len(parts) > 1:
-            states, state = checkpoint(run, part, state, use_reentrant=False)
-        else:
-            states, state = run(part, state)
-        outputs.append(states)
-    return torch.cat(outputs, 1), state
 
 
 def write(c: Float[Tensor, "b r n"], u: Float[Tensor, "b r"], step: Matrices) -> Float[Tensor, "b r n"]:

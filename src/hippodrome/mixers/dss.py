@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
-from hippodrome.mixers._blocks import run_in_blocks
+from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._lti import LTI, System
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops import _pairs
@@ -216,7 +216,8 @@ class DSS(LTI):
                     y = self._read(tables, states.view_as(inputs), elapsed) + tables.D * u
                     return y, last.view_as(h)
 
-                y, h = run_in_blocks(block, state.h, x, elapsed, resets, wide)
+                length = steps_within(state.h.numel() // 2)
+                y, h = run_in_blocks(block, length, state.h, x, elapsed, resets, wide)
         return self.readout(y.to(x.dtype)), State(h, elapsed[:, -1].clone())
 
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.mixers._memory import Scaled, blocks, elapsed_times, one_clock, scan_blocks, write, writes
+from hippodrome.mixers._blocks import run_in_blocks, steps_within
+from hippodrome.mixers._memory import Scaled, elapsed_times, one_clock, write, writes
 from hippodrome.mixers.base import Mixer
+from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 
@@ -99,12 +101,14 @@ class HippoLegS(Mixer):
             steps = u.new_ones(rows, t) if dt is None else dt.to(u.dtype)
             elapsed = elapsed_times(steps, state.elapsed[:rows], resets)
 
-            def prepare(part: slice) -> tuple[Tensor, Tensor]:
-                Abar, Bbar = self.memory.matrices(steps[:, part], elapsed[:, part])
-                return Abar[0] if shared else Abar, writes(u[:, part], Bbar)
+            def block(
+                c: Tensor, u: Tensor, steps: Tensor, elapsed: Tensor, resets: Tensor | None
+            ) -> tuple[Tensor, Tensor]:
+                Abar, Bbar = self.memory.matrices(steps, elapsed)
+                return dense_scan(Abar[0] if shared else Abar, writes(u, Bbar), c, resets)
 
-            parts = blocks(t, rows * self.d_state**2)
-            states, c = scan_blocks(prepare, parts, state.c, resets)
+            length = steps_within(rows * self.d_state**2)
+            states, c = run_in_blocks(block, length, state.c, u, steps, elapsed, resets)
         return self._read(states, x), State(c, elapsed[:, -1].expand(b).clone())
 
     def _read(self, c: Tensor, x: Tensor) -> Tensor:

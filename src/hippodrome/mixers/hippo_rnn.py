@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo
-from hippodrome.mixers._memory import Invariant, Matrices, Scaled, blocks, elapsed_times, one_clock, write
+from hippodrome.mixers._blocks import steps_within
+from hippodrome.mixers._memory import Invariant, Matrices, Scaled, elapsed_times, one_clock, write
 from hippodrome.mixers.base import Mixer
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -105,26 +106,27 @@ class HippoRNN(Mixer):
         self.check_call(x, state, resets, dt)
         b, t, _ = x.shape
         shared = dt is None and resets is None and (state is None or one_clock(state.elapsed))
-        h, m, start = self.init_state(b) if state is None else state
+        h, m, before = self.init_state(b) if state is None else state
         with torch.autocast(x.device.type, enabled=False):
             rows = 1 if shared else b
             steps = m.new_ones(rows, t) if dt is None else dt.to(m.dtype)
-            elapsed = elapsed_times(steps, start[:rows], resets)
+            elapsed = elapsed_times(steps, before[:rows], resets)
         write_x, cell_x = self._inputs(x)
         constant = isinstance(self.memory, Invariant) and dt is None
         outputs = []
-        for part in [slice(0, t)] if constant else blocks(t, rows * self.d_state**2):
+        size = t if constant else steps_within(rows * self.d_state**2)
+        for start in range(0, t, size):
+            stop = min(start + size, t)
             with torch.autocast(x.device.type, enabled=False):
                 if isinstance(self.memory, Invariant) and dt is None:
                     matrices = self.memory.constant(m.dtype)
                 else:
-                    matrices = self.memory.matrices(steps[:, part], elapsed[:, part])
-            for i in range(part.start, part.stop):
+                    matrices = self.memory.matrices(steps[:, start:stop], elapsed[:, start:stop])
+            for i in range(start, stop):
                 if resets is not None:
                     fresh = resets[:, i, None]
                     h, m = torch.where(fresh, 0.0, h), torch.where(fresh[..., None], 0.0, m)
-                at = i - part.start
-                now = matrices if constant else (matrices[0][:, at], matrices[1][:, at])
+                now = matrices if constant else (matrices[0][:, i - start], matrices[1][:, i - start])
                 h, m = self._advance(write_x[:, i], cell_x[:, i], h, m, now)
                 outputs.append(h)
         last = State(h, m, elapsed[:, -1].expand(b).clone())

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo
+from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memo import Memo
-from hippodrome.mixers._memory import blocks, scan_blocks
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.ops.discretize import DENSE
@@ -130,12 +130,12 @@ class LinearSystem(Mixer):
                 states, h = dense_scan(Abar, _times(Bbar, u), h, resets)
             else:
 
-                def prepare(part: slice) -> tuple[Tensor, Tensor]:
-                    Abar, Bbar = self.discretize(dt[:, part])
-                    return Abar, _times(Bbar, u[:, part])
+                def block(h: Tensor, u: Tensor, dt: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+                    Abar, Bbar = self.discretize(dt)
+                    return dense_scan(Abar, _times(Bbar, u), h, resets)
 
-                numbers = x.shape[0] * self.d_state * (self.d_state + self.d_model)
-                states, h = scan_blocks(prepare, blocks(x.shape[1], numbers), h, resets)
+                length = steps_within(x.shape[0] * self.d_state * (self.d_state + self.d_model))
+                states, h = run_in_blocks(block, length, h, u, dt, resets)
             y = self._read(states, u)
         return y.to(x.dtype), State(h)
 

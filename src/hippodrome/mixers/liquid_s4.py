@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hippodrome.inits import hippo, spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
-from hippodrome.mixers._blocks import run_in_blocks
+from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._lti import LTI, System
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops import _pairs
@@ -280,7 +280,7 @@ class LiquidS4(LTI):
                 h
             )
 
-        return run_in_blocks(block, h, u, products, resets, dt)
+        return run_in_blocks(block, steps_within(h.numel() // 2), h, u, products, resets, dt)
 
     def _chunks(
         self, tables: _Tables, u: Tensor, products: Tensor, h: Tensor, resets: Tensor | None

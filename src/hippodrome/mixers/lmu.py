@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo
-from hippodrome.mixers._memory import Invariant, blocks, scan_blocks, write, writes
+from hippodrome.mixers._blocks import run_in_blocks, steps_within
+from hippodrome.mixers._memory import Invariant, write, writes
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -104,14 +105,13 @@ class LMU(Mixer):
                 Abar, Bbar = self.memory.constant(m.dtype)
                 states, m = dense_scan(Abar, writes(u, Bbar), m, resets)
             else:
-                steps = dt.to(m.dtype)
 
-                def prepare(part: slice) -> tuple[Tensor, Tensor]:
-                    Abar, Bbar = self.memory.matrices(steps[:, part])
-                    return Abar, writes(u[:, part], Bbar)
+                def block(m: Tensor, u: Tensor, dt: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+                    Abar, Bbar = self.memory.matrices(dt)
+                    return dense_scan(Abar, writes(u, Bbar), m, resets)
 
-                parts = blocks(x.shape[1], x.shape[0] * self.d_state**2)
-                states, m = scan_blocks(prepare, parts, m, resets)
+                length = steps_within(x.shape[0] * self.d_state**2)
+                states, m = run_in_blocks(block, length, m, u, dt.to(m.dtype), resets)
         return self._read(states, x), State(m)
 
     def _read(self, m: Tensor, x: Tensor) -> Tensor:

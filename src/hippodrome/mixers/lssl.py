@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo, steps
+from hippodrome.mixers._blocks import run_one_by_one
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops.dense_lti import dense_lti
@@ -57,9 +58,8 @@ class LSSL(Mixer):
 
     mixes_channels = True
     accepts_dt = True
-
-    A: Tensor
     reversed_from = "offset"
+    A: Tensor
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class LSSL(Mixer):
         self.C = nn.Parameter(torch.randn(d_model, outputs, d_state))
         self.D = nn.Parameter(torch.randn(d_model, outputs))
         self.linear = nn.Linear(d_model * outputs, d_model)
-        self._memo: Memo[tuple[Tensor, Tensor]] = Memo()
+        self._memo: Memo[tuple[Tensor, ...]] = Memo()
 
     def matrix(self) -> Float[Tensor, "d n n"]:
         """A of every channel, in float64."""
@@ -118,16 +118,9 @@ class LSSL(Mixer):
         """exp(log_dt)."""
         return torch.exp(self.log_dt.to(torch.promote_types(self.log_dt.dtype, torch.float32)))
 
-    def discrete(
-        self, dt: Float[Tensor, "b"] | None = None
-    ) -> tuple[Float[Tensor, "*rows d n n"], Float[Tensor, "*rows d n"]]:
-        """Abar and Bbar of one step in float64, of its own for every row where ``dt`` is given."""
-        size = torch.exp(self.log_dt.double())
-        if dt is not None:
-            size = dt.double()[:, None] * size
-        B = self.B.double().expand(self.d_model, -1)
-        Abar, Bbar = dense_gbt(self.matrix(), B[..., None], size, self.alpha)
-        return Abar, Bbar[..., 0]
+    def discrete(self) -> tuple[Float[Tensor, "d n n"], Float[Tensor, "d n"]]:
+        """Abar and Bbar of one step, in float64."""
+        return self._discretize(self.matrix(), None)
 
     def init_state(self, batch: int, max_length: int | None = None) -> LSSLState:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
@@ -137,8 +130,9 @@ class LSSL(Mixer):
     def step(self, x_t: Token, state: LSSLState, *, dt_t: Tensor | None = None) -> tuple[Token, LSSLState]:
         """One token: x = Abar x + Bbar u, y = C x + D u."""
         with torch.autocast(x_t.device.type, enabled=False):
-            one = self.discrete(dt_t) if dt_t is not None else self._memo.get(self, self.discrete)
-            y, x = self._advance(*one, x_t.to(state.x.dtype), state.x)
+            kind = state.x.dtype
+            one = self._tables(kind) if dt_t is None else self._discretize(self.matrix(), dt_t)
+            y, x = self._advance(*one, x_t.to(kind), state.x)
         return self._readout(y.to(x_t.dtype)), LSSLState(x)
 
     def forward(
@@ -157,20 +151,27 @@ class LSSL(Mixer):
                 Abar, Bbar = self.discrete()
                 y, last = dense_lti(x, Abar, Bbar, self.C, before, resets, self.D)
             else:
-                y, last = self._one_by_one(x, state, resets, dt)
+                A = self.matrix()
+
+                def advance(h: Tensor, x_t: Tensor, dt_t: Tensor) -> tuple[Tensor, Tensor]:
+                    return self._advance(*self._discretize(A, dt_t), x_t, h)
+
+                held = (self.init_state(x.shape[0]) if state is None else state).x
+                y, last = run_one_by_one(advance, held, x, resets, dt)
         return self._readout(y.to(x.dtype)), LSSLState(last)
 
-    def _one_by_one(
-        self, x: Tensor, state: LSSLState | None, resets: Tensor | None, dt: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        held = (self.init_state(x.shape[0]) if state is None else state).x
-        outputs = []
-        for i in range(x.shape[1]):
-            if resets is not None:
-                held = torch.where(resets[:, i, None, None], 0.0, held)
-            y_t, held = self._advance(*self.discrete(dt[:, i]), x[:, i].to(held.dtype), held)
-            outputs.append(y_t)
-        return torch.stack(outputs, 1), held
+    def _discretize(self, A: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Abar and Bbar in float64 of one step, of its own for every row where there is a ``dt`` (b)."""
+        size = torch.exp(self.log_dt.double())
+        if dt is not None:
+            size = dt.double()[:, None] * size
+        B = self.B.double().expand(self.d_model, -1)
+        Abar, Bbar = dense_gbt(A, B[..., None], size, self.alpha)
+        return Abar, Bbar[..., 0]
+
+    def _tables(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Abar and Bbar in a dtype, made once for all tokens that have no ``dt``."""
+        return self._memo.get(self, lambda: tuple(x.to(dtype) for x in self.discrete()), dtype, self.alpha)
 
     def _advance(self, Abar: Tensor, Bbar: Tensor, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The systems' outputs (b, d, m) and next state for inputs u (b, d)."""

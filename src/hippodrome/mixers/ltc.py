@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits.steps import inverse_softplus
+from hippodrome.mixers._blocks import run_one_by_one
 from hippodrome.mixers._memo import Memo
-from hippodrome.mixers.base import Mixer, ParameterGroup, reset_rows
+from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 
@@ -113,16 +114,16 @@ class LTC(Mixer):
     ) -> tuple[Sequence, State]:
         """Many tokens, one after the other; the output map takes them all at once."""
         self.check_call(x, state, resets, dt)
-        fresh = self.init_state(x.shape[0])
-        state = fresh if state is None else state
+        state = self.init_state(x.shape[0]) if state is None else state
         with torch.autocast(x.device.type, enabled=False):
-            tables, potentials = self._memo.get(self, self._make), []
-            for t in range(x.shape[1]):
-                if resets is not None:
-                    state = State(*reset_rows(state, fresh, resets[:, t]))
-                state = State(self._unfold(tables, x[:, t], state.v, None if dt is None else dt[:, t]))
-                potentials.append(state.v)
-        return self.output(torch.stack(potentials, 1).to(x.dtype)), state
+            tables = self._memo.get(self, self._make)
+
+            def advance(v: Tensor, x_t: Tensor, dt_t: Tensor | None) -> tuple[Tensor, Tensor]:
+                v = self._unfold(tables, x_t, v, dt_t)
+                return v, v
+
+            potentials, last = run_one_by_one(advance, state.v, x, resets, dt)
+        return self.output(potentials.to(x.dtype)), State(last)
 
     def time_constants(self, x_t: Token, state: State) -> Float[Tensor, "b n"]:
         """How fast each unit forgets at this input and state: c / (g + sum_j w_j s_j), between its bounds

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hippodrome.inits import hippo, steps
 from hippodrome.layers.gated_output import GatedOutput
+from hippodrome.mixers._blocks import run_one_by_one
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops import _pairs
@@ -164,7 +165,11 @@ class S4(Mixer):
     def step(self, x_t: Token, state: S4State, *, dt_t: Tensor | None = None) -> tuple[Token, S4State]:
         """One token: (1 - dt A / 2) x = (1 + dt A / 2) x + dt B u, solved by Woodbury's identity."""
         with torch.autocast(x_t.device.type, enabled=False):
-            y, x = self._advance(self._tables(dt_t), x_t.to(state.x.dtype), state.x)
+            if dt_t is None:
+                one = self._memo.get(self, lambda: self._discretize(self.system(), None))
+            else:
+                one = self._discretize(self.system(), dt_t)
+            y, x = self._advance(one, x_t.to(state.x.dtype), state.x)
         return self.output(y.to(x_t.dtype)), S4State(x)
 
     def forward(
@@ -185,29 +190,18 @@ class S4(Mixer):
                 y, last = dense_lti(x, Abar, Bbar, row[:, None], before, resets, skip)
                 y, last = y[..., 0], last.unflatten(-1, (-1, 2))
             else:
-                y, last = self._one_by_one(x, state, resets, dt)
+                system = self.system()
+
+                def advance(h: Tensor, x_t: Tensor, dt_t: Tensor) -> tuple[Tensor, Tensor]:
+                    return self._advance(self._discretize(system, dt_t), x_t, h)
+
+                held = (self.init_state(x.shape[0]) if state is None else state).x
+                y, last = run_one_by_one(advance, held, x, resets, dt)
         return self.output(y.to(x.dtype)), S4State(last)
 
-    def _one_by_one(
-        self, x: Tensor, state: S4State | None, resets: Tensor | None, dt: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        held = (self.init_state(x.shape[0]) if state is None else state).x
-        outputs = []
-        for i in range(x.shape[1]):
-            if resets is not None:
-                held = torch.where(resets[:, i, None, None, None], 0.0, held)
-            y_t, held = self._advance(self._tables(dt[:, i]), x[:, i].to(held.dtype), held)
-            outputs.append(y_t)
-        return torch.stack(outputs, 1), held
-
-    def _tables(self, dt_t: Tensor | None) -> "_Step":
-        """What a step of every channel needs, once for all tokens where they have no ``dt``."""
-        return (
-            self._memo.get(self, lambda: self._discretize(None)) if dt_t is None else self._discretize(dt_t)
-        )
-
-    def _discretize(self, dt_t: Tensor | None) -> "_Step":
-        poles, P, Q, B, C, D = self.system()
+    def _discretize(self, system: S4System, dt_t: Tensor | None) -> _Step:
+        """One step of every channel, of its own for every row where there is a ``dt`` (b)."""
+        poles, P, Q, B, C, D = system
         size = self.step_size()
         if dt_t is not None:
             size = dt_t.to(D.dtype)[:, None] * size
@@ -229,7 +223,7 @@ class S4(Mixer):
         )
 
     @staticmethod
-    def _advance(one: "_Step", u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(one: _Step, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The system's output and next state for inputs u (b, d)."""
         plain = (_pairs.times(one.decay, x) + one.gain * u[..., None, None]).flatten(-2)
         seen = one.row @ x.flatten(-2)[..., None]  # b d r 1
