@@ -22,8 +22,8 @@ class Bidirectional(Mixer):
 
     The two published conventions differ in where the reversed branch begins. "offset": at the next token, as
     in S4's kernel of both signs, so that y_t = sum_j k0_j u_{t-j} + sum_j k1_j u_{t+1+j} (Gu, Goel, Ré 2021,
-    arXiv 2111.00396, section 4 and its code). "shared": at the token itself, as in S5 (Smith, Warrington,
-    Linderman 2022, arXiv 2208.04933, appendix B) and Mega. With ``resets`` the pieces of a packed row are
+    arXiv 2111.00396, in its code). "shared": at the token itself, as in S5 (Smith, Warrington, Linderman
+    2022, arXiv 2208.04933, in its code) and Mega. With ``resets`` the pieces of a packed row are
     read each on its own, from their own two ends. ``dt`` is the time since the token before; for the reversed
     branch that is the time to the token after, and at the last token of a piece its own.
 

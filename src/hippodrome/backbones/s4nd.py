@@ -11,6 +11,7 @@ from hippodrome.backbones.bidirectional import NOT_CAUSAL
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers.base import Mixer, ParameterGroup
+from hippodrome.ops import _pairs
 from hippodrome.ops.discretize import zoh
 from hippodrome.ops.fft_conv_nd import fft_conv_nd
 from hippodrome.ops.vandermonde import vandermonde
@@ -42,9 +43,7 @@ class _AxisSystem(nn.Module):
             cycles = step * A[..., 1].abs() / (2 * math.pi)
             C = torch.where((cycles < self.bandlimit / 2)[..., None], C, 0.0)
         one = zoh(A, step)
-        re = C[..., 0] * one.gain[..., 0] - C[..., 1] * one.gain[..., 1]
-        im = C[..., 0] * one.gain[..., 1] + C[..., 1] * one.gain[..., 0]
-        return vandermonde(one.log_a, torch.stack([re, im], -1), length)
+        return vandermonde(one.log_a, _pairs.times(C, one.gain), length)
 
 
 class S4ND(Mixer):

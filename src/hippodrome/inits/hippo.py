@@ -235,7 +235,7 @@ def basis(measure: str, n: int, age: Float[Tensor, "*points"]) -> Float64[Tensor
     known(measure)
     age = age.to(torch.float64)
     if measure in ("legs", "legt"):
-        return _roots(n) * _legendre(n, 1 - 2 * age)
+        return _roots(n).to(age.device) * _legendre(n, 1 - 2 * age)
     if measure == "lmu":
         return _legendre(n, 2 * age - 1)
     if measure == "lagt":

@@ -3,7 +3,7 @@
 The eigenvectors of HiPPO matrices are too ill-conditioned to compute with. Those of A + E with a small E are
 not, and running A + E instead of A is a backward error of relative size ||E|| / ||A||. (Yu, Nigmetov,
 Morozov, Mahoney, Erichson 2023, "Robustifying state-space models for long sequences via approximate
-diagonalization", arXiv 2310.01698, section 4.2.) Norms are spectral unless a letter F says Frobenius.
+diagonalization", arXiv 2310.01698.) Norms are spectral unless a letter F says Frobenius.
 """
 
 import math

@@ -100,14 +100,8 @@ class Scaled(nn.Module):
         exactly, and no power of A is formed.
         """
         y = self.nodes(share.dtype)
-        x = 2 * share[..., None] * y - 1
-        n = y.shape[0]
-        values = [torch.ones_like(x), x]
-        for i in range(1, n - 1):
-            values.append(((2 * i + 1) * x * values[i] - i * values[i - 1]) / (i + 1))
-        root = torch.sqrt(2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1)
-        phi = root[:, None] * torch.stack(values[:n], -2)
-        return share[..., None, None] * (phi @ self.weighted(x.dtype))
+        phi = hippo.basis("legs", y.shape[0], 1 - share[..., None] * y)
+        return share[..., None, None] * (phi.mT @ self.weighted(share.dtype))
 
 
 class Invariant(nn.Module):

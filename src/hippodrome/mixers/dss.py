@@ -150,6 +150,10 @@ class DSS(LTI):
         one = torch.tensor([1.0, 0.0], dtype=A.dtype, device=A.device)
         return System(A, one.expand_as(A), weight, self.D.to(A.dtype))
 
+    def settings(self) -> tuple[object, ...]:
+        """The discretization, the version and the lags of the softmax."""
+        return (self.discretization, self.version, self.l_max)
+
     def kernel(self, length: int) -> Float[Tensor, "d length"]:
         """The convolution that the layer is before its output map, without D: its first ``length`` values."""
         A, weight, growth = self._modes()
@@ -171,7 +175,7 @@ class DSS(LTI):
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token: h = e^z h + u, y = Re sum w h + D u, growing modes divided by e^(Re z elapsed)."""
         with torch.autocast(x_t.device.type, enabled=False):
-            tables = self._memo.get(self, self._make)
+            tables = self._memo.get(self, self._make, *self.settings())
             u = x_t.to(state.h.dtype)
             dt = None if dt_t is None else dt_t.to(u.dtype)
             elapsed = state.elapsed + (1.0 if dt is None else dt)
@@ -197,7 +201,7 @@ class DSS(LTI):
             )
         state = self.init_state(x.shape[0]) if state is None else state
         with torch.autocast(x.device.type, enabled=False):
-            tables = self._memo.get(self, self._make)
+            tables = self._memo.get(self, self._make, *self.settings())
             wide = None if dt is None else dt.to(state.elapsed.dtype)
             passed = state.elapsed.new_ones(x.shape[:2]) if wide is None else wide
             elapsed = _elapsed(state.elapsed, passed, resets)
