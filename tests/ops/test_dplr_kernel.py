@@ -9,7 +9,7 @@ import torch
 from hippodrome.inits import hippo
 from hippodrome.ops.dense_lti.torch_ import krylov
 from hippodrome.ops.discretize import dense_bilinear
-from hippodrome.ops.dplr_kernel import dense, dplr_kernel, torch_
+from hippodrome.ops.dplr_kernel import dense, dplr_kernel, numba_, torch_
 from hippodrome.ops.dplr_kernel.examples import inputs
 from hippodrome.testing.ops import CHECKS, check_float64, check_op, check_single_step, close
 
@@ -20,7 +20,7 @@ def examples(t, dtype=torch.float64, r=1):
 
 # At length 1 the kernel is -C~ A^-1 B, whatever dt: a gradient this check compares is rounding alone.
 @pytest.mark.parametrize("check", [c for c in CHECKS if c is not check_single_step], ids=lambda c: c.__name__)
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", ["numba", "torch", "reference"])
 def test_contract(backend, check):
     check_op(dplr_kernel, [backend], examples, along_time=(), checks=[check])
 
@@ -112,15 +112,79 @@ def test_a_long_kernel_holds_no_table_of_poles_and_nodes():
         assert gradient.isfinite().all()
 
 
-def test_blocks_of_channels_change_nothing(monkeypatch):
+@pytest.mark.parametrize("backend", [numba_, torch_], ids=lambda b: b.NAME)
+def test_blocks_of_channels_change_nothing(monkeypatch, backend):
     results = []
     for block in (1 << 18, 80):
-        monkeypatch.setattr(torch_, "BLOCK", block)
-        leaves = [x.requires_grad_() for x in inputs(d=5)[:-1]]
-        kernel = dplr_kernel(*leaves, 41, backend="torch")
-        results.append([kernel, *torch.autograd.grad(kernel.cos().sum(), leaves)])
+        monkeypatch.setattr(backend, "BLOCK", block)
+        results.append(with_gradients(backend.NAME, inputs(d=5)))
     for few, one in zip(*results, strict=True):
         close(few, one, 1e-12, "blocks")
+
+
+def with_gradients(backend, arguments):
+    """The kernel and the gradients of a function of it."""
+    leaves = [x.detach().requires_grad_() for x in arguments[:-1]]
+    kernel = dplr_kernel(*leaves, arguments[-1], backend=backend)
+    weights = torch.linspace(-1, 1, kernel.numel(), dtype=torch.float64).view_as(kernel)
+    return [kernel, *torch.autograd.grad((kernel * weights).sum(), leaves)]
+
+
+@pytest.mark.parametrize(("d", "n", "length"), [(1, 1, 2), (2, 3, 31), (2, 3, 33), (3, 5, 1100)])
+def test_numba_at_other_sizes(d, n, length):
+    """Lengths around whole values of sixteen nodes, and more than one block of nodes."""
+    arguments = inputs(d, n, length=length)
+    for actual, expected in zip(
+        with_gradients("numba", arguments), with_gradients("torch", arguments), strict=True
+    ):
+        close(actual, expected, 1e-9, f"length {length}")
+
+
+def next_to_nodes():
+    """FouT without damping: a real pole at 1e-8 next to the node 0, where 1 + Q^* R P is about 1e4."""
+    poles, P, B, step, Abar, _ = system("fout", 16, 1e-4)
+    C = torch.randn(1, 8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return poles, P, P, B, dense.truncate(C, Abar, 257), step, 257
+
+
+def test_a_pole_next_to_a_node_keeps_its_digits_in_float32():
+    """Also in the gradients, which are sums of what nearly cancels there too."""
+    arguments = [x.float() if isinstance(x, torch.Tensor) else x for x in next_to_nodes()]
+    wide = [x.double() if isinstance(x, torch.Tensor) else x for x in arguments]
+    pairs = zip(with_gradients("numba", arguments), with_gradients("torch", wide), strict=True)
+    for i, (actual, expected) in enumerate(pairs):
+        close(actual, expected, 1e-5, f"result {i}")
+
+
+def test_nodes_done_again_in_float64_are_like_the_others(monkeypatch):
+    arguments = inputs(length=1100, dtype=torch.float32)
+    wide = [x.double() if isinstance(x, torch.Tensor) else x for x in arguments]
+    monkeypatch.setattr(numba_, "LARGE", 0.0)
+    pairs = zip(with_gradients("numba", arguments), with_gradients("torch", wide), strict=True)
+    for i, (actual, expected) in enumerate(pairs):
+        close(actual, expected, 2e-5, f"result {i}")
+
+
+def test_numba_refuses_other_ranks_and_torch_takes_them():
+    arguments = inputs(r=2)
+    with pytest.raises(ValueError, match="identity at rank 1, and P has rank 2"):
+        dplr_kernel(*arguments, backend="numba")
+    assert torch.equal(dplr_kernel(*arguments), dplr_kernel(*arguments, backend="torch"))
+
+
+@pytest.mark.compiled
+def test_compiles_whole():
+    def run(*leaves):
+        return dplr_kernel(*leaves, backend="numba")
+
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    results = []
+    for form in (run, compiled):
+        leaves = [x.requires_grad_() for x in inputs(dtype=torch.float32)[:-1]]
+        kernel = form(*leaves, 41)
+        results.append([kernel, *torch.autograd.grad(kernel.square().sum(), leaves)])
+    for actual, expected in zip(*results, strict=True):
+        close(actual, expected, 1e-5, "compiled")
 
 
 def test_a_kernel_of_no_length_is_refused():

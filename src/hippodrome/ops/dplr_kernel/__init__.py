@@ -16,9 +16,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.dplr_kernel import reference, torch_
+from hippodrome.ops.dplr_kernel import numba_, reference, torch_
 
-BACKENDS = (torch_, reference)
+BACKENDS = (numba_, torch_, reference)
 
 
 def dplr_kernel(
@@ -42,7 +42,7 @@ def dplr_kernel(
         C: output weights truncated at this length, C (1 - Abar^length), (d, n, 2).
         step: dt, (d), positive.
         length: how many values.
-        backend: force one of "torch", "reference"; None takes the first that can run.
+        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: the length is below 1, a shape does not fit, or no backend can run these tensors.

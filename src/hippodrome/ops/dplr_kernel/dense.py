@@ -12,6 +12,8 @@ from torch import Tensor
 from hippodrome.ops import _pairs
 from hippodrome.ops.dense_lti.torch_ import power
 
+_ROWS = 8
+"""Rows times a matrix that cost less than the squarings they spare: about as many as this, up to twice."""
 Modes = Float[Tensor, "*banks n 2"]
 Columns = Float[Tensor, "*banks r n 2"]
 Square = Float[Tensor, "*banks m m"]
@@ -61,13 +63,13 @@ def bilinear(
 def truncate(C: Modes, Abar: Square, length: int) -> Modes:
     """C (1 - Abar^length), by squaring: what ``dplr_kernel`` takes for a kernel of this length."""
     row = output(C)[..., None, :]
-    return pairs_of_output((row - row @ _power(Abar, length))[..., 0, :])
+    return pairs_of_output((row - _after(row, Abar, length))[..., 0, :])
 
 
 def lengthen(truncated: Modes, Abar: Square, length: int) -> Modes:
     """C truncated at twice the length from C truncated at ``length``: C~ (1 + Abar^length)."""
     row = output(truncated)[..., None, :]
-    return pairs_of_output((row + row @ _power(Abar, length))[..., 0, :])
+    return pairs_of_output((row + _after(row, Abar, length))[..., 0, :])
 
 
 def untruncate(truncated: Modes, Abar: Square, length: int) -> Modes:
@@ -75,6 +77,18 @@ def untruncate(truncated: Modes, Abar: Square, length: int) -> Modes:
     eye = torch.eye(Abar.shape[-1], dtype=Abar.dtype, device=Abar.device)
     row = output(truncated)[..., None, :]
     return pairs_of_output(torch.linalg.solve(eye - _power(Abar, length), row, left=False)[..., 0, :])
+
+
+def _after(row: Tensor, A: Tensor, exponent: int) -> Tensor:
+    """row A^exponent; the last squarings cost more than the rows they spare, so they are not done."""
+    squarings = max(0, exponent.bit_length() - _ROWS.bit_length())
+    for bit in range(squarings):
+        if exponent >> bit & 1:
+            row = row @ A
+        A = A @ A
+    for _ in range(exponent >> squarings):
+        row = row @ A
+    return row
 
 
 def _power(A: Tensor, exponent: int) -> Tensor:
