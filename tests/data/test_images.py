@@ -86,6 +86,7 @@ def test_a_folder_of_idx_files(tmp_path: Path) -> None:
         (b"\x89PNG", "expected an IDX file: two zero bytes, a type, a number of axes; got"),
         (bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2]), r"expected 13 bytes for an array of \(5,\); got 10"),
         (b"\x1f\x8b\x08", "one that cannot be read"),
+        (b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, "one that cannot be read"),
     ],
 )
 def test_idx_faults(tmp_path: Path, data: bytes, words: str) -> None:
@@ -122,6 +123,9 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     image.fromarray(array[0][:2]).save(tmp_path / "train" / "cat" / "99.png")
     with pytest.raises(ValueError, match=r"99\.png: expected 4 x 3, in colours as in 04\.png; got 2 x 3"):
         open_source(tmp_path)
+    image.fromarray(np.full((4, 3), 40_000, np.uint16)).save(tmp_path / "train" / "cat" / "99.png")
+    with pytest.raises(ValueError, match=r"99\.png: expected 8 bits a colour; got more"):
+        open_source(tmp_path)
     (tmp_path / "train" / "cat" / "99.png").write_text("none")
     with pytest.raises(ValueError, match=r"99\.png: expected a picture; got a file that cannot be read"):
         open_source(tmp_path)
@@ -136,6 +140,9 @@ def test_image_options_and_archives_that_do_not_fit(tmp_path: Path) -> None:
     np.savez(other, inputs=np.zeros((6, 5, 2)), labels=np.arange(6) % 2)
     with pytest.raises(ValueError, match=r"images for data\.order and data\.permute"):
         open_source(other, order="pixels")
+    np.savez(other, inputs=np.zeros((6, 5, 2)), targets=np.zeros((6, 5, 1)))
+    with pytest.raises(ValueError, match=r"images for data\.order and data\.permute"):
+        open_source(other, permute=1)
     np.savez(other, x_train=images(), y_train=np.arange(20) % 2, x_test=images(4)[:, :2])
     with pytest.raises(ValueError, match="expected arrays"):
         open_source(other)

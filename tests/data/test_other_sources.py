@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from hippodrome.data import BUILT_IN, open_source
+from hippodrome.data._open import _check_number
 from hippodrome.data.generated import _lorenz
 from hippodrome.data.listops import TOKENS, evaluate, generate, open_listops, parse
 from hippodrome.models.classification import ClassificationModel
@@ -128,6 +129,8 @@ def test_archive_with_targets(tmp_path: Path) -> None:
     batch = task.collate([task.test[i] for i in range(2)])
     assert batch.targets.shape == (2, 6, 1)
     assert float(batch.dt.mean()) == 0.5
+    fewer = open_source(archive(tmp_path, inputs=inputs, targets=targets), count=10, valid=0.5)
+    assert fewer.details["sequences"] == {"train": 5, "valid": 5, "test": 4}
     assert task.naive()["train mean"]["mse"] == pytest.approx(1, abs=0.5)
     with pytest.raises(ValueError, match=r"'targets' of shape \(20, 6, 'o'\)"):
         open_source(archive(tmp_path, inputs=inputs, targets=targets[:, :3]))
@@ -311,6 +314,17 @@ def test_facts_are_arguments_of_the_model(name: str) -> None:
     found = task.naive()
     assert found
     assert all(model.objective.metric in metrics for metrics in found.values())
+
+
+def test_an_option_that_is_a_number_is_held_to_that() -> None:
+    for value in ("x", 2.5, True, float("nan")):
+        with pytest.raises(ValueError, match="'delay' takes a whole number as 'lag'; got"):
+            _check_number("delay", "lag", value, int | None)
+    for value in ("x", False, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="'delay' takes a finite number as 'band'; got"):
+            _check_number("delay", "band", value, float)
+    for value, kind in ((np.int64(3), int), (2, float | None), (2.5, float), ("bytes", str | int)):
+        _check_number("any", "option", value, kind)
 
 
 def test_the_door_says_what_it_does_not_know(tmp_path: Path) -> None:

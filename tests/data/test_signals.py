@@ -54,7 +54,7 @@ def test_the_mean_scores_one() -> None:
         ({"lag": 40}, "a lag lies inside the sequence of 40 steps; got 40"),
         ({"lag": 0}, "a lag lies inside"),
         ({"band": 0.6}, "half a cycle a step; got 0.6"),
-        ({"band": float("nan")}, "half a cycle a step; got nan"),
+        ({"band": float("nan")}, "takes a finite number as 'band'; got nan"),
         ({"count": 0}, "at least one sequence to train on is needed; got 0"),
     ],
 )

@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
+from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any, get_args
 
 from hippodrome.data.base import Kind, Task
 
@@ -116,6 +119,8 @@ def open_source(
             f"the source {name!r} has no option {', '.join(map(repr, unknown))}; it knows "
             f"{', '.join(map(repr, known))}. Leave the others out."
         )
+    for option, value in given.items():
+        _check_number(name, option, value, signature(reader).parameters[option].annotation)
     task = reader(*arguments, **given)
     if kind is not None and task.kind != kind:
         raise ValueError(
@@ -123,6 +128,19 @@ def open_source(
             f"name a source of that kind."
         )
     return task._replace(details={**task.details, "options": given}) if given else task
+
+
+def _check_number(name: str, option: str, value: Any, kind: Any) -> None:
+    """Raise where an option that its reader takes as a number is none."""
+    kinds = get_args(kind) or (kind,)
+    if str in kinds or not {int, float} & set(kinds):
+        return
+    wanted = "a finite number" if float in kinds else "a whole number"
+    fits = isinstance(value, Real if float in kinds else Integral) and not isinstance(value, bool)
+    if not fits or not isfinite(value):
+        raise ValueError(
+            f"the source {name!r} takes {wanted} as {option!r}; got {value!r}. Give one, or leave it out."
+        )
 
 
 def options_of(source: str | Path, kind: Kind | None = None) -> list[str]:

@@ -79,11 +79,10 @@ def open_npz(
         )
     arrays = _joined(path, arrays)
     _needed(path, arrays, "inputs")
-    if "targets" in arrays:
-        return _aligned(path, arrays, valid, seed)
-    _needed(path, arrays, "labels")
-    if arrays["inputs"].dtype == np.uint8 and arrays["inputs"].ndim > 2 and "lengths" not in arrays:
-        return _images(path, arrays, order, permute, count, valid, seed)
+    if "targets" not in arrays:
+        _needed(path, arrays, "labels")
+        if arrays["inputs"].dtype == np.uint8 and arrays["inputs"].ndim > 2 and "lengths" not in arrays:
+            return _images(path, arrays, order, permute, count, valid, seed)
     if order != "rows" or permute is not None:
         raise fault(
             path,
@@ -91,6 +90,8 @@ def open_npz(
             _said(arrays["inputs"]),
             "Store the images so, or leave the options out.",
         )
+    if "targets" in arrays:
+        return _aligned(path, arrays, count, valid, seed)
     return _labelled(path, arrays, count, valid, seed)
 
 
@@ -173,7 +174,9 @@ def _steps(path: Path, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | N
     return dt
 
 
-def _aligned(path: Path, arrays: Mapping[str, np.ndarray], valid: float, seed: int) -> Task:
+def _aligned(
+    path: Path, arrays: Mapping[str, np.ndarray], count: int | None, valid: float, seed: int
+) -> Task:
     inputs, targets = (
         array[..., None] if array.ndim == 2 else array for array in (arrays["inputs"], arrays["targets"])
     )
@@ -191,7 +194,7 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray], valid: float, seed: i
         inputs,
         targets,
         _steps(path, arrays, None),
-        _parts(path, arrays.get("split"), one_class, valid, seed, None),
+        _parts(path, arrays.get("split"), one_class, valid, seed, count),
         path.stem,
         str(path),
         {"source": str(path)},

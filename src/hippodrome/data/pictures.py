@@ -36,8 +36,8 @@ def open_pictures(
         seed: of the cuts.
 
     Raises:
-        ValueError: no pictures, one that cannot be read, two that differ in size or in colours, or Pillow is
-            absent; it names the file.
+        ValueError: no pictures, one that cannot be read or has more than 8 bits a colour, two that differ in
+            size or in colours, or Pillow is absent; it names the file.
     """
     path = Path(path)
     split = [part for part in _PARTS if (path / part).is_dir()]
@@ -93,6 +93,11 @@ def _read(files: list[Path]) -> np.ndarray:
     for index, file in enumerate(files):
         try:
             with Image.open(file) as opened:
+                if opened.mode[0] in "IF":  # 16 bits and more, which a conversion to bytes cuts off
+                    raise fault(
+                        file, "8 bits a colour", f"more (mode {opened.mode})", "Convert the pictures, or "
+                        "store them as bytes in an .npz archive.",
+                    )  # fmt: skip
                 grey = opened.mode in ("1", "L", "LA")
                 pixels = np.asarray(opened.convert("L" if grey else "RGB"))
         except OSError as error:
