@@ -63,6 +63,17 @@ def test_a_runner_up_that_leads_on_test_is_named() -> None:
     assert "On the test set it is even ahead" in " ".join(verdict(result))
 
 
+def test_a_tie_is_neither_ahead_nor_behind() -> None:
+    result = example("classification")
+    best = result.standings[0].test
+    attention = next(s for s in result.standings if s.name == "attention")
+    attention.test = best
+    result.naive = {"majority class": {"accuracy": best.mean}}
+    words = " ".join(verdict(result))
+    assert "Against attention it is level on the test set" in words
+    assert "which is as good: nothing here was worth training" in words
+
+
 def test_attention_is_met_with_the_length_that_beats_it() -> None:
     assert "faster than attention's from 1,024 tokens on" in " ".join(verdict(example()))
     never = example()

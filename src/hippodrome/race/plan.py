@@ -99,8 +99,7 @@ def make_plan(task: Task, settings: RaceSettings, *, outlook: bool = True) -> Ra
 
     Raises:
         ValueError: a model that does not exist or cannot be built for this task, or one that needs more
-        memory
-            than is free.
+            memory than is free; the sentence says which.
     """
     asked = settings.models or MODELS[task.kind]
     names = list(dict.fromkeys([*asked, *settings.baselines]))
@@ -141,7 +140,10 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
         stack = stack_spec(name, width, len(layers), dropout=dropout)
         return {"kind": task.kind, **task.facts, "backbone": stack}
 
-    width = match_width(spec, wanted)
+    try:
+        width = match_width(spec, wanted)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     return Entry(
         name=name,
         baseline=baseline,

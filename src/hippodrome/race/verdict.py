@@ -235,10 +235,11 @@ def _baselines(result: RaceResult, best: Standing) -> list[str]:
         rival = next((s for s in result.finished if s.name == name), None)
         if rival is None or rival.name == best.name or rival.test is None or best.test is None:
             continue
-        ahead = _better(result, best.test.mean, rival.test.mean)
+        a, b = best.test.mean, rival.test.mean
+        place = "level" if a == b else "ahead" if _better(result, a, b) else "behind"
         text = (
-            f"Against {name} it is {'ahead' if ahead else 'behind'} on the test set: "
-            f"{quality(best.test.mean, result.metric)} against {quality(rival.test.mean, result.metric)}."
+            f"Against {name} it is {place} on the test set: "
+            f"{quality(a, result.metric)} against {quality(b, result.metric)}."
         )
         if name == "attention" and best.faster_than_attention_from is not None:
             start = best.faster_than_attention_from
@@ -251,10 +252,11 @@ def _baselines(result: RaceResult, best: Standing) -> list[str]:
     if known and best.test is not None:
         pick = min if result.better == "lower" else max
         name = pick(known, key=lambda n: known[n])
-        ahead = _better(result, best.test.mean, known[name])
+        a, b = best.test.mean, known[name]
+        told = "better" if _better(result, b, a) else "as good" if a == b else ""
         sentences.append(
             f"The best rule that learns nothing, {name}, scores {quality(known[name], result.metric)}"
-            + ("." if ahead else ", which is better: nothing here was worth training for this budget.")
+            + (f", which is {told}: nothing here was worth training for this budget." if told else ".")
         )
     return sentences
 
