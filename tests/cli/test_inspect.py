@@ -73,8 +73,7 @@ def test_places_that_cannot_be_are_refused_before_anything_is_drawn(cli, tmp_pat
     refused(cli("inspect", "s4d", "--out", tmp_path), "HTML")
     (tmp_path / "file").write_text("")
     refused(cli("inspect", "s4d", "--png", tmp_path / "file"), "folder")
-    few = ["--length", 8, "--width", 8, "-s", "d_state=8"]
-    refused(cli("inspect", "lru", *few, "--out", tmp_path / "nowhere" / "page.html"), "no such file")
+    refused(cli("inspect", "lru", "--out", tmp_path / "nowhere" / "page.html"), "nowhere", "Make it")
     refused(cli("inspect", "s4d", "-s", "d_state=7"), "even")
     refused(cli("inspect", "s4d", "-s", "d_state=many"), "d_state")
 

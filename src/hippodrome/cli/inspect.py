@@ -95,6 +95,10 @@ def _check_places(out: Path | None, png: Path | None) -> None:
             f"--out takes the name of an HTML file, such as charts.html; got {str(out)!r}. "
             "For PNG files give a folder: --png FOLDER."
         )
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(
+            f"--out writes into a folder that is there; {str(out.parent)!r} is none. Make it first."
+        )
     if png is not None and png.exists() and not png.is_dir():
         raise ValueError(f"--png takes a folder for the charts; {str(png)!r} is a file")
 
