@@ -192,15 +192,22 @@ def is_bare(node: ast.ClassDef) -> bool:
     return True
 
 
+def lineage(name: str) -> list[str]:
+    """A class and those of ours above it, in the order in which Python looks their methods up."""
+    bases = [base for base in base_names(class_table()[name]) if base in class_table()]
+    above = [owner for base in bases for owner in lineage(base)]
+    return [name, *(owner for i, owner in enumerate(above) if owner not in above[i + 1 :])]
+
+
 def left_abstract(name: str) -> set[str]:
     """The abstract methods that a class of ours leaves to those below it."""
-    node = class_table().get(name)
-    if node is None:
-        return set()
-    methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
-    own = {m.name for m in methods if any("abstractmethod" in ast.unparse(d) for d in m.decorator_list)}
-    inherited = set().union(*(left_abstract(base) for base in base_names(node)))
-    return own | (inherited - {m.name for m in methods})
+    abstract: dict[str, bool] = {}
+    for owner in lineage(name) if name in class_table() else []:
+        for node in class_table()[owner].body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                marked = any("abstractmethod" in ast.unparse(d) for d in node.decorator_list)
+                abstract.setdefault(node.name, marked)
+    return {method for method, marked in abstract.items() if marked}
 
 
 def is_abstract(node: ast.ClassDef) -> bool:

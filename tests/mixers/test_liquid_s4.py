@@ -168,6 +168,13 @@ def test_contract_of_the_kernels(kind, degree):
         check_forward(LiquidS4(4, 4, kind, degree), 17, splits=(1, 2, 9), resets=resets, with_dt=with_dt)
 
 
+def test_ungated_it_is_what_its_output_map_is_given():
+    whole, bare = LiquidS4(3, 4).double(), LiquidS4(3, 4, gated=False).double()
+    bare.load_state_dict(whole.state_dict(), strict=False)
+    x = torch.randn(2, 9, 3, dtype=torch.float64)
+    close(whole(x)[0], whole.output(bare(x)[0]), 1e-12, "output map")
+
+
 def test_step_sizes_and_poles_and_input_weights_train_slowly_without_decay():
     mixer = LiquidS4.example()
     (group,) = mixer.parameter_groups()

@@ -83,6 +83,13 @@ S4D = {"lin": lin, "inv": inv, "real": real, "legs": legs}
 """Initial poles by name (Gu, Gupta, Goel, Ré 2022, arXiv 2206.11893, section 4)."""
 
 
+def s4d(init: str, d_state: int) -> tuple[Modes, Float64[Tensor, "half"]]:
+    """Poles by name, and B in the basis of their eigenvectors: of LegS for "legs", ones for the others."""
+    if init == "legs":
+        return hippo.legs_normal(d_state)
+    return S4D[init](d_state), torch.ones(d_state // 2, dtype=torch.float64)
+
+
 class Ring(NamedTuple):
     """Poles exp(-exp(nu) + i exp(theta)) in a ring, and the factor exp(gamma) that keeps the state's size."""
 

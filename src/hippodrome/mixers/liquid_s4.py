@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.inits import hippo, spectrum, steps
+from hippodrome.inits import spectrum
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
-from hippodrome.mixers._lti import LTI, System
-from hippodrome.mixers.base import ParameterGroup
+from hippodrome.mixers._stable import StablePairs
 from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import Discrete
@@ -42,7 +41,7 @@ class _Tables(NamedTuple):
     weight: Tensor
 
 
-class LiquidS4(LTI):
+class LiquidS4(StablePairs):
     """x_k = (Abar + Bbar u_k) x_{k-1} + Bbar u_k in each mode, y = 2 Re C x + D u, then GELU and a gate.
 
     Hasani, Lechner, Wang, Chahine, Amini, Rus 2022, "Liquid structural state-space models", arXiv 2209.12951,
@@ -70,6 +69,7 @@ class LiquidS4(LTI):
         discretization: "bilinear", "zoh" or another rule of ``ops.discretize``.
         dt_min: smallest initial step size.
         dt_max: largest initial step size.
+        gated: whether the output map follows the system; without it the mixer is the system and its skip.
 
     Raises:
         ValueError: an unknown word, an odd d_state, or a degree missing or out of place.
@@ -77,6 +77,7 @@ class LiquidS4(LTI):
 
     accepts_dt = True
     mixes_channels = True
+    reversed_from = "offset"
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class LiquidS4(LTI):
         discretization: str = "bilinear",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         if liquid_kernel not in KINDS:
@@ -103,32 +105,11 @@ class LiquidS4(LTI):
             )
         if init not in spectrum.S4D:
             raise ValueError(f"Liquid-S4 has no init {init!r}; expected one of {', '.join(spectrum.S4D)}.")
-        self.d_model = d_model
         self.kind = liquid_kernel
         self.degree = 1 if degree is None else degree
         self.choose_discretization(discretization)
-        poles = spectrum.S4D[init](d_state).expand(d_model, -1, -1)
-        n = d_state // 2
-        B = torch.zeros(d_model, n, 2, dtype=torch.float64)
-        B[..., 0] = hippo.legs_normal(d_state)[1] if init == "legs" else 1.0
-        kind = torch.get_default_dtype()
-        self.log_dt = nn.Parameter(steps.log_uniform(d_model, dt_min, dt_max).log().to(kind))
-        self.log_A_real = nn.Parameter((-poles[..., 0]).clamp_min(1e-4).log().to(kind))
-        self.A_imag = nn.Parameter(poles[..., 1].to(kind).clone())
-        self.B = nn.Parameter(B.to(kind))
-        self.C = nn.Parameter(torch.randn(d_model, n, 2) * 0.5**0.5)
-        self.D = nn.Parameter(torch.randn(d_model))
-        self.output = GatedOutput(d_model)
-
-    def system(self) -> System:
-        """What is left where all products are dropped: S4 with a diagonal, stable A."""
-        wide = torch.promote_types(self.B.dtype, torch.float32)
-        A = torch.stack([-torch.exp(self.log_A_real.to(wide)), self.A_imag.to(wide)], -1)
-        return System(A, self.B.to(wide), 2 * self.C.to(wide), self.D.to(wide))
-
-    def step_size(self) -> Float[Tensor, "d"]:
-        """exp(log_dt)."""
-        return torch.exp(self.log_dt.to(torch.promote_types(self.log_dt.dtype, torch.float32)))
+        self.start(d_model, *spectrum.s4d(init, d_state), dt_min, dt_max)
+        self.output = GatedOutput(d_model) if gated else nn.Identity()
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
@@ -173,7 +154,7 @@ class LiquidS4(LTI):
         return self.readout(y.to(x.dtype)), State(h, last)
 
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
-        """GELU, linear, gate."""
+        """GELU, linear, gate; or nothing."""
         return self.output(y)
 
     def kernel(self, length: int, order: int = 1, kind: str = "kb") -> Float[Tensor, "d length"]:
@@ -216,11 +197,6 @@ class LiquidS4(LTI):
         total = u.cumsum(1)
         g = torch.nn.functional.pad(self.kernel(x.shape[1], 2), (1, 0))[:, :-1]
         return total * fft_conv(u, g) - fft_conv(u * total, g)
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Step sizes, A and B: at most 1e-3, no decay."""
-        slow = [self.log_dt, self.log_A_real, self.A_imag, self.B]
-        return [ParameterGroup(slow, max_lr=1e-3, decay=False)]
 
     def _make(self) -> _Tables:
         A, B, C, D = self.system()

@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.inits import hippo, perturb, spectrum, steps
+from hippodrome.inits import hippo, perturb, spectrum
 from hippodrome.layers.gated_output import GatedOutput
-from hippodrome.mixers._lti import Bank, System
-from hippodrome.mixers.base import ParameterGroup
+from hippodrome.mixers._lti import Bank
+from hippodrome.mixers._stable import StablePairs
 
 
-class S4D(Bank):
+class S4D(StablePairs, Bank):
     """x' = A x + B u, y = 2 Re C x + D u for each channel, then GELU and a gated linear unit across channels.
 
     Gu, Gupta, Goel, Ré 2022, "On the parameterization and initialization of diagonal state space models",
@@ -55,42 +55,16 @@ class S4D(Bank):
         perturbation: float = 0.1,
     ) -> None:
         super().__init__()
-        self.d_model = d_model
         self.choose_discretization(discretization)
         here = torch.get_default_device()
         with torch.device("cpu"):  # decompositions read their numbers, which a meta device does not have
-            start, weight = (x.to(here) for x in _start(init, d_state, perturbation))
-        poles = start.expand(d_model, -1, -1)
-        n = d_state // 2
-        B = torch.zeros(d_model, n, 2, dtype=torch.float64)
-        B[..., 0] = weight
-        kind = torch.get_default_dtype()
-        self.log_dt = nn.Parameter(steps.log_uniform(d_model, dt_min, dt_max).log().to(kind))
-        self.log_A_real = nn.Parameter((-poles[..., 0]).clamp_min(1e-4).log().to(kind))
-        self.A_imag = nn.Parameter(poles[..., 1].to(kind).clone())
-        self.B = nn.Parameter(B.to(kind))
-        self.C = nn.Parameter(torch.randn(d_model, n, 2) * 0.5**0.5)
-        self.D = nn.Parameter(torch.randn(d_model))
+            poles, weight = (x.to(here) for x in _start(init, d_state, perturbation))
+        self.start(d_model, poles, weight, dt_min, dt_max)
         self.output = GatedOutput(d_model) if gated else nn.Identity()
-
-    def system(self) -> System:
-        """A = -exp(log_A_real) + i A_imag: stable whatever training does."""
-        wide = torch.promote_types(self.B.dtype, torch.float32)
-        A = torch.stack([-torch.exp(self.log_A_real.to(wide)), self.A_imag.to(wide)], -1)
-        return System(A, self.B.to(wide), 2 * self.C.to(wide), self.D.to(wide))
-
-    def step_size(self) -> Float[Tensor, "d"]:
-        """exp(log_dt)."""
-        return torch.exp(self.log_dt.to(torch.promote_types(self.log_dt.dtype, torch.float32)))
 
     def readout(self, y: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
         """GELU, linear, gate; or nothing."""
         return self.output(y)
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Step sizes, A and B: at most 1e-3, no decay."""
-        slow = [self.log_dt, self.log_A_real, self.A_imag, self.B]
-        return [ParameterGroup(slow, max_lr=1e-3, decay=False)]
 
     @classmethod
     def example(cls) -> "S4D":
@@ -101,8 +75,7 @@ class S4D(Bank):
 def _start(init: str, d_state: int, perturbation: float) -> tuple[Tensor, Tensor]:
     """Poles (d_state / 2, 2), and B in the basis of their eigenvectors, each turned to make it positive."""
     if init in spectrum.S4D:
-        poles = spectrum.S4D[init](d_state)
-        return poles, hippo.legs_normal(d_state)[1] if init == "legs" else torch.ones(d_state // 2)
+        return spectrum.s4d(init, d_state)
     if init != "ptd":
         raise ValueError(f"S4D has no init {init!r}; expected one of {', '.join(spectrum.S4D)}, ptd.")
     if d_state < 2 or d_state % 2:
