@@ -12,8 +12,8 @@ from torch import Tensor
 from hippodrome.ops import _pairs
 from hippodrome.ops.dense_lti.torch_ import power
 
-_ROWS = 8
-"""Rows times a matrix that cost less than the squarings they spare: about as many as this, up to twice."""
+_ROWS = 16
+"""Products of a row with a matrix, up to twice as many, that cost less than the squarings they spare."""
 Modes = Float[Tensor, "*banks n 2"]
 Columns = Float[Tensor, "*banks r n 2"]
 Square = Float[Tensor, "*banks m m"]
