@@ -46,7 +46,6 @@ def _all() -> dict[str, str]:
             y="value",
         ),
         "matrix": figures.matrix([[3, 1], [0, 4]], ["yes", "no"], LOOK["s4d"].colour, title="confusion"),
-        "plane": figures.points_in_plane(np.array([[0.5, 0.1], [0.5, -0.1]]), title="spectrum"),
     }
 
 

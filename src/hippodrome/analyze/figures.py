@@ -369,20 +369,3 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], colour: str, *
         ax.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xlabel="answer", ylabel="truth", title=title)
         ax.set_aspect("equal")
         return svg(figure, title, title)
-
-
-def points_in_plane(values: np.ndarray, *, title: str, colour: str = COLOURS[0], size: Number = 3.6) -> str:
-    """Complex numbers (m, 2) beside the unit circle: the spectrum of a recurrence."""
-    import matplotlib
-
-    with matplotlib.rc_context(RC):
-        figure, grid = axes(size, size)
-        ax = grid[0][0]
-        turn = np.linspace(0, 2 * np.pi, 200)
-        ax.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=0.8)
-        ax.plot(
-            values[:, 0], values[:, 1], linestyle="none", marker="o", markersize=3, color=colour, alpha=0.5
-        )
-        ax.set(xlabel="real", ylabel="imaginary", title=title)
-        ax.set_aspect("equal")
-        return svg(figure, title, title)

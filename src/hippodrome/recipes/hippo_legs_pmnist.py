@@ -5,7 +5,7 @@ from hippodrome.config import Claim, Recipe, RecipeModel
 RECIPE = Recipe(
     name="hippo_legs_pmnist",
     title="HiPPO-LegS, permuted MNIST",
-    family="Polynomial memory",
+    family="polynomial memory",
     citation="""
 @inproceedings{gu2020hippo,
   title     = {HiPPO: Recurrent Memory with Optimal Polynomial Projections},

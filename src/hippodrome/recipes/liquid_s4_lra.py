@@ -5,7 +5,7 @@ from hippodrome.config import Claim, Recipe, RecipeModel
 RECIPE = Recipe(
     name="liquid_s4_lra",
     title="Liquid-S4, Long Range Arena",
-    family="Diagonal recurrence",
+    family="diagonal recurrence",
     citation="""
 @inproceedings{hasani2023liquid,
   title     = {Liquid Structural State-Space Models},

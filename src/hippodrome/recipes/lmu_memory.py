@@ -5,7 +5,7 @@ from hippodrome.config import Recipe, RecipeModel
 RECIPE = Recipe(
     name="lmu_memory",
     title="LMU, the Legendre memory",
-    family="Polynomial memory",
+    family="polynomial memory",
     citation="""
 @inproceedings{voelker2019legendre,
   title     = {Legendre Memory Units: Continuous-Time Representation in Recurrent Neural Networks},

@@ -5,7 +5,7 @@ from hippodrome.config import Recipe, RecipeModel
 RECIPE = Recipe(
     name="ltc_cell",
     title="LTC, the liquid time-constant network",
-    family="Nonlinear recurrence",
+    family="nonlinear recurrence",
     citation="""
 @inproceedings{hasani2021liquid,
   title     = {Liquid Time-constant Networks},

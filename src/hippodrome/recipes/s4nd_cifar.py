@@ -47,7 +47,7 @@ RECIPE = Recipe(
         ),
     ],
     notes=(
-        "Tokens are the pixels row by row. The claims are of models of their own sizes; the set- "
-        "up is the configuration of width 512 for CIFAR-10 at 32 x 32, trained for 100 epochs."
+        "Tokens are the pixels row by row. The claims are of models of their own sizes; the "
+        "set-up is the configuration of width 512 for CIFAR-10 at 32 x 32, trained for 100 epochs."
     ),
 )
