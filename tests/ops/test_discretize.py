@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import expm
 
 from hippodrome.inits.hippo import legs
 from hippodrome.inits.spectrum import lin
@@ -49,7 +50,7 @@ def test_zoh_is_the_matrix_exponential(re, im, step):
     A = torch.tensor([[re, im]], dtype=torch.float64)
     log_a, gain = zoh(A, torch.tensor([step], dtype=torch.float64))
     block = torch.tensor([[re, -im, 1.0], [im, re, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    exact = torch.matrix_exp(step * block)
+    exact = torch.as_tensor(expm((step * block).numpy()))
     torch.testing.assert_close(_pairs.exp(log_a)[0], exact[:2, 0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gain[0], exact[:2, 2], rtol=1e-10, atol=1e-12)
 
@@ -213,6 +214,29 @@ def test_dense_zoh_is_its_formula_and_holds_for_a_singular_matrix():
     Abar, Bbar = dense_zoh(shift, torch.tensor([[0.0], [1.0]], dtype=torch.float64), step)
     torch.testing.assert_close(Abar, torch.tensor([[1, 0.3], [0, 1]], dtype=torch.float64))
     torch.testing.assert_close(Bbar, torch.tensor([[0.045], [0.3]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("inputs", [1, 5])
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 0.003, 1 / 128, 0.012, 0.1, 1.0])
+def test_dense_zoh_keeps_the_digits_of_float64_at_any_size(size, inputs):
+    """Also where the norm is a few hundredths, at which PyTorch's own exponential loses half of them."""
+    block = torch.zeros(2 + inputs, 2 + inputs, dtype=torch.float64)
+    block[:2, :2], block[:2, 2:] = legs(2)[0], torch.randn(2, inputs, dtype=torch.float64)
+    exact = torch.as_tensor(expm((size * block).numpy()))[:2]
+    Abar, Bbar = dense_zoh(block[:2, :2], block[:2, 2:], torch.tensor(size, dtype=torch.float64))
+    torch.testing.assert_close(Abar, exact[:, :2], rtol=1e-13, atol=1e-15)
+    assert (Bbar - exact[:, 2:]).abs().max() < 1e-13 * exact[:, 2:].abs().max()
+
+
+def test_dense_zoh_takes_many_inputs_as_it_takes_each():
+    """More inputs than states go by another way: the same columns, also for systems and steps apart."""
+    A = torch.stack([legs(3)[0], torch.zeros(3, 3, dtype=torch.float64)])
+    B, step = torch.randn(2, 3, 7, dtype=torch.float64), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    Abar, Bbar = dense_zoh(A, B, step)
+    for column in range(7):
+        one = dense_zoh(A, B[..., column : column + 1], step)
+        torch.testing.assert_close(Abar, one[0], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(Bbar[..., column : column + 1], one[1], rtol=1e-12, atol=1e-14)
 
 
 def dense_kernel(A, B, step, length):

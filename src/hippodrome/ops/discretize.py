@@ -4,6 +4,7 @@ Diagonal: x_k = exp(log_a) x_{k-1} + gain B u_k; the factor is handed on as its 
 follow. Dense: x_k = Abar x_{k-1} + Bbar u_k. Step sizes broadcast, so each token may have its own.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -153,14 +154,19 @@ def dense_zoh(
     """Zero-order hold: exp(dt A), and B times the integral of exp(s A) over the step.
 
     One exponential of dt [[A, B], [0, 0]] holds both (Van Loan 1978, "Computing integrals involving the
-    matrix exponential"), so a singular A needs no care. Arguments and results as for ``dense_gbt``.
+    matrix exponential"), so a singular A needs no care. With more inputs than states 1 stands for B there,
+    so that the exponential is of 2 n rows at most. Arguments and results as for ``dense_gbt``.
     """
     _check_dense(A, B)
-    n, m = B.shape[-2:]
-    batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], step.shape)
-    above = torch.cat([A.expand(*batch, n, n), B.expand(*batch, n, m)], -1) * step[..., None, None]
-    whole = torch.matrix_exp(torch.cat([above, above.new_zeros(*batch, m, n + m)], -2))
-    return whole[..., :n, :n], whole[..., :n, n:]
+    n = A.shape[-1]
+    many = B.shape[-1] > n
+    inputs = torch.eye(n, dtype=A.dtype, device=A.device) if many else B
+    m = inputs.shape[-1]
+    batch = torch.broadcast_shapes(A.shape[:-2], inputs.shape[:-2], step.shape)
+    above = torch.cat([A.expand(*batch, n, n), inputs.expand(*batch, n, m)], -1) * step[..., None, None]
+    whole = _matrix_exp(torch.cat([above, above.new_zeros(*batch, m, n + m)], -2))
+    Abar, Bbar = whole[..., :n, :n], whole[..., :n, n:]
+    return Abar, Bbar @ B if many else Bbar
 
 
 DENSE: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
@@ -188,6 +194,17 @@ def _gbt(A: Tensor, step: Tensor, alpha: float) -> Discrete:
     angle = torch.atan2(y, 1 + (1 - 2 * alpha) * x - alpha * (1 - alpha) * square)
     gain = size * torch.stack([1 - alpha * x, alpha * y], -1) / below[..., None]
     return Discrete(torch.stack([decay, angle], -1), gain)
+
+
+def _matrix_exp(M: Tensor) -> Tensor:
+    """exp(M) of matrices with a row of zeros, to all digits of float64.
+
+    For a norm of a few hundredths the exponential of PyTorch, a polynomial of degree 8 there, keeps 10 digits
+    of float64. One more on the diagonal keeps the norm of such matrices at 1 or more.
+    """
+    if M.dtype != torch.float64:
+        return torch.matrix_exp(M)
+    return torch.matrix_exp(M + torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)) / math.e
 
 
 def _check_alpha(alpha: float) -> None:
