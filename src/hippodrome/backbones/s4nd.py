@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hippodrome.backbones.bidirectional import NOT_CAUSAL
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
-from hippodrome.mixers.base import Mixer, ParameterGroup
+from hippodrome.mixers.base import Mixer, ParameterGroup, check_word
 from hippodrome.ops import _pairs
 from hippodrome.ops.discretize import zoh
 from hippodrome.ops.fft_conv_nd import fft_conv_nd
@@ -96,8 +96,7 @@ class S4ND(Mixer):
                 f"S4ND needs at least one axis, each of 1 point or more, and a rank of 1 or more; got "
                 f"sizes={list(sizes)}, rank={rank}."
             )
-        if init not in spectrum.S4D:
-            raise ValueError(f"S4ND has no init {init!r}; expected one of {', '.join(spectrum.S4D)}.")
+        check_word("S4ND", "init", init, spectrum.S4D)
         if rate <= 0 or (bandlimit is not None and bandlimit <= 0):
             raise ValueError(f"rate and bandlimit are positive; got rate={rate}, bandlimit={bandlimit}.")
         self.d_model, self.sizes, self.rank, self.rate = d_model, list(sizes), rank, rate

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memo import Memo
-from hippodrome.mixers.base import Mixer
+from hippodrome.mixers.base import Mixer, check_word
 from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import DIAGONAL as DISCRETIZATIONS
@@ -120,10 +120,7 @@ class LTI(Mixer):
         Raises:
             ValueError: there is no such rule.
         """
-        if name not in DISCRETIZATIONS:
-            raise ValueError(
-                f"There is no discretization {name!r}; expected one of {', '.join(DISCRETIZATIONS)}."
-            )
+        check_word(type(self).__name__, "discretization", name, DISCRETIZATIONS)
         self.discretization = name
 
 

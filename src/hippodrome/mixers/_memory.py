@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo
+from hippodrome.mixers.base import check_word
 from hippodrome.ops.discretize import DENSE
 from hippodrome.ops.linear_scan import linear_scan
 
@@ -58,8 +59,8 @@ class Scaled(nn.Module):
 
     def __init__(self, n: int, discretization: str, start: str = "first") -> None:
         super().__init__()
-        _expect("discretization", discretization, [*ALPHAS, "zoh", "exact"])
-        _expect("start", start, ["first", "zero"])
+        check_word("A HiPPO memory", "discretization", discretization, [*ALPHAS, "zoh", "exact"])
+        check_word("A HiPPO memory", "start", start, ["first", "zero"])
         self.discretization, self.start = discretization, start
         if discretization in ALPHAS:
             self.A = Fixed(hippo.legs(n)[0])
@@ -118,7 +119,7 @@ class Invariant(nn.Module):
 
     def __init__(self, A: Float[Tensor, "n n"], B: Float[Tensor, "n"], discretization: str) -> None:
         super().__init__()
-        _expect("discretization", discretization, list(DENSE))
+        check_word("A HiPPO memory", "discretization", discretization, DENSE)
         self.discretization = discretization
         self.A, self.B = Fixed(A), Fixed(B)
         Abar, Bbar = DENSE[discretization](A, B[:, None], torch.ones_like(B[0]))
@@ -169,8 +170,3 @@ def _gauss(n: int) -> tuple[Tensor, Tensor]:
     beside = k / torch.sqrt(4 * k.square() - 1)
     nodes, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
     return 0.5 + 0.5 * nodes, vectors[0].square()
-
-
-def _expect(what: str, word: str, words: list[str]) -> None:
-    if word not in words:
-        raise ValueError(f"There is no {what} {word!r}; expected one of {', '.join(words)}.")

@@ -1,6 +1,7 @@
 """The mixer contract: one recurrence, two ways to run it, and a state that is handed in and back."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -139,6 +140,17 @@ class Mixer(nn.Module, ABC):
                 f"{type(self).__name__} has no continuous time, so it takes no dt; got one of shape "
                 f"{tuple(dt.shape)}. Drop dt, or choose a mixer that honours it (`hippodrome list mixers`)."
             )
+
+
+def check_word(owner: str, what: str, word: str, words: Iterable[str]) -> None:
+    """Raise where an argument that is one of a few words is another.
+
+    Raises:
+        ValueError: ``word`` is none of ``words``.
+    """
+    known = list(words)
+    if word not in known:
+        raise ValueError(f"{owner} has no {what} {word!r}; expected one of {', '.join(known)}.")
 
 
 def reset_rows(state: tuple, fresh: tuple, rows: Tensor) -> tuple:

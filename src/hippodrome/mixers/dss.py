@@ -10,7 +10,7 @@ from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._lti import LTI, System
-from hippodrome.mixers.base import ParameterGroup
+from hippodrome.mixers.base import ParameterGroup, check_word
 from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import Discrete
@@ -99,8 +99,7 @@ class DSS(LTI):
         gated: bool = True,
     ) -> None:
         super().__init__()
-        if version not in VERSIONS:
-            raise ValueError(f"DSS has no version {version!r}; expected one of {', '.join(VERSIONS)}.")
+        check_word("DSS", "version", version, VERSIONS)
         if version == "softmax" and (l_max is None or l_max < 1):
             raise ValueError(
                 f"The softmax of DSS is taken over l_max lags, at least 1; got l_max={l_max}. State the "

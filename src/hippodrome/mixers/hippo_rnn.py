@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hippodrome.inits import hippo
 from hippodrome.mixers._blocks import steps_within
 from hippodrome.mixers._memory import Invariant, Matrices, Scaled, elapsed_times, one_clock, write
-from hippodrome.mixers.base import Mixer
+from hippodrome.mixers.base import Mixer, check_word
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 
@@ -59,8 +59,7 @@ class HippoRNN(Mixer):
         discretization: str = "bilinear",
     ) -> None:
         super().__init__()
-        if measure not in ("legs", "legt", "lagt"):
-            raise ValueError(f"HippoRNN has no measure {measure!r}; expected one of legs, legt, lagt.")
+        check_word("HippoRNN", "measure", measure, ["legs", "legt", "lagt"])
         if not theta > 0:
             raise ValueError(f"theta is a positive number of steps; got {theta}.")
         self.d_model, self.d_state, self.d_memory = d_model, d_state, d_memory

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hippodrome.inits import hippo
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memo import Memo
-from hippodrome.mixers.base import Mixer, ParameterGroup
+from hippodrome.mixers.base import Mixer, ParameterGroup, check_word
 from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.ops.discretize import DENSE
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -63,13 +63,9 @@ class LinearSystem(Mixer):
         learn: str = "all",
     ) -> None:
         super().__init__()
-        for what, word, words in (
-            ("init", init, [*hippo.MEASURES, "random"]),
-            ("discretization", discretization, list(DENSE)),
-            ("learn", learn, ["all", "readout"]),
-        ):
-            if word not in words:
-                raise ValueError(f"LinearSystem has no {what} {word!r}; expected one of {', '.join(words)}.")
+        check_word("LinearSystem", "init", init, [*hippo.MEASURES, "random"])
+        check_word("LinearSystem", "discretization", discretization, DENSE)
+        check_word("LinearSystem", "learn", learn, ["all", "readout"])
         if not step_size > 0:
             raise ValueError(f"A step size is a positive length of time; got {step_size}.")
         self.d_model, self.d_state, self.discretization = d_model, d_state, discretization

@@ -10,6 +10,7 @@ from hippodrome.inits import spectrum
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._stable import StablePairs
+from hippodrome.mixers.base import check_word
 from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import Discrete
@@ -92,8 +93,8 @@ class LiquidS4(StablePairs):
         gated: bool = True,
     ) -> None:
         super().__init__()
-        if liquid_kernel not in KINDS:
-            raise ValueError(f"No liquid_kernel is {liquid_kernel!r}; expected one of {', '.join(KINDS)}.")
+        check_word("Liquid-S4", "liquid_kernel", liquid_kernel, KINDS)
+        check_word("Liquid-S4", "init", init, spectrum.S4D)
         if liquid_kernel == "exact" and degree is not None:
             raise ValueError(
                 f"liquid_kernel='exact' has the products of all orders; got degree={degree}. Leave it out."
@@ -103,8 +104,6 @@ class LiquidS4(StablePairs):
                 f"liquid_kernel={liquid_kernel!r} adds products of 2 up to degree inputs, so degree is at "
                 f"least 2; got {degree}. The published layers take 2 to 6."
             )
-        if init not in spectrum.S4D:
-            raise ValueError(f"Liquid-S4 has no init {init!r}; expected one of {', '.join(spectrum.S4D)}.")
         self.kind = liquid_kernel
         self.degree = 1 if degree is None else degree
         self.choose_discretization(discretization)

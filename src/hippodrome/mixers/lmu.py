@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hippodrome.inits import hippo
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memory import Invariant, write, writes
-from hippodrome.mixers.base import Mixer
+from hippodrome.mixers.base import Mixer, check_word
 from hippodrome.ops.dense_scan import dense_scan
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -63,10 +63,7 @@ class LMU(Mixer):
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"LMU has no activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}."
-            )
+        check_word("LMU", "activation", activation, ACTIVATIONS)
         self.d_model, self.d_state, self.d_memory = d_model, d_state, d_memory
         self.activation = activation
         self.memory = Invariant(*hippo.lmu(d_state, theta), "zoh")

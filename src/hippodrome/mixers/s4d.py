@@ -8,6 +8,7 @@ from hippodrome.inits import hippo, perturb, spectrum
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._lti import Bank
 from hippodrome.mixers._stable import StablePairs
+from hippodrome.mixers.base import check_word
 
 
 class S4D(StablePairs, Bank):
@@ -74,10 +75,9 @@ class S4D(StablePairs, Bank):
 
 def _start(init: str, d_state: int, perturbation: float) -> tuple[Tensor, Tensor]:
     """Poles (d_state / 2, 2), and B in the basis of their eigenvectors, each turned to make it positive."""
-    if init in spectrum.S4D:
-        return spectrum.s4d(init, d_state)
+    check_word("S4D", "init", init, [*spectrum.S4D, "ptd"])
     if init != "ptd":
-        raise ValueError(f"S4D has no init {init!r}; expected one of {', '.join(spectrum.S4D)}, ptd.")
+        return spectrum.s4d(init, d_state)
     if d_state < 2 or d_state % 2:
         raise ValueError(f"A state of conjugate pairs has an even size, at least 2; got {d_state}.")
     poles, _, inverse = perturb.half(perturb.structured_ptd(d_state, perturbation))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers._lti import Shared, System
-from hippodrome.mixers.base import ParameterGroup
+from hippodrome.mixers.base import ParameterGroup, check_word
 
 C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
 INITS = ("hippo", "ptd")
@@ -78,9 +78,9 @@ class S5(Shared):
         gated: bool = True,
     ) -> None:
         super().__init__()
-        _known("init", init, INITS)
-        _known("c_init", c_init, C_INITS)
-        _known("activation", activation, ACTIVATIONS)
+        check_word("S5", "init", init, INITS)
+        check_word("S5", "c_init", c_init, C_INITS)
+        check_word("S5", "activation", activation, ACTIVATIONS)
         self.d_model = d_model
         self.conj_sym = conj_sym
         self.clip_eigs = clip_eigs
@@ -164,11 +164,6 @@ class S5(Shared):
     def example(cls) -> "S5":
         """A small instance."""
         return cls(8, d_state=8, blocks=2)
-
-
-def _known(what: str, name: str, names: tuple[str, ...]) -> None:
-    if name not in names:
-        raise ValueError(f"S5 has no {what} {name!r}; expected one of {', '.join(names)}.")
 
 
 def _lecun(*shape: int, fan_in: int) -> Float64[Tensor, "*shape"]:
