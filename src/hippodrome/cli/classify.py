@@ -10,6 +10,7 @@ from hippodrome.cli._output import as_json, table
 
 PANEL = "Use a model"
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class _Cases(NamedTuple):
@@ -23,7 +24,8 @@ class _Cases(NamedTuple):
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder of a classifier, or a race's folder.")],
     source: Annotated[
-        Path, typer.Argument(help="A .ts or .npz file, a recording, or a folder of recordings.")
+        Path,
+        typer.Argument(help="A .ts or .npz file, a recording or picture, or a folder of them."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Write CSV here, with the probability of each class.")
@@ -31,7 +33,10 @@ def command(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Tell the class of each sequence, and how sure; where the file has labels, also how many are right."""
+    """Tell the class of each sequence, and how sure; where the file has labels, also how many are right.
+
+    Recordings and images are read as in the training: at its rate, in its order.
+    """
     from hippodrome.estimators import Classifier, load
 
     classifier = load(run, present(device))
@@ -39,7 +44,7 @@ def command(
         raise ValueError(f"{run} holds a model for {classifier.run_.spec['kind']}, which tells no classes")
     if classifier.run_.spec.get("vocab_size"):
         raise ValueError(f"{run} classifies tokens; from files only sequences of values are read")
-    cases = _read(source)
+    cases = _read(source, classifier.run_.details.get("options") or {})
     chances = classifier.predict_proba(cases.values)
     classes = [str(name) for name in classifier.classes_]
     chosen = [classes[i] for i in chances.argmax(1)]
@@ -67,7 +72,8 @@ def command(
         typer.echo(f"right: {100 * right:.2f} % of {len(chosen)}", err=True)
 
 
-def _read(path: Path) -> _Cases:
+def _read(path: Path, options: dict[str, Any]) -> _Cases:
+    """The sequences of a file or folder, shaped by the options that the model was trained with."""
     if not path.exists():
         raise ValueError(f"there is no file or folder {str(path)!r} to classify")
     if path.suffix == ".ts":
@@ -76,30 +82,57 @@ def _read(path: Path) -> _Cases:
         found = read_ts(path)
         return _Cases([str(i + 1) for i in range(len(found.cases))], found.cases, found.labels)
     if path.suffix == ".npz":
-        return _arrays(path)
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in RECORDINGS)
-    if not files or files[0].suffix not in RECORDINGS:
-        raise ValueError(f"{path}: expected a .ts or .npz file or recordings ({', '.join(RECORDINGS)})")
-    return _Cases([str(f) for f in files], [_recording(f) for f in files], None)
+        return _arrays(path, options)
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    heard, seen = ([f for f in files if f.suffix.lower() in ends] for ends in (RECORDINGS, PICTURES))
+    if heard:
+        return _Cases([str(f) for f in heard], [_recording(f, options) for f in heard], None)
+    if not seen:
+        known = ", ".join((*RECORDINGS, *PICTURES))
+        raise ValueError(f"{path}: expected a .ts or .npz file, recordings or pictures ({known})")
+    from hippodrome.data.pictures import read
+
+    return _Cases([str(f) for f in seen], _images(path, read(seen), options), None)
 
 
-def _arrays(path: Path) -> _Cases:
+def _images(path: Path, images: Any, options: dict[str, Any]) -> list[Any]:
+    from hippodrome.data._images import reader
+
+    one = reader(images, str(path), options.get("order", "rows"), options.get("permute"))
+    return [one(i) for i in range(len(images))]
+
+
+def _arrays(path: Path, options: dict[str, Any]) -> _Cases:
     import numpy as np
 
     with np.load(path, allow_pickle=False) as archive:
         if "inputs" not in archive.files:
             raise ValueError(f"{path}: expected an array 'inputs' (n, t, c) or (n, t); got {archive.files}")
+        if "dt" in archive.files:
+            raise ValueError(
+                f"{path}: classify reads sequences with steps of one size; got an array 'dt'. "
+                "`hippodrome evaluate` takes them with their labels."
+            )
         inputs = archive["inputs"]
+        pictures = inputs.dtype == np.uint8 and inputs.ndim in (3, 4) and "lengths" not in archive.files
         lengths = archive["lengths"] if "lengths" in archive.files else [inputs.shape[1]] * len(inputs)
         labels = [str(x) for x in archive["labels"]] if "labels" in archive.files else None
-    values = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
+    if pictures:
+        values = _images(path, inputs, options)
+    else:
+        values = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
     return _Cases([str(i + 1) for i in range(len(values))], values, labels)
 
 
-def _recording(file: Path) -> Any:
+def _recording(file: Path, options: dict[str, Any]) -> Any:
     import soundfile
 
+    from hippodrome.data.wav import decimated, every_nth
+
     try:
-        return soundfile.read(file, dtype="float32", always_2d=True)[0]
+        samples, native = soundfile.read(file, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
+    seconds = options.get("seconds")
+    most = None if seconds is None else round(seconds * native)
+    return decimated(samples[:most], every_nth(file, options.get("rate"), native))

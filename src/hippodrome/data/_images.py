@@ -1,5 +1,6 @@
 """Images read as sequences: row by row or pixel by pixel, in their own order or in one that is drawn once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,20 +43,11 @@ def image_task(
     Raises:
         ValueError: an order that there is not, or what ``labelled_task`` refuses.
     """
-    if order not in ORDERS:
-        raise ValueError(
-            f"{where}: images are read by 'rows' or 'pixels'; got {order!r}. Take one of the two."
-        )
+    read = reader(images, where, order, permute)
     images = images[..., None] if images.ndim == 3 else images
     n, height, width, colours = images.shape
-    tokens, channels = (height, width * colours) if order == "rows" else (height * width, colours)
-    sequences = images.reshape(n, tokens, channels)
+    tokens, channels = read(0).shape
     location, scale = _statistics(images, parts[0])
-    where_to = None if permute is None else permutation(tokens, permute)
-
-    def read(index: int) -> np.ndarray:
-        return sequences[index] if where_to is None else sequences[index][where_to]
-
     details = {
         **details,
         "images": f"{height} x {width}, {colours} {'colour' if colours == 1 else 'colours'}",
@@ -73,6 +65,25 @@ def image_task(
         lengths=np.full(n, tokens),
         statistics=(location * (channels // colours), scale * (channels // colours)),
     )
+
+
+def reader(
+    images: np.ndarray, where: str, order: str = "rows", permute: int | None = None
+) -> Callable[[int], np.ndarray]:
+    """What gives image i as a sequence (t, c); arguments as in ``image_task``.
+
+    Raises:
+        ValueError: an order that there is not.
+    """
+    if order not in ORDERS:
+        raise ValueError(
+            f"{where}: images are read by 'rows' or 'pixels'; got {order!r}. Take one of the two."
+        )
+    n, height, width, colours = images.shape if images.ndim == 4 else (*images.shape, 1)
+    tokens, channels = (height, width * colours) if order == "rows" else (height * width, colours)
+    sequences = images.reshape(n, tokens, channels)
+    to = slice(None) if permute is None else permutation(tokens, permute)
+    return lambda index: sequences[index][to]
 
 
 def permutation(tokens: int, seed: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def open_pictures(
     place = np.zeros(len(found), dtype=np.int64)
     place[needed] = np.arange(len(needed))
     return image_task(
-        _read([found[i][0] for i in needed]),
+        read([found[i][0] for i in needed]),
         labels[needed],
         (place[first], place[second], place[last]),
         classes,
@@ -80,8 +80,12 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*/*") if file.suffix.lower() in SUFFIXES)
 
 
-def _read(files: list[Path]) -> np.ndarray:
-    """All pictures (n, height, width, colours) as bytes."""
+def read(files: list[Path]) -> np.ndarray:
+    """All pictures (n, height, width, colours) as bytes.
+
+    Raises:
+        ValueError: as ``open_pictures``.
+    """
     try:
         from PIL import Image
     except ImportError:

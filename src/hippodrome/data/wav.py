@@ -51,7 +51,7 @@ def open_wav(
         )
     files, parts = [file for file, _ in found], np.array([part for _, part in found])
     lengths, native, tracks = _check(files)
-    every = _every(path, rate, native)
+    every = every_nth(path, rate, native)
     most = None if seconds is None else round(seconds * native)
     if most is not None and most < every:
         raise ValueError(
@@ -109,8 +109,8 @@ def decimated(samples: np.ndarray, every: int) -> np.ndarray:
     return np.fft.irfft(spectrum, len(samples), axis=0)[::every].astype(samples.dtype)
 
 
-def _every(path: Path, rate: int | None, native: int) -> int:
-    """Which sample is kept: every k-th."""
+def every_nth(path: Path, rate: int | None, native: int) -> int:
+    """Which sample of ``native`` a second is kept: every k-th. Raises ValueError for a rate that is none."""
     if rate is None:
         return 1
     if rate < 1 or native % rate:
