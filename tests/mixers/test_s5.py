@@ -212,6 +212,7 @@ def join(i, j):
     return (p * a) * (1 - r) + p * r, (p * b + q) * (1 - r) + q * r, c * (1 - r) + r
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(-2, 2)] * 2, st.booleans()), min_size=3, max_size=3), st.floats(-2, 2))
 def test_resets_are_part_of_an_associative_scan(triples, start):
     """(a, b, reset) may be joined in any order, and joined they are what the mixer's scan does."""

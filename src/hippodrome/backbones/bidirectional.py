@@ -1,23 +1,19 @@
 """A mixer that reads a sequence from both ends: two mixers, one of them over the reversed tokens."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from hippodrome.backbones._not_causal import NotCausal
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.mixers.min_gru import MinGRU
 from hippodrome.shapes import Resets, Sequence, TimeSteps
 
-NOT_CAUSAL = (
-    "{name} reads tokens that come later, so it has neither a state nor a step, and cannot run on from "
-    "a state. Hand the whole sequence to forward, or choose a causal mixer (`hippodrome list mixers`)."
-)
 
-
-class Bidirectional(Mixer):
+class Bidirectional(NotCausal):
     """y_t = f(x_0 .. x_t) + r(x_t .. x_{T-1}), or, with "offset", + r(x_{t+1} .. x_{T-1}).
 
     The two published conventions differ in where the reversed branch begins. "offset": at the next token, as
@@ -36,8 +32,6 @@ class Bidirectional(Mixer):
     Raises:
         ValueError: the widths differ, a mixer inside is not causal, or an unknown convention.
     """
-
-    causal = False
 
     def __init__(
         self,
@@ -61,14 +55,6 @@ class Bidirectional(Mixer):
         self.ahead, self.back = ahead, back
         self.output = GatedOutput(self.d_model) if gated else nn.Identity()
 
-    def init_state(self, batch: int, max_length: int | None = None) -> NoReturn:
-        """Refused: what reads later tokens has no state."""
-        raise ValueError(NOT_CAUSAL.format(name="A bidirectional mixer"))
-
-    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> NoReturn:
-        """Refused: what reads later tokens has no step."""
-        raise ValueError(NOT_CAUSAL.format(name="A bidirectional mixer"))
-
     def forward(
         self,
         x: Sequence,
@@ -79,7 +65,7 @@ class Bidirectional(Mixer):
     ) -> tuple[Sequence, tuple]:
         """The whole sequence; the state handed back is empty."""
         if state is not None:
-            raise ValueError(NOT_CAUSAL.format(name="A bidirectional mixer"))
+            self.refuse()
         self.check_call(x, None, resets, dt)
         y, _ = self.ahead(x, resets=resets, dt=dt)
         last = _last_of_piece(x, resets)

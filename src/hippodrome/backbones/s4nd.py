@@ -1,16 +1,16 @@
 """S4ND: a state space system along each axis of a grid, run as one global convolution over the grid."""
 
 import math
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.backbones.bidirectional import NOT_CAUSAL
+from hippodrome.backbones._not_causal import NotCausal
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
-from hippodrome.mixers.base import Mixer, ParameterGroup, check_word
+from hippodrome.mixers.base import ParameterGroup, check_word
 from hippodrome.ops import _pairs
 from hippodrome.ops.discretize import zoh
 from hippodrome.ops.fft_conv_nd import fft_conv_nd
@@ -46,7 +46,7 @@ class _AxisSystem(nn.Module):
         return vandermonde(one.log_a, _pairs.times(C, one.gain), length)
 
 
-class S4ND(Mixer):
+class S4ND(NotCausal):
     """K[l1, .., lm] = mean_r prod_a k_a^r[l_a], one global convolution with it, D x, GELU, gated linear unit.
 
     Nguyen et al. 2022, "S4ND: modeling images and videos as multidimensional signals using state spaces",
@@ -73,7 +73,6 @@ class S4ND(Mixer):
         ValueError: a size below 1, an unknown init, a rank below 1, or a bandlimit or rate not positive.
     """
 
-    causal = False
     accepts_resets = False
     mixes_channels = True
 
@@ -128,14 +127,6 @@ class S4ND(Mixer):
         """(r, d, l) with an axis of 1 for each axis of the grid before its own."""
         return kernel.view(*kernel.shape[:2], *[1] * axis, kernel.shape[-1])
 
-    def init_state(self, batch: int, max_length: int | None = None) -> NoReturn:
-        """Refused: a grid is read whole."""
-        raise ValueError(NOT_CAUSAL.format(name="S4ND"))
-
-    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> NoReturn:
-        """Refused: a grid is read whole."""
-        raise ValueError(NOT_CAUSAL.format(name="S4ND"))
-
     def forward(
         self,
         x: Sequence,
@@ -150,7 +141,7 @@ class S4ND(Mixer):
             ValueError: a state, resets or dt is given, or the tokens are not as many as the grid's points.
         """
         if state is not None:
-            raise ValueError(NOT_CAUSAL.format(name="S4ND"))
+            self.refuse()
         self.check_call(x, None, resets, dt)
         points = math.prod(self.sizes)
         if x.shape[1] != points or resets is not None:

@@ -103,7 +103,7 @@ class LSSL(Mixer):
         self.C = nn.Parameter(torch.randn(d_model, outputs, d_state))
         self.D = nn.Parameter(torch.randn(d_model, outputs))
         self.linear = nn.Linear(d_model * outputs, d_model)
-        self._memo: Memo[tuple[Tensor, ...]] = Memo()
+        self._memo: Memo[tuple[Tensor, Tensor]] = Memo()
 
     def matrix(self) -> Float[Tensor, "d n n"]:
         """A of every channel, in float64."""
@@ -169,9 +169,14 @@ class LSSL(Mixer):
         Abar, Bbar = dense_gbt(A, B[..., None], size, self.alpha)
         return Abar, Bbar[..., 0]
 
-    def _tables(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _tables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Abar and Bbar in a dtype, made once for all tokens that have no ``dt``."""
-        return self._memo.get(self, lambda: tuple(x.to(dtype) for x in self.discrete()), dtype, self.alpha)
+
+        def make() -> tuple[Tensor, Tensor]:
+            Abar, Bbar = self.discrete()
+            return Abar.to(dtype), Bbar.to(dtype)
+
+        return self._memo.get(self, make, dtype, self.alpha)
 
     def _advance(self, Abar: Tensor, Bbar: Tensor, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The systems' outputs (b, d, m) and next state for inputs u (b, d)."""
