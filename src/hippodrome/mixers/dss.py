@@ -15,6 +15,7 @@ from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import Discrete
 from hippodrome.ops.linear_scan_complex import linear_scan_complex
+from hippodrome.ops.vandermonde import vandermonde
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 EPS = 1e-7
@@ -157,13 +158,15 @@ class DSS(LTI):
         """The convolution that the layer is before its output map, without D: its first ``length`` values."""
         A, weight, growth = self._modes()
         one = self.discretize(A, self.step_size()[:, None])
+        weight = _pairs.times(weight, one.gain)
+        if growth is None or self.l_max is None:
+            return vandermonde(one.log_a, weight, length)
+        # A growing mode's powers and what they are divided by may not be numbers, apart.
         lags = torch.arange(length, dtype=torch.float64, device=A.device)
-        exponent = one.log_a.double()[..., None, :] * lags[:, None]
-        if growth is not None and self.l_max is not None:
-            late = torch.stack([growth.double() * (self.l_max - 1), torch.zeros_like(growth).double()], -1)
-            exponent = exponent - late[..., None, :]
-        weight = _pairs.times(weight, one.gain).double()
-        return _pairs.times(weight[..., None, :], _pairs.exp(exponent))[..., 0].sum(1).to(A.dtype)
+        late = torch.stack([growth.double() * (self.l_max - 1), torch.zeros_like(growth).double()], -1)
+        exponent = one.log_a.double()[..., None, :] * lags[:, None] - late[..., None, :]
+        powers = _pairs.exp(exponent)
+        return _pairs.times(weight.double()[..., None, :], powers)[..., 0].sum(1).to(A.dtype)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros, and no time elapsed. ``max_length`` changes nothing: the state does not grow."""
