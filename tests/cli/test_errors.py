@@ -39,6 +39,10 @@ def test_unknown_model(cli, text_file: Path) -> None:
     refused(cli("train", text_file, "--model", "s4dd"), "s4dd", "s4d")
 
 
+def test_a_recipe_does_not_race(cli, text_file: Path) -> None:
+    refused(cli("race", text_file, "--models", "s4d,mamba_130m"), "recipe 'mamba_130m'", "'mamba'", "train")
+
+
 def test_bad_budget(cli, text_file: Path) -> None:
     refused(cli("race", text_file, "--budget", "soon"), "soon", "60s")
     refused(cli("train", text_file, "--budget", "10parsecs"), "10parsecs")

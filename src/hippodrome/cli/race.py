@@ -73,6 +73,7 @@ def command(
     given = {name: settings.take(name, flags.get(name)) for name in RaceSettings.model_fields}
     settings.finish()
     chosen = RaceSettings.model_validate({k: v for k, v in given.items() if v is not None})
+    _no_recipes(chosen.models or ())
     task = open_task(source, data, kind=kind, look_back=look_back, horizon=horizon)
     if plan:
         _tell_plan(work.plan(task, chosen), json)
@@ -92,6 +93,19 @@ def command(
         _tell(result)
     if result.winner is None:
         raise ValueError("no model finished; the table above says why")
+
+
+def _no_recipes(models: tuple[str, ...]) -> None:
+    from hippodrome.cli import _recipes as recipes
+
+    known = recipes.names()
+    for name in models:
+        if name in known:
+            pattern = recipes.find(name).model.pattern
+            raise ValueError(
+                f"a race matches widths, and the recipe {name!r} brings its own. Race its pattern, "
+                f"{pattern!r}, or train it: hippodrome train SOURCE --model {name}"
+            )
 
 
 def _tell_plan(plan: Any, json: bool) -> None:
