@@ -95,6 +95,13 @@ def train(
     """
     folder = Path(folder)
     full = config.validate({"kind": task.kind, **task.facts, **spec})
+    # Built first: what cannot be built leaves no folder.
+    before = random_states(torch.device("cpu"))
+    try:
+        torch.manual_seed(settings.seed)
+        model: Model = config.build(full)
+    finally:
+        restore_random(before, torch.device("cpu"))
     main = is_main(settings)
     if main:
         _claim(folder, full, resume, overwrite)
@@ -103,12 +110,6 @@ def train(
         return ended
     if main:
         _write_head(folder, full, task, settings, command)
-    before = random_states(torch.device("cpu"))
-    try:
-        torch.manual_seed(settings.seed)
-        model: Model = config.build(full)
-    finally:
-        restore_random(before, torch.device("cpu"))
     parameters = sum(p.numel() for p in model.parameters())
     fitted = fit(
         model, task.train, task.valid, task.collate, settings, folder, resume=resume, on_event=on_event

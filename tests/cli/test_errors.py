@@ -39,6 +39,15 @@ def test_unknown_model(cli, text_file: Path) -> None:
     refused(cli("train", text_file, "--model", "s4dd"), "s4dd", "s4d")
 
 
+def test_what_cannot_be_built_leaves_no_folder(cli, text_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refused(cli("train", text_file, "--model", "bi-min_gru", "--out", out), "causal")
+    refused(
+        cli("train", text_file, "--model", "s4d", "-s", "model.options.s4d.d_state=7", "--out", out), "even"
+    )
+    assert not out.exists()
+
+
 def test_a_recipe_does_not_race(cli, text_file: Path) -> None:
     refused(cli("race", text_file, "--models", "s4d,mamba_130m"), "recipe 'mamba_130m'", "'mamba'", "train")
 
