@@ -1,6 +1,6 @@
 """Cauchy product on the imaginary axis: k(w) = sum_n v_n / (i w - p_n) + conj(v_n) / (i w - conj(p_n)).
 
-What the kernel of S4 is made of (Gu, Goel, Ré 2021, arXiv 2111.00396, section 3.1 and appendix C, the Cauchy
+What the kernel of S4 is made of (Gu, Goel, Ré 2021, arXiv 2111.00396, section 3 and appendix C, the Cauchy
 kernel). On the unit circle the bilinear rule's nodes are purely imaginary, so a conjugate pair is a rational
 function with real coefficients, 2 (i w Re v - Re v conj(p)) / (|p|^2 - w^2 - 2 i w Re p): one reciprocal for
 a pair, shared by all numerators over the same poles.

@@ -1,7 +1,7 @@
 """The kernel of S4: a diagonal system less one of low rank, A = Lambda - P Q^*, under the bilinear rule.
 
 K_j = C Abar^j Bbar for j = 0 .. length - 1, from the values of its generating function at the roots of unity
-(Gu, Goel, Ré 2021, arXiv 2111.00396, section 3.1, equations of the truncated generating function, and
+(Gu, Goel, Ré 2021, arXiv 2111.00396, section 3, equations of the truncated generating function, and
 algorithm 1). There it is 2 / (1 + z) C~ (g(z) - A)^-1 B with g(z) = (2 / dt) (1 - z) / (1 + z), and with
 R = (g - Lambda)^-1 and Woodbury's identity four kinds of Cauchy sums,
 

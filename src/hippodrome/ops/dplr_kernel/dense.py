@@ -96,15 +96,3 @@ def _power(A: Tensor, exponent: int) -> Tensor:
     while 1 << len(squares) <= exponent:
         squares.append(squares[-1] @ squares[-1])
     return power(squares, exponent)
-
-
-__all__ = [
-    "bilinear",
-    "blocks",
-    "lengthen",
-    "matrix",
-    "output",
-    "pairs_of_output",
-    "truncate",
-    "untruncate",
-]

@@ -17,11 +17,11 @@ def fft_conv_nd(x: Tensor, kernel: Tensor, origin: tuple[int, ...]) -> Tensor:
     """Arguments as at the door."""
     wide, taps = x.double(), kernel.double()
     y = torch.zeros_like(wide)
-    for index in product(*(range(size) for size in kernel.shape[1:])):
+    for flat, index in enumerate(product(*(range(size) for size in kernel.shape[1:]))):
         moved = wide
         for axis, (place, zero) in enumerate(zip(index, origin, strict=True), 1):
             moved = _shifted(moved, axis, place - zero)
-        y = y + moved * taps[(slice(None), *index)]
+        y = y + moved * taps.flatten(1)[:, flat]
     return y.to(x.dtype)
 
 
