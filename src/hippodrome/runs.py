@@ -209,7 +209,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_file():
+            raise ValueError(f"{folder} is not a run folder: it is a file") from None
         what = "there is no such folder" if not folder.exists() else "it has no config.json"
         raise ValueError(f"{folder} is not a run folder: {what}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -34,6 +34,8 @@ def test_what_is_not_linear_says_why(cli) -> None:
     assert not answer["systems"]["mamba"]["linear"]
     assert "Mamba" in answer["systems"]["mamba"]["why_not"]
     assert "against_hippo" not in answer
+    large = cli("inspect", "long_conv", "--length", 8, "--width", 8, "--json").json()
+    assert "more than the 1024 that are probed" in large["systems"]["long_conv"]["why_not"]
 
 
 def test_every_chart_is_in_the_page_and_in_the_folder(cli, tmp_path: Path) -> None:
@@ -73,6 +75,7 @@ def test_places_that_cannot_be_are_refused_before_anything_is_drawn(cli, tmp_pat
     refused(cli("inspect", "s4d", "--out", tmp_path), "HTML")
     (tmp_path / "file").write_text("")
     refused(cli("inspect", "s4d", "--png", tmp_path / "file"), "folder")
+    refused(cli("inspect", tmp_path / "file"), "is not a run folder: it is a file")
     refused(cli("inspect", "lru", "--out", tmp_path / "nowhere" / "page.html"), "nowhere", "Make it")
     refused(cli("inspect", "s4d", "-s", "d_state=7"), "even")
     refused(cli("inspect", "s4d", "-s", "d_state=many"), "d_state")

@@ -124,8 +124,8 @@ def _probe(mixer: Any) -> Probed:
             return Probed(found, True)
     if (size := sum(_size(s) for s in shapes)) > MOST:
         raise ValueError(
-            f"{name} mixes {size} numbers of state, more than the {MOST} that are probed one by one: "
-            "look at a narrower one."
+            f"{name} mixes {size} numbers of state, more than the {MOST} that are probed one by one, "
+            "so a linear system was not looked for. Fewer channels or states may be few enough."
         )
     found = _shared(packed, shapes, d)
     why = _agrees(found, later, shapes, False, g)
