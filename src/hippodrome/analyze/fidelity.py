@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hippodrome.analyze.systems import continuous_response
 from hippodrome.inits import hippo, perturb
+from hippodrome.ops.discretize import dense_zoh
 
 
 class Fidelity(NamedTuple):
@@ -134,21 +135,13 @@ def under_noise(
     noisy: dict[str, Tensor] = {}
     size: dict[str, float] = {}
     for name, (A, B) in systems.items():
-        Abar, Bbar = _hold(A, B, step)
-        low = _steady(Abar, Bbar, C, slow, len(k))
-        high = _steady(Abar, Bbar, C, fast, len(k))
+        Abar, Bbar = dense_zoh(A, B[:, None], torch.tensor(step, dtype=torch.float64))
+        low = _steady(Abar, Bbar[:, 0], C, slow, len(k))
+        high = _steady(Abar, Bbar[:, 0], C, fast, len(k))
         clean[name], noisy[name] = low, low + share * high
         # Over whole periods a sinusoid of amplitude a has the mean square a^2 / 2.
         size[name] = float(torch.sqrt(2 * high.square().mean()))
     return Noisy(k * step, clean, noisy, {name: s / size["HiPPO"] for name, s in size.items()}, frequency)
-
-
-def _hold(A: Tensor, B: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    n = len(B)
-    block = torch.zeros(n + 1, n + 1, dtype=torch.float64)
-    block[:n, :n], block[:n, n] = A, B
-    both = torch.linalg.matrix_exp(step * block)
-    return both[:n, :n], both[:n, n]
 
 
 def _steady(A: Tensor, B: Tensor, C: Tensor, turn: float, length: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hippodrome.inits import hippo
 from hippodrome.mixers.hippo_legs import HippoLegS
 from hippodrome.mixers.lmu import LMU
+from hippodrome.ops.discretize import dense_zoh
 
 WINDOWED = ("legt", "lmu", "fout")
 """Measures whose past ends after one window."""
@@ -50,14 +51,10 @@ def memorize(
         return _scaled(A, B, u)
     if window is None or not 0 < window < math.inf:
         raise ValueError(f"The measure {measure!r} needs a positive window in samples; got {window}.")
-    # exp of [[A, B], [0, 0]] holds exp(dt A) and the input's integral, whether A can be undone or not.
-    block = torch.zeros(n + 1, n + 1, dtype=torch.float64)
-    block[:n, :n], block[:n, n] = A, B
-    both = torch.linalg.matrix_exp(block / window)
-    step, gain = both[:n, :n], both[:n, n]
+    step, gain = dense_zoh(A, B[:, None], torch.tensor(1 / window, dtype=torch.float64))
     x = torch.zeros(n, dtype=torch.float64)
     for value in u:
-        x = step @ x + gain * value
+        x = step @ x + gain[:, 0] * value
     return x
 
 
