@@ -98,3 +98,12 @@ def test_a_mixer_over_a_grid_is_looked_at_over_one_grid(cli, tmp_path: Path) -> 
     assert "decoding" not in answer.out
     assert [path.name for path in (tmp_path / "grid").iterdir()] == ["s4nd-impulse.png"]
     refused(cli("inspect", "s4nd_cifar", "--width", 8, "--length", 64), "1024", "64")
+
+
+def test_layers_of_two_directions_and_grids_are_looked_at_by_name(cli) -> None:
+    facts = cli("inspect", "bi-s4d", "--width", 8, "-s", "d_state=4", "--json").json()
+    assert facts["state_bytes"] is None
+    assert cli("inspect", "s4nd", "--width", 8, "-s", "sizes=[4,4]").code == 0
+    kinds = [row["kind"] for row in cli("list", "mixers", "--json").json()["mixers"]]
+    assert {"s4nd", "bidirectional", "s4d"} <= set(kinds)
+    assert "2210.06583" in cli("cite", "s4nd").out

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hippodrome.analyze.systems import Modal
 from hippodrome.ops import _pairs
+from hippodrome.ops.discretize import matrix_exp
 
 Square = Float[Tensor, "*systems n n"]
 
@@ -75,7 +76,7 @@ def over_time(A: Square, B: Float[Tensor, "*systems n m"], duration: float | int
     doublings = max(0, math.ceil(math.log2(max(size, 1e-300))))
     h = duration / 2**doublings
     block = torch.cat([torch.cat([-A, B @ B.mT], -1), torch.cat([torch.zeros_like(A), A.mT], -1)], -2)
-    exponential = torch.linalg.matrix_exp(h * block)
+    exponential = matrix_exp(h * block)
     power = exponential[..., n:, n:].mT
     W = power @ exponential[..., :n, n:]
     for _ in range(doublings):

@@ -11,7 +11,7 @@ from torch import Tensor
 from hippodrome.inits import hippo
 from hippodrome.mixers.hippo_legs import HippoLegS
 from hippodrome.mixers.lmu import LMU
-from hippodrome.ops.discretize import dense_zoh
+from hippodrome.ops.discretize import dense_zoh, matrix_exp
 
 WINDOWED = ("legt", "lmu", "fout")
 """Measures whose past ends after one window."""
@@ -62,12 +62,11 @@ def _scaled(A: Tensor, B: Tensor, u: Tensor, block: int = 256) -> Tensor:
     """exp(s A) of each step, in blocks that bound the memory; the input's part is (exp(s A) - 1) A^{-1} B."""
     x = torch.zeros_like(B)
     x[0] = u[0]
-    held = torch.linalg.solve(A, B[:, None])[
-        :, 0
-    ]  # where a constant input of -1 leads: e_0 of LegS, negative
+    # Where a constant input of -1 leads: e_0 of LegS, negative.
+    held = torch.linalg.solve(A, B[:, None])[:, 0]
     times = torch.arange(1, len(u), dtype=torch.float64)
     for part, values in zip(times.split(block), u[1:].split(block), strict=True):
-        factors = torch.linalg.matrix_exp(torch.log1p(1 / part)[:, None, None] * A)
+        factors = matrix_exp(torch.log1p(1 / part)[:, None, None] * A)
         for factor, value in zip(factors, values, strict=True):
             x = factor @ (x + value * held) - value * held
     return x

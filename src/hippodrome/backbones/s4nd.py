@@ -62,7 +62,7 @@ class S4ND(NotCausal):
         d_state: real size of each system's state.
         rank: kernels whose products are averaged.
         bidirectional: whether an axis is read both ways.
-        init: where the poles start, as in S4D.
+        init: where the poles start: "lin", "inv", "legs" or "real" (see ``inits.spectrum``).
         dt_min: smallest initial step size.
         dt_max: largest initial step size.
         bandlimit: states that turn faster than this share of the sampling rate's half are left out; None

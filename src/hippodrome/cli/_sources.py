@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from hippodrome.config.find import kinds, suggest
+from hippodrome.backbones import MIXERS
+from hippodrome.config.find import choices, suggest
 
 
 class MixerFacts(NamedTuple):
@@ -21,16 +22,16 @@ class MixerFacts(NamedTuple):
 
 def mixers() -> list[MixerFacts]:
     """All mixers, sorted by kind."""
-    return [mixer(kind) for kind in kinds("mixers")]
+    return [mixer(kind) for kind in choices("mixers")]
 
 
 @cache
 def mixer(kind: str) -> MixerFacts:
     """The facts of one kind. Raises ValueError for a kind there is not."""
-    known = kinds("mixers")
+    known = choices("mixers")
     if kind not in known:
         raise ValueError(f"there is no mixer {kind!r}{suggest(kind, known)}")
-    spec = find_spec("hippodrome.mixers")
+    spec = find_spec("hippodrome.backbones" if kind in MIXERS else "hippodrome.mixers")
     folders = (spec.submodule_search_locations or []) if spec else []
     path = next(p for f in folders if (p := Path(f) / f"{kind}.py").is_file())
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -32,13 +32,13 @@ def entry(name: str) -> str:
     """The BibTeX of a recipe, or one made from the citation in a mixer's docstring."""
     from hippodrome.cli import _recipes as recipes
     from hippodrome.cli._sources import mixer
-    from hippodrome.config import kinds, suggest
+    from hippodrome.config import choices, suggest
 
     known = recipes.names()
     if name in known:
         return recipes.find(name).citation.strip()
-    if name not in kinds("mixers"):
-        everything = [*known, *kinds("mixers")]
+    if name not in choices("mixers"):
+        everything = [*known, *choices("mixers")]
         raise ValueError(f"there is no recipe and no mixer {name!r}{suggest(name, everything)}")
     return bibtex(name, mixer(name).source)
 

@@ -48,7 +48,7 @@ class _Subject(NamedTuple):
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="A kind of mixer, a recipe, or a run folder.")],
+    what: Annotated[str, typer.Argument(help="A kind of mixer (or bi-KIND), a recipe, or a run folder.")],
     length: Annotated[
         int | None, typer.Option(min=2, help="Tokens of context; 256, or one grid, if left out.")
     ] = None,
@@ -106,10 +106,10 @@ def _check_places(out: Path | None, png: Path | None) -> None:
 def _subject(what: str, width: int | None, device: str, options: dict[str, Any]) -> _Subject:
     from hippodrome import config
 
-    if what in config.kinds("mixers"):
-        mixer = config.find("mixers", what)
-        config.validate({"kind": what, "d_model": width or 64, **options}, "mixers")
-        body = mixer(width or 64, **options).to(device)
+    kind = what.removeprefix(config.BOTH_WAYS)
+    if kind in config.choices("mixers"):
+        spec = config.stack_spec(what, width or 64, 1, options={kind: options})["blocks"][0]["mixer"]
+        body = config.build(spec, "mixers").to(device)
         return _Subject(what, body, {what: body, **_mixers(body)}, body, _legs(what, options))
     if options:
         raise ValueError(f"options go to a mixer's constructor; {what!r} is no mixer and takes none")
@@ -121,7 +121,7 @@ def _subject(what: str, width: int | None, device: str, options: dict[str, Any])
         body = config.build(spec, "backbones").to(device)
         return _Subject(what, body, _mixers(body), body)
     if not Path(what).exists():
-        known = [*config.kinds("mixers"), *recipes.names()]
+        known = [*config.choices("mixers"), *recipes.names()]
         raise ValueError(f"there is no mixer, recipe or run folder {what!r}{config.suggest(what, known)}")
     model = runs.load(what, device).model
     return _Subject(what, model.backbone, _mixers(model.backbone), model)

@@ -4,17 +4,19 @@ A *spec* is a plain dict: ``{"kind": "mamba", "d_model": 64}``. A new file under
 with no other file touched. Nothing is imported before it is asked for: listing kinds needs no PyTorch.
 """
 
-from hippodrome.config.find import FAMILIES, find, kinds, suggest
-from hippodrome.config.patterns import count_parameters, match_width, parse_pattern, stack_spec
+from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
+from hippodrome.config.patterns import BOTH_WAYS, count_parameters, match_width, parse_pattern, stack_spec
 from hippodrome.config.recipe import Claim, Recipe, RecipeModel
 from hippodrome.config.schema import build, schema, validate
 
 __all__ = [
+    "BOTH_WAYS",
     "FAMILIES",
     "Claim",
     "Recipe",
     "RecipeModel",
     "build",
+    "choices",
     "count_parameters",
     "find",
     "kinds",

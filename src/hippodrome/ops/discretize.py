@@ -164,7 +164,7 @@ def dense_zoh(
     m = inputs.shape[-1]
     batch = torch.broadcast_shapes(A.shape[:-2], inputs.shape[:-2], step.shape)
     above = torch.cat([A.expand(*batch, n, n), inputs.expand(*batch, n, m)], -1) * step[..., None, None]
-    whole = _matrix_exp(torch.cat([above, above.new_zeros(*batch, m, n + m)], -2))
+    whole = matrix_exp(torch.cat([above, above.new_zeros(*batch, m, n + m)], -2))
     Abar, Bbar = whole[..., :n, :n], whole[..., :n, n:]
     return Abar, Bbar @ B if many else Bbar
 
@@ -196,15 +196,15 @@ def _gbt(A: Tensor, step: Tensor, alpha: float) -> Discrete:
     return Discrete(torch.stack([decay, angle], -1), gain)
 
 
-def _matrix_exp(M: Tensor) -> Tensor:
-    """exp(M) of matrices with a row of zeros, to all digits of float64.
+def matrix_exp(M: Tensor) -> Tensor:
+    """exp(M), to all digits of float64 for small matrices too.
 
     For a norm of a few hundredths the exponential of PyTorch, a polynomial of degree 8 there, keeps 10 digits
-    of float64. One more on the diagonal keeps the norm of such matrices at 1 or more.
+    of float64. One more on the diagonal keeps the norm of such matrices near 1.
     """
     if M.dtype != torch.float64:
-        return torch.matrix_exp(M)
-    return torch.matrix_exp(M + torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)) / math.e
+        return torch.linalg.matrix_exp(M)
+    return torch.linalg.matrix_exp(M + torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)) / math.e
 
 
 def _check_alpha(alpha: float) -> None:
