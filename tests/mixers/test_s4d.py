@@ -12,6 +12,7 @@ from hippodrome.mixers.min_gru import MinGRU
 from hippodrome.mixers.s4d import S4D
 from hippodrome.ops.discretize import DENSE, dense_zoh
 from hippodrome.ops.fft_conv import fft_conv
+from hippodrome.testing.mixers import prepared, tokens, warm_state
 from hippodrome.testing.ops import close
 
 GOLDEN = {
@@ -228,3 +229,18 @@ def test_unknown_words_are_named():
         S4D(4, discretization="euler")
     with pytest.raises(ValueError, match="even"):
         S4D(4, d_state=5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+def test_steps_all_of_another_size_are_the_recurrence_too(discretization: str) -> None:
+    mixer = prepared(S4D(4, d_state=8, discretization=discretization))
+    x, state = tokens(mixer, 2, 70), warm_state(mixer, 2)
+    dt = torch.full((2, 70), 1.7, dtype=torch.float64)
+    resets = torch.zeros(2, 70, dtype=torch.bool)
+    resets[1, 33] = True
+    for marks in (None, resets):
+        y, last = run_steps(mixer, x, state, resets=marks, dt=dt)
+        got, after = mixer(x, state, resets=marks, dt=dt)
+        torch.testing.assert_close(got, y, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(after.h, last.h, rtol=1e-9, atol=1e-10)
