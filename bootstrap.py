@@ -248,18 +248,20 @@ def run(commands, more):
     return result
 
 
-def main():
-    """The command line."""
+def main(words):
+    """The command line: what follows ``--`` goes to the task's commands as it stands."""
+    # Cut by hand: with an option between the task and --, argparse of some versions refuses what follows.
+    cut = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--torch-index", default="", help="a package index that has CPU builds of torch")
-    parser.add_argument("more", nargs="*", help="arguments for the task's commands, after --")
-    arguments = parser.parse_args()
+    parser.epilog = "What follows -- goes to the task's commands."
+    arguments = parser.parse_args(words[:cut])
     groups, commands = TASKS[arguments.task]
     try:
         find_python()
         set_up(groups, arguments.torch_index)
-        return run(commands, arguments.more)
+        return run(commands, words[cut + 1 :])
     except Problem as problem:
         print(f"bootstrap: {problem}", file=sys.stderr)
         return 1
@@ -268,4 +270,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -40,9 +40,9 @@ NOTES = {
     "kernel, stands for what a convolutional form cannot go below and does no map. The textbook form has our "
     "output map. A GRU of the same width stands beside it up to 4k tokens. At 64k there are two rows and 64 "
     "channels, for all alike: the textbook form holds d x n x t complex numbers several times.",
-    "s5": "The system and GELU, n complex modes. Rival: the layer of `s5-pytorch` with the same parameters, "
-    "then GELU. The floor is what the form cannot do without: the products B u and C x, and our scan "
-    "between them. At 64k there are two rows for all alike.",
+    "s5": "The system with its skip, n complex modes, without the output map: what the layer of `s5-pytorch` "
+    "is, which has the same parameters. The floor is what the form cannot do without: the products B u and "
+    "C x, and our scan between them. At 64k there are two rows for all alike.",
     "lru": "The system, GELU and the gated map. The floor is the products B u, C x and the map's own, and "
     "our scan. At 64k there are two rows for all alike.",
     "dplr-kernel": "From poles, low-rank columns and weights to a kernel of so many values, n pairs of "

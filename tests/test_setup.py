@@ -228,3 +228,15 @@ def test_help_of_bootstrap_needs_nothing() -> None:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0
     assert "demo" in answer.stdout
+
+
+def test_words_behind_two_dashes_reach_the_commands_as_make_puts_them(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "find_python", lambda: None)
+    monkeypatch.setattr(bootstrap, "set_up", lambda groups, index: None)
+    monkeypatch.setattr(bootstrap, "run", lambda commands, more: asked.append(more) or 0)
+    assert bootstrap.main(["bench", "--torch-index", "", "--", "--rows", "s5", "-k", "a -- b"]) == 0
+    assert bootstrap.main(["test", "--torch-index", ""]) == 0
+    assert asked == [["--rows", "s5", "-k", "a -- b"], []]
