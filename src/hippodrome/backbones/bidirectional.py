@@ -16,11 +16,12 @@ from hippodrome.shapes import Resets, Sequence, TimeSteps
 class Bidirectional(NotCausal):
     """y_t = f(x_0 .. x_t) + r(x_t .. x_{T-1}), or, with "offset", + r(x_{t+1} .. x_{T-1}).
 
-    The two published conventions differ in where the reversed branch begins. "offset": at the next token, as
-    in S4's kernel of both signs, so that y_t = sum_j k0_j u_{t-j} + sum_j k1_j u_{t+1+j} (Gu, Goel, Ré 2021,
-    arXiv 2111.00396, in its code). "shared": at the token itself, as in S5 (Smith, Warrington, Linderman
-    2022, arXiv 2208.04933, in its code) and Mega. With ``resets`` the pieces of a packed row are
-    read each on its own, from their own two ends. ``dt`` is the time since the token before; for the reversed
+    Schuster, Paliwal 1997, "Bidirectional recurrent neural networks", IEEE Transactions on Signal Processing.
+
+    Two conventions are published for where the reversed branch begins. "offset": at the next token, as in the
+    code of S4 (arXiv 2111.00396), so that y_t = sum_j k0_j u_{t-j} + sum_j k1_j u_{t+1+j}. "shared": at the
+    token itself, as in the code of S5 (arXiv 2208.04933) and Mega. With ``resets`` the pieces of a packed row
+    are read each on its own, from their own two ends. ``dt`` is the time since the token before; for the reversed
     branch that is the time to the token after, and at the last token of a piece its own.
 
     Args:
