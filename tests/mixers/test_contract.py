@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 
 import hippodrome.mixers
 from hippodrome.mixers.base import Mixer
-from hippodrome.testing.mixers import check_forward, check_mixer, check_resets, prepared, tokens, warm_state
+from hippodrome.testing.mixers import (
+    EPS,
+    check_forward,
+    check_mixer,
+    check_resets,
+    prepared,
+    tokens,
+    warm_state,
+)
 
 FOLDER = Path(hippodrome.mixers.__file__).parent
 KINDS = sorted(f.stem for f in FOLDER.glob("*.py") if not f.stem.startswith("_") and f.stem != "base")
-LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33]
+LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 61, 63, 64, 65]
 
 
 def mixer_class(kind: str) -> type[Mixer]:
@@ -38,7 +46,7 @@ def test_contract(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_lengths_chunks_and_resets(kind: str, data: st.DataObject) -> None:
     mixer = mixer_class(kind).example()
@@ -49,7 +57,8 @@ def test_lengths_chunks_and_resets(kind: str, data: st.DataObject) -> None:
     resets = torch.zeros(3, length, dtype=torch.bool)
     for b, marks in enumerate(rows):
         resets[b, marks] = True
-    check_forward(mixer, length, splits=splits, resets=resets)
+    dtype = data.draw(st.sampled_from(list(EPS)), label="dtype")
+    check_forward(mixer, length, splits=splits, resets=resets, dtype=dtype)
     check_resets(mixer, length, rows)
 
 

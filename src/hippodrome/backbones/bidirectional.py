@@ -21,8 +21,8 @@ class Bidirectional(NotCausal):
     Two conventions are published for where the reversed branch begins. "offset": at the next token, as in the
     code of S4 (arXiv 2111.00396), so that y_t = sum_j k0_j u_{t-j} + sum_j k1_j u_{t+1+j}. "shared": at the
     token itself, as in the code of S5 (arXiv 2208.04933) and Mega. With ``resets`` the pieces of a packed row
-    are read each on its own, from their own two ends. ``dt`` is the time since the token before; for the reversed
-    branch that is the time to the token after, and at the last token of a piece its own.
+    are read each on its own, from their own two ends. ``dt`` is the time since the token before; for the
+    reversed branch that is the time to the token after, and at the last token of a piece its own.
 
     Args:
         ahead: the mixer of the tokens in order.
