@@ -1,6 +1,7 @@
 """Labelled sequences made into a classification task: stratified parts, padding, train statistics."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hippodrome.data.base import GIVEN_STEPS, Task, mixed
+from hippodrome.data.base import GIVEN_STEPS, Task, fault, mixed
 from hippodrome.shapes import LabelledBatch
 
 
@@ -89,6 +90,54 @@ def fewer(labels: np.ndarray, chosen: np.ndarray, count: int | None, seed: int) 
     if count < 1:
         raise ValueError(f"the count of train sequences is 1 or more; got {count}. Leave it out for all.")
     return stratified(labels, chosen, 1 - count / len(chosen), seed + 2)[0]
+
+
+class Folder(NamedTuple):
+    """The files of a folder with a subfolder a class, and which of them train, validate and test."""
+
+    files: list[Path]
+    classes: list[str]
+    labels: np.ndarray
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def folder_by_class(
+    path: Path,
+    inside: Callable[[Path], list[Path]],
+    what: str,
+    count: int | None,
+    valid: float,
+    seed: int,
+) -> Folder:
+    """The files that ``inside`` finds below ``folder/train`` and its like, or below the folder itself.
+
+    ``train``, ``test`` and, if wanted, ``valid`` are taken as they are; without them 20 % of each class test.
+    ``count`` train files are kept, the same share of each class, and ``valid`` of those validate where there
+    is no such folder.
+
+    Raises:
+        ValueError: there are none.
+    """
+    names = ("train", "valid", "test")
+    split = [name for name in names if (path / name).is_dir()]
+    ready = "train" in split and "test" in split
+    roots = {name: path / name for name in split} if ready else {"train": path}
+    found = [(file, name) for name, root in roots.items() for file in inside(root)]
+    if not found:
+        raise fault(path, f"{what} in a subfolder a class", "none", "Name such a folder.")
+    files = [file for file, _ in found]
+    classes = sorted({file.parent.name for file in files})
+    labels = np.array([classes.index(file.parent.name) for file in files])
+    everything, part = np.arange(len(files)), np.array([name for _, name in found])
+    if ready:
+        first, second, last = (everything[part == name] for name in names)
+    else:
+        first, last = stratified(labels, everything, 0.2, seed + 1)
+        second = np.array([], dtype=np.int64)
+    first = fewer(labels, first, count, seed)
+    if not len(second):
+        first, second = stratified(labels, first, valid, seed)
+    return Folder(files, classes, labels, (first, second, last))
 
 
 def labelled_task(

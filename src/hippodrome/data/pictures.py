@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from hippodrome.data._images import image_task
-from hippodrome.data._labelled import fewer, stratified
+from hippodrome.data._labelled import folder_by_class
 from hippodrome.data.base import Task, fault
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-_PARTS = ("train", "valid", "test")
 
 
 def open_pictures(
@@ -40,33 +39,16 @@ def open_pictures(
             size or in colours, or Pillow is absent; it names the file.
     """
     path = Path(path)
-    split = [part for part in _PARTS if (path / part).is_dir()]
-    ready = "train" in split and "test" in split
-    roots = {part: path / part for part in split} if ready else {"train": path}
-    found = [(file, part) for part, root in roots.items() for file in pictures(root)]
-    if not found:
-        raise fault(
-            path, f"pictures ({', '.join(SUFFIXES)}) in a subfolder a class", "none", "Name such a folder."
-        )
-    classes = sorted({file.parent.name for file, _ in found})
-    labels = np.array([classes.index(file.parent.name) for file, _ in found])
-    parts, everything = np.array([part for _, part in found]), np.arange(len(found))
-    if ready:
-        first, second, last = (everything[parts == part] for part in _PARTS)
-    else:
-        first, last = stratified(labels, everything, 0.2, seed + 1)
-        second = np.array([], dtype=np.int64)
-    first = fewer(labels, first, count, seed)
-    if not len(second):
-        first, second = stratified(labels, first, valid, seed)
+    found = folder_by_class(path, pictures, f"pictures ({', '.join(SUFFIXES)})", count, valid, seed)
+    first, second, last = found.parts
     needed = np.sort(np.concatenate([first, second, last]))
-    place = np.zeros(len(found), dtype=np.int64)
+    place = np.zeros(len(found.files), dtype=np.int64)
     place[needed] = np.arange(len(needed))
     return image_task(
-        read([found[i][0] for i in needed]),
-        labels[needed],
+        read([found.files[i] for i in needed]),
+        found.labels[needed],
         (place[first], place[second], place[last]),
-        classes,
+        found.classes,
         path.name,
         str(path),
         {"source": str(path)},

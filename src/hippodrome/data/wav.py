@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hippodrome.data._labelled import fewer, labelled_task, stratified
+from hippodrome.data._labelled import folder_by_class, labelled_task
 from hippodrome.data.base import Task, fault
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-_PARTS = ("train", "valid", "test")
 
 
 def open_wav(
@@ -41,15 +40,8 @@ def open_wav(
             shorter than one sample.
     """
     path = Path(path)
-    split = [part for part in _PARTS if (path / part).is_dir()]
-    ready = "train" in split and "test" in split
-    roots = {part: path / part for part in split} if ready else {"train": path}
-    found = [(file, part) for part, root in roots.items() for file in recordings(root)]
-    if not found:
-        raise fault(
-            path, f"recordings ({', '.join(SUFFIXES)}) in a subfolder a class", "none", "Name such a folder."
-        )
-    files, parts = [file for file, _ in found], np.array([part for _, part in found])
+    found = folder_by_class(path, recordings, f"recordings ({', '.join(SUFFIXES)})", count, valid, seed)
+    files = found.files
     lengths, native, tracks = _check(files)
     every = every_nth(path, rate, native)
     most = None if seconds is None else round(seconds * native)
@@ -60,17 +52,6 @@ def open_wav(
         )
     cut = 0 if most is None else int((lengths > most).sum())
     lengths = lengths if most is None else np.minimum(lengths, most)
-    classes = sorted({file.parent.name for file in files})
-    labels = np.array([classes.index(file.parent.name) for file in files])
-    everything = np.arange(len(files))
-    if ready:
-        first, second, last = (everything[parts == part] for part in _PARTS)
-    else:
-        first, last = stratified(labels, everything, 0.2, seed + 1)
-        second = np.array([], dtype=np.int64)
-    first = fewer(labels, first, count, seed)
-    if not len(second):
-        first, second = stratified(labels, first, valid, seed)
 
     def read(index: int) -> np.ndarray:
         frames = -1 if most is None else most
@@ -78,9 +59,9 @@ def open_wav(
 
     return labelled_task(
         read,
-        labels,
-        (first, second, last),
-        classes,
+        found.labels,
+        found.parts,
+        found.classes,
         path.name,
         str(path),
         {
