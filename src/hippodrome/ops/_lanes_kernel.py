@@ -5,6 +5,10 @@ exponential. Here a kernel says what it means: ``h = exp2(x) * h + u`` on values
 adjoining channels of float32 or float64. LLVM splits such a value into whatever registers the machine has
 (one of 512 bits, two of 256, four of 128).
 
+Numba has no bfloat16, so an array of it comes here as one of uint16, its upper half of a float32: what reads
+it gives float32, what writes it rounds to the nearest, ties to even, and keeps NaN. All arithmetic between is
+float32, so a kernel written with these functions serves the three dtypes unchanged.
+
 Every operation here carries the flags contract, reassoc, nsz and arcp itself: products and sums may be fused
 and reordered, but nothing may assume that NaN or infinity do not occur. Kernels must therefore leave Numba's
 own ``fastmath`` off, which would put flags on the two additions inside ``exp2`` that must be taken literally.
@@ -17,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic as _intrinsic
@@ -141,6 +145,54 @@ for _function, _method in (
     _arithmetic(_function, _method)
 
 
+def _is_half(array):
+    return array.dtype == types.uint16
+
+
+def _number(array):
+    """The dtype that the elements of an array are computed in."""
+    return types.float32 if _is_half(array) else array.dtype
+
+
+def _as(kind, count):
+    """The LLVM type of ``count`` values, one value being no vector."""
+    return ir.VectorType(kind, count) if count else kind
+
+
+def _fill(kind, value):
+    return _constant(kind, value) if isinstance(kind, ir.VectorType) else ir.Constant(kind, value)
+
+
+def _stored(context, array, count=LANES):
+    """The LLVM type of ``count`` elements as they lie in memory."""
+    kind = ir.IntType(16) if _is_half(array) else context.get_value_type(array.dtype)
+    return _as(kind, count)
+
+
+def _read(builder, array, value):
+    """What lay in memory as numbers: a bfloat16 is the upper half of a float32."""
+    if not _is_half(array):
+        return value
+    count = value.type.count if isinstance(value.type, ir.VectorType) else 0
+    bits = builder.zext(value, _as(ir.IntType(32), count))
+    return builder.bitcast(builder.shl(bits, _fill(bits.type, 16)), _as(ir.FloatType(), count))
+
+
+def _rounded(builder, array, value):
+    """Numbers as they are to lie in memory: bfloat16 by rounding to nearest, ties to even, NaN kept quiet."""
+    if not _is_half(array):
+        return value
+    count = value.type.count if isinstance(value.type, ir.VectorType) else 0
+    bits = builder.bitcast(value, _as(ir.IntType(32), count))
+    kind = bits.type
+    upper = builder.lshr(bits, _fill(kind, 16))
+    odd = builder.and_(upper, _fill(kind, 1))
+    nearest = builder.lshr(builder.add(builder.add(bits, _fill(kind, 0x7FFF)), odd), _fill(kind, 16))
+    quiet = builder.or_(upper, _fill(kind, 0x40))
+    result = builder.select(builder.fcmp_unordered("uno", value, value), quiet, nearest)
+    return builder.trunc(result, _as(ir.IntType(16), count))
+
+
 def _place(context, builder, sig, args, kind):
     """Where element ``args[1]`` of the flat array ``args[0]`` lies, as a pointer to ``kind``."""
     index = context.cast(builder, args[1], sig.args[1], types.intp)
@@ -151,12 +203,11 @@ def _place(context, builder, sig, args, kind):
 @intrinsic
 def load(typingctx, array, index):
     """The sixteen elements of a flat array from ``index`` on."""
-    lanes = Lanes(array.dtype)
+    lanes = Lanes(_number(array))
 
     def generate(context, builder, sig, args):
-        vector = context.get_value_type(lanes)
-        place = _place(context, builder, sig, args, vector)
-        return builder.load(place, align=array.dtype.bitwidth // 8)
+        place = _place(context, builder, sig, args, _stored(context, array))
+        return _read(builder, array, builder.load(place, align=array.dtype.bitwidth // 8))
 
     return lanes(array, index), generate
 
@@ -164,13 +215,38 @@ def load(typingctx, array, index):
 @intrinsic
 def spread(typingctx, array, index):
     """One element of a flat array in every lane."""
-    lanes = Lanes(array.dtype)
+    lanes = Lanes(_number(array))
 
     def generate(context, builder, sig, args):
-        vector = context.get_value_type(lanes)
-        return _splat(builder, builder.load(_place(context, builder, sig, args, vector.element)), vector)
+        place = _place(context, builder, sig, args, _stored(context, array, 0))
+        return _splat(builder, _read(builder, array, builder.load(place)), context.get_value_type(lanes))
 
     return lanes(array, index), generate
+
+
+@intrinsic
+def get(typingctx, array, index):
+    """One element of a flat array as a number."""
+    number = _number(array)
+
+    def generate(context, builder, sig, args):
+        place = _place(context, builder, sig, args, _stored(context, array, 0))
+        return _read(builder, array, builder.load(place))
+
+    return number(array, index), generate
+
+
+@intrinsic
+def put(typingctx, array, index, value):
+    """Write one number to a flat array."""
+
+    def generate(context, builder, sig, args):
+        place = _place(context, builder, sig, args, _stored(context, array, 0))
+        number = context.cast(builder, args[2], sig.args[2], _number(array))
+        builder.store(_rounded(builder, array, number), place)
+        return context.get_dummy_value()
+
+    return types.void(array, index, value), generate
 
 
 @intrinsic
@@ -178,8 +254,8 @@ def store(typingctx, array, index, value):
     """Write sixteen elements of a flat array from ``index`` on."""
 
     def generate(context, builder, sig, args):
-        place = _place(context, builder, sig, args, args[2].type)
-        builder.store(args[2], place, align=array.dtype.bitwidth // 8)
+        place = _place(context, builder, sig, args, _stored(context, array))
+        builder.store(_rounded(builder, array, args[2]), place, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, index, value), generate
@@ -204,8 +280,8 @@ def prefetch(typingctx, array, index, write):
 
 @intrinsic
 def zeros(typingctx, array):
-    """Sixteen zeros of an array's dtype."""
-    lanes = Lanes(array.dtype)
+    """Sixteen zeros of the dtype that an array is computed in."""
+    lanes = Lanes(_number(array))
     return lanes(array), lambda context, builder, sig, args: _constant(context.get_value_type(lanes), 0.0)
 
 
@@ -328,10 +404,10 @@ def _softplus(x):
 @intrinsic
 def load_some(typingctx, array, index, size):
     """The first ``size`` elements of a flat array from ``index`` on, zeros behind; all at 16 or more."""
-    lanes = Lanes(array.dtype)
+    lanes = Lanes(_number(array))
 
     def generate(context, builder, sig, args):
-        vector = context.get_value_type(lanes)
+        vector = _stored(context, array)
         place = _place(context, builder, sig, args, vector.element)
         count = context.cast(builder, args[2], sig.args[2], types.intp)
         full = builder.icmp_signed(">=", count, count.type(LANES))
@@ -342,7 +418,7 @@ def load_some(typingctx, array, index, size):
                 after_whole = builder.basic_block
             with part:
                 padded = cgutils.alloca_once(builder, vector)
-                builder.store(_constant(vector, 0.0), padded)
+                builder.store(ir.Constant(vector, [0] * LANES), padded)
                 first = builder.bitcast(padded, vector.element.as_pointer())
                 with cgutils.for_range(builder, count) as loop:
                     element = builder.load(cgutils.gep_inbounds(builder, place, loop.index))
@@ -352,7 +428,7 @@ def load_some(typingctx, array, index, size):
         value = builder.phi(vector)
         value.add_incoming(sixteen, after_whole)
         value.add_incoming(fewer, after_part)
-        return value
+        return _read(builder, array, value)
 
     return lanes(array, index, size), generate
 
@@ -362,17 +438,18 @@ def store_some(typingctx, array, index, size, value):
     """Write the first ``size`` lanes to a flat array from ``index`` on; all sixteen at 16 or more."""
 
     def generate(context, builder, sig, args):
-        vector = args[3].type
+        value = _rounded(builder, array, args[3])
+        vector = value.type
         place = _place(context, builder, sig, args, vector.element)
         count = context.cast(builder, args[2], sig.args[2], types.intp)
         full = builder.icmp_signed(">=", count, count.type(LANES))
         with builder.if_else(full) as (whole, part):
             with whole:
                 target = builder.bitcast(place, vector.as_pointer())
-                builder.store(args[3], target, align=array.dtype.bitwidth // 8)
+                builder.store(value, target, align=array.dtype.bitwidth // 8)
             with part:
                 padded = cgutils.alloca_once(builder, vector)
-                builder.store(args[3], padded)
+                builder.store(value, padded)
                 first = builder.bitcast(padded, vector.element.as_pointer())
                 with cgutils.for_range(builder, count) as loop:
                     element = builder.load(cgutils.gep_inbounds(builder, first, loop.index))
@@ -382,9 +459,18 @@ def store_some(typingctx, array, index, size, value):
     return types.void(array, index, size, value), generate
 
 
-@njit(nogil=True)
 def scratch(count, like):
-    """A flat array of zeros with the dtype of another, on a cache line's edge: split loads cost double."""
-    room = np.zeros(count + 64, like.dtype)
-    first = -room.ctypes.data % 64 // room.itemsize
-    return room[first : first + count]
+    """A flat array of zeros in the dtype that another is computed in, on a cache line's edge: split loads
+    cost double."""
+
+
+@overload(scratch)
+def _scratch(count, like):
+    kind = np.dtype(str(_number(like)))
+
+    def form(count, like):
+        room = np.zeros(count + 64, kind)
+        first = -room.ctypes.data % 64 // room.itemsize
+        return room[first : first + count]
+
+    return form
