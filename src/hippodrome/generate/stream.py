@@ -40,8 +40,7 @@ def prefill(
     with torch.no_grad():
         state = model.init_state(ids.shape[0], max_length) if state is None else state
         for piece in ids.split(chunk, 1):
-            outputs, state = model(piece.to(device), state)
-            last = outputs[:, -1].clone()
+            last, state = model.last(piece.to(device), state)
     return last, state
 
 

@@ -43,6 +43,21 @@ class Model(nn.Module, ABC):
     ) -> tuple[Tensor, tuple]:
         """Outputs for many inputs at once, and the state after them."""
 
+    def last(
+        self,
+        inputs: Tensor,
+        state: tuple | None = None,
+        *,
+        resets: Tensor | None = None,
+        dt: Tensor | None = None,
+    ) -> tuple[Tensor, tuple]:
+        """Outputs at the last of many inputs, without a time axis, and the state after it.
+
+        What a stream reads its past with. A model whose outputs cost much each forms the last alone.
+        """
+        outputs, state = self(inputs, state, resets=resets, dt=dt)
+        return outputs[:, -1].clone(), state
+
     def step(self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Tensor, tuple]:
         """Outputs for one input of each row: ``forward`` on a sequence of one, without its time axis."""
         outputs, state = self(inputs_t[:, None], state, dt=None if dt_t is None else dt_t[:, None])

@@ -104,6 +104,9 @@ def check_stream(model: Model, batch: Batch) -> None:
     inputs = inputs[:, :length]
     with torch.no_grad():
         whole, last = model(inputs)
+        only, state = model.last(inputs)
+        _equal(only, whole[:, -1], f"{_name(model)}: the last outputs alone")
+        _same_state(state, last, f"{_name(model)}: the last outputs alone")
         for sizes in _cuts(length, first, chunk):
             outputs, state = _chunks(model, inputs, sizes)
             said = f"{_name(model)}: chunks of {sizes}"
