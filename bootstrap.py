@@ -55,6 +55,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # torch.compile cannot follow the decorators that check shapes: the compiled tests run without them.
 COMPILED = {**ONE_THREAD, "JAXTYPING_DISABLE": "1"}
 
+# Triton's interpreter runs the GPU kernels on the CPU; it reads its variable where kernels are defined.
+INTERPRETED = {**COMPILED, "TRITON_INTERPRET": "1"}
+
 # task: (dependency groups, commands as modules with their extra environment, run one after the other).
 TASKS = {
     "setup": ([], []),
@@ -62,8 +65,9 @@ TASKS = {
     "test": (
         ["test"],
         [
-            (["pytest", "-n", WORKERS, "-m", "not compiled"], ONE_THREAD),
+            (["pytest", "-n", WORKERS, "-m", "not compiled and not triton"], ONE_THREAD),
             (["pytest", "-m", "compiled"], COMPILED),
+            (["pytest", "-n", WORKERS, "-m", "triton"], INTERPRETED),
         ],
     ),
     "lint": (

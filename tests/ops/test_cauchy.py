@@ -7,9 +7,9 @@ import torch
 
 from hippodrome.ops.cauchy import BACKENDS, cauchy, torch_
 from hippodrome.ops.cauchy.examples import inputs
-from hippodrome.testing.ops import CHECKS, check_op, close
+from hippodrome.testing.ops import CHECKS, check_op, close, names
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from hippodrome.ops.causal_conv import BACKENDS, bytes_moved, causal_conv, flops
 from hippodrome.ops.causal_conv.examples import inputs
-from hippodrome.testing.ops import CHECKS, check_float32, check_float64, check_op, check_resets
+from hippodrome.testing.ops import CHECKS, check_float32, check_float64, check_op, check_resets, names
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 
 

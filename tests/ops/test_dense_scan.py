@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hippodrome.ops.dense_scan import BACKENDS, bytes_moved, dense_scan, flops
 from hippodrome.ops.dense_scan.examples import inputs
 from hippodrome.ops.linear_scan import linear_scan
-from hippodrome.testing.ops import CHECKS, check_op, close
+from hippodrome.testing.ops import CHECKS, check_op, close, names
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FORMS = ("constant", "shared", "own")
 
 

@@ -12,9 +12,9 @@ from hippodrome.ops.diagonal_lti import BACKENDS, diagonal_lti
 from hippodrome.ops.diagonal_lti.examples import inputs
 from hippodrome.ops.fft_conv import fft_conv
 from hippodrome.ops.vandermonde import vandermonde
-from hippodrome.testing.ops import CHECKS, check_float64, check_op, check_resets, close
+from hippodrome.testing.ops import CHECKS, check_float64, check_op, check_resets, close, names
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 
 

@@ -9,9 +9,9 @@ import torch
 from hippodrome.ops.gla import BACKENDS, bytes_moved, flops, gla
 from hippodrome.ops.gla.examples import inputs
 from hippodrome.ops.gla.torch_ import CHUNK
-from hippodrome.testing.ops import CHECKS, check_float32, check_float64, check_op, check_resets
+from hippodrome.testing.ops import CHECKS, check_float32, check_float64, check_op, check_resets, names
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 ALONG_TIME = ("q", "k", "v", "log_decay")
 

@@ -18,9 +18,10 @@ from hippodrome.testing.ops import (
     check_registration,
     check_resets,
     close,
+    names,
 )
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 FORMS = pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
 

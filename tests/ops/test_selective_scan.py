@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from hippodrome.ops.selective_scan import BACKENDS, selective_scan
 from hippodrome.ops.selective_scan.examples import inputs
-from hippodrome.testing.ops import CHECKS, check_op, check_registration, close
+from hippodrome.testing.ops import CHECKS, check_op, check_registration, close, names
 
 ALONG_TIME = ("u", "dt", "B", "C", "z")
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 
 

@@ -18,9 +18,10 @@ from hippodrome.testing.ops import (
     check_gradcheck,
     check_op,
     check_registration,
+    names,
 )
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
 ALONG_TIME = ("x", "dt", "B", "C")
 

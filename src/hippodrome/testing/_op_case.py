@@ -81,7 +81,7 @@ def leaf(x: Any) -> Any:
 def pull(leaves: Arguments, results: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Gradients of a fixed random weighting of ``results`` to those leaves that require one, by name."""
     generator = torch.Generator().manual_seed(7)
-    weights = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype) for y in results]
+    weights = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y) for y in results]
     wanted = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.requires_grad]
     reached = [(y, w) for y, w in zip(results, weights, strict=True) if y.requires_grad]
     found = torch.autograd.grad(

@@ -40,12 +40,16 @@ def check_float32(case: OpCase) -> None:
 
 def check_optional(case: OpCase) -> None:
     """Every optional argument may be left out, alone and all together."""
-    optional = [p.name for p in inspect.signature(case.door).parameters.values() if p.default is None]
-    optional = [name for name in optional if name in case.names]
-    arguments = case.arguments(11)
+    optional, arguments = optional_arguments(case), case.arguments(11)
     for absent in [*([name] for name in optional), optional]:
         some = tuple(None if name in absent else x for name, x in zip(case.names, arguments, strict=True))
         _compare_on(case, some, DOUBLE, f"without {', '.join(absent) or 'nothing'}")
+
+
+def optional_arguments(case: OpCase) -> list[str]:
+    """Names of the door's tensors that may be None."""
+    optional = [p.name for p in inspect.signature(case.door).parameters.values() if p.default is None]
+    return [name for name in optional if name in case.names]
 
 
 def check_gradient_parts(case: OpCase) -> None:
@@ -237,6 +241,11 @@ CHECKS: tuple[Callable[[OpCase], None], ...] = (
 )
 
 
+def names(backends: Iterable[ModuleType]) -> list[str]:
+    """Names of the backends that run on the CPU as it stands: all but Triton's, tested apart."""
+    return [backend.NAME for backend in backends if backend.NAME != "triton"]
+
+
 def check_op(
     door: Callable[..., Any],
     backends: Iterable[str | ModuleType],
@@ -286,4 +295,4 @@ def _finite_differences(case: OpCase, check: Callable[..., bool], *, fast_mode: 
     check(lambda *x: case.run(x), leaves, fast_mode=fast_mode, atol=1e-6, rtol=1e-4)
 
 
-__all__ = ["CHECKS", "OpCase", "check_op", "close"]
+__all__ = ["CHECKS", "OpCase", "check_op", "close", "names"]
