@@ -1,13 +1,16 @@
 """The kernels' thread pool: calls from several Python threads at once, and from forked workers."""
 
 import multiprocessing
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hippodrome.ops._threads import run_tiles
+from hippodrome.ops import _threads
+from hippodrome.ops._threads import run_tiles, share_tiles
 from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.ops.linear_scan.examples import inputs
 
@@ -57,14 +60,36 @@ def test_a_forked_loader_worker_calls_the_kernel_after_its_parent():
         assert torch.equal(actual, value)
 
 
-@pytest.mark.parametrize("tiles", [0, 1, 2, 7])
-def test_every_tile_runs_once(tiles):
+@pytest.fixture(params=["team", "pool"])
+def threads_of(request, monkeypatch):
+    """PyTorch's team, and the pool that a forked process falls back on."""
+    if request.param == "pool":
+        monkeypatch.setattr(_threads, "_PROCESS", -1)
+    return request.param
+
+
+@pytest.mark.parametrize("run", [run_tiles, share_tiles])
+@pytest.mark.parametrize("tiles", [0, 1, 2, 7, 100])
+def test_every_tile_runs_once(threads_of, run, tiles):
     seen = []
-    run_tiles(lambda first, last, out: out.extend(range(first, last)), tiles, seen)
+    run(lambda first, last, out: out.extend(range(first, last)), tiles, seen)
     assert sorted(seen) == list(range(tiles))
 
 
-def test_an_error_in_a_tile_reaches_the_caller():
+def test_two_threads_work_at_once(threads_of):
+    both = threading.Barrier(2, timeout=30)
+    run_tiles(lambda first, last: both.wait(), 2)
+
+
+@pytest.mark.skipif(
+    not (sys.platform.startswith("linux") and torch.backends.openmp.is_available()),
+    reason="PyTorch here runs on no OpenMP library with GNU's interface",
+)
+def test_pytorchs_own_team_is_found():
+    assert _threads._team() is not None
+
+
+def test_an_error_in_a_tile_reaches_the_caller(threads_of):
     def kernel(first, last):
         if last == 4:
             raise ValueError("the last range fails")

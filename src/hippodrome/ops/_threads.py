@@ -1,19 +1,47 @@
-"""The thread pool on which the Numba kernels run their ranges of tiles.
+"""The threads on which the Numba kernels run their ranges of tiles: PyTorch's own where they can be had.
 
-Numba's own ``parallel=True`` is not used: its OpenMP layer kills forked loader workers and its work queue
-aborts the process when two Python threads call at once. Kernels here release the interpreter lock and take a
-range ``[first, last)`` of independent tiles; this module hands ranges to a pool of our own, one per process.
+Kernels here release the interpreter lock and take a range ``[first, last)`` of independent tiles; this module
+hands ranges to threads. Those of PyTorch's products go on spinning for some milliseconds after each product,
+which is longer than most kernels take: other threads would have to share their cores with them. So ranges run
+on the same team, through the C interface of the OpenMP library under PyTorch.
+
+Where there is none, and in a forked process, in which that team hangs, a pool of our own takes its place, one
+per process. Numba's ``parallel=True`` would do neither: its OpenMP layer kills forked loader workers and its
+work queue aborts the process when two Python threads call at once.
 """
 
+import ctypes
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
 
 PIECES = 8
 """Ranges of tiles for each thread, where threads share them as they go."""
+
+Ranges = Iterator[tuple[int, int]]
+_PROCESS = os.getpid()
+_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@lru_cache(maxsize=1)
+def _team() -> Any:
+    """``GOMP_parallel(body, data, threads, flags)`` of the library that PyTorch is linked to, or None."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
+        return None
+    try:
+        # Only if it is loaded already; a name is looked up in the libraries it is linked to as well.
+        team = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    team.argtypes, team.restype = (_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return team
 
 
 @lru_cache(maxsize=4)
@@ -22,23 +50,57 @@ def _pool(process_id: int, workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=workers, thread_name_prefix=f"hippodrome-{process_id}")
 
 
-def run_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> None:
+def _together(work: Callable[[], None], threads: int) -> None:
+    """Call ``work()`` on this many threads at once, this one among them; it must bear fewer calls."""
+    process, errors = os.getpid(), []
+    team = _team() if process == _PROCESS else None
+
+    def guarded(_: object) -> None:
+        # An error may not pass through the library's frames: it waits here for the caller.
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    if team is not None:
+        # Always the whole team: with another size its threads would be ended and made anew.
+        team(_BODY(guarded), None, threads, 0)
+    else:
+        pending = [_pool(process, threads - 1).submit(guarded, None) for _ in range(threads - 1)]
+        guarded(None)
+        for future in pending:
+            # What has not begun by now has nothing left to do.
+            if not future.cancel():
+                future.result()
+    if errors:
+        raise errors[0]
+
+
+def _run(kernel: Callable[..., None], tiles: int, pieces: int, arguments: tuple[object, ...]) -> None:
+    threads = torch.get_num_threads()
+    if min(threads, tiles) <= 1:
+        kernel(0, tiles, *arguments)
+        return
+    count = min(tiles, pieces * threads)
+    left: Ranges = iter([(tiles * i // count, tiles * (i + 1) // count) for i in range(count)])
+
+    def work() -> None:
+        # A list's iterator hands out each item once: the interpreter lock is held while it does.
+        for first, last in left:
+            kernel(first, last, *arguments)
+
+    _together(work, threads)
+
+
+def run_tiles(kernel: Callable[..., None], tiles: int, *arguments: object, most: int | None = None) -> None:
     """Call ``kernel(first, last, *arguments)`` over ``range(tiles)``, split over ``torch.get_num_threads()``.
+
+    ``most`` bounds the number of threads, for calls so short that waking one more would not pay.
 
     The kernel must be compiled with ``nogil=True`` and its tiles must be independent: each tile's result is
     the same whatever the split, so results do not depend on the number of threads.
     """
-    threads = min(torch.get_num_threads(), tiles)
-    if threads <= 1:
-        kernel(0, tiles, *arguments)
-        return
-    bounds = [tiles * i // threads for i in range(threads + 1)]
-    pool = _pool(os.getpid(), threads - 1)
-    # The caller's own thread works too: one hand-over less, and no deadlock when calls nest.
-    pending = [pool.submit(kernel, bounds[i], bounds[i + 1], *arguments) for i in range(1, threads)]
-    kernel(bounds[0], bounds[1], *arguments)
-    for future in pending:
-        future.result()
+    _run(kernel, tiles, 1, arguments)
 
 
 def share_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> None:
@@ -47,22 +109,4 @@ def share_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> 
     As ``run_tiles``, for kernels whose tiles are long and gain nothing from each other's company: a thread
     that starts late, since its core is still busy with something else, then holds nobody up.
     """
-    threads = min(torch.get_num_threads(), tiles)
-    if threads <= 1:
-        kernel(0, tiles, *arguments)
-        return
-    count = min(tiles, PIECES * threads)
-    left = iter([(tiles * i // count, tiles * (i + 1) // count) for i in range(count)])
-
-    def work() -> None:
-        # A list's iterator hands out each item once: the interpreter lock is held while it does.
-        for first, last in left:
-            kernel(first, last, *arguments)
-
-    pool = _pool(os.getpid(), threads - 1)
-    pending = [pool.submit(work) for _ in range(threads - 1)]
-    work()
-    for future in pending:
-        # What has not begun by now has nothing left to do.
-        if not future.cancel():
-            future.result()
+    _run(kernel, tiles, PIECES, arguments)
