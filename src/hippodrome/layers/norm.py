@@ -3,9 +3,10 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from hippodrome.ops.rms_norm import rms_norm
 
 NormKind = Literal["rms", "layer"]
 
@@ -23,8 +24,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The normalized input."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return F.rms_norm(x.to(wide), self.weight.shape, self.weight.to(wide), self.eps).to(x.dtype)
+        return rms_norm(x, self.weight, eps=self.eps)
 
 
 class GatedRMSNorm(nn.Module):
@@ -50,10 +50,7 @@ class GatedRMSNorm(nn.Module):
 
     def forward(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The gated, normalized input."""
-        wide = torch.promote_types(y.dtype, torch.float32)
-        gated = (y.to(wide) * F.silu(z.to(wide))).unflatten(-1, (self.groups, -1))
-        normed = F.rms_norm(gated, gated.shape[-1:], None, self.eps).flatten(-2)
-        return (normed * self.weight.to(wide)).to(y.dtype)
+        return rms_norm(y, self.weight, z, eps=self.eps, groups=self.groups)
 
 
 def build_norm(kind: str, d_model: int) -> nn.Module:
