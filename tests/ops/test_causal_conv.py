@@ -9,7 +9,16 @@ import torch.nn.functional as F
 
 from hippodrome.ops.causal_conv import BACKENDS, bytes_moved, causal_conv, flops
 from hippodrome.ops.causal_conv.examples import inputs
-from hippodrome.testing.ops import CHECKS, check_float32, check_float64, check_op, check_resets, names
+from hippodrome.testing.ops import (
+    CHECKS,
+    check_float32,
+    check_float64,
+    check_op,
+    check_resets,
+    check_storage,
+    check_threads,
+    names,
+)
 
 NAMES = names(BACKENDS)
 FAST = [name for name in NAMES if name != "reference"]
@@ -43,6 +52,32 @@ def test_sizes_around_whole_registers_and_tiles(backend, sizes):
         options={"activation": "silu"},
         checks=[check_float64, check_float32, check_resets],
     )
+
+
+@pytest.mark.parametrize("sizes", [{}, {"d": 16, "w": 1}, {"d": 50, "w": 3}], ids=str)
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_bfloat16_is_storage_alone(activation, sizes):
+    check_op(
+        causal_conv,
+        ["numba"],
+        partial(inputs, **sizes),
+        along_time=("x",),
+        options={"activation": activation},
+        checks=[check_storage],
+    )
+
+
+def test_many_tiles_give_the_same_bits_on_any_number_of_threads():
+    examples = partial(inputs, d=530)
+    check_op(causal_conv, ["numba"], examples, along_time=("x",), checks=[check_threads])
+
+
+def test_more_taps_than_there_is_a_kernel_for_are_refused():
+    arguments = inputs(w=129, d=2)
+    with pytest.raises(ValueError, match="up to 128 taps, and there are 129"):
+        causal_conv(*arguments, backend="numba")
+    for actual, value in zip(causal_conv(*arguments), causal_conv(*arguments, backend="torch"), strict=True):
+        assert torch.equal(actual, value)
 
 
 @pytest.mark.parametrize("t", [1, 2, 3, 4, 130])

@@ -92,10 +92,8 @@ def _run(kernel: Callable[..., None], tiles: int, pieces: int, arguments: tuple[
     _together(work, threads)
 
 
-def run_tiles(kernel: Callable[..., None], tiles: int, *arguments: object, most: int | None = None) -> None:
+def run_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> None:
     """Call ``kernel(first, last, *arguments)`` over ``range(tiles)``, split over ``torch.get_num_threads()``.
-
-    ``most`` bounds the number of threads, for calls so short that waking one more would not pay.
 
     The kernel must be compiled with ``nogil=True`` and its tiles must be independent: each tile's result is
     the same whatever the split, so results do not depend on the number of threads.

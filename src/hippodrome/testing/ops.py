@@ -173,6 +173,49 @@ def check_bfloat16(case: OpCase) -> None:
         close(value, expected_gradients[name], HALF, f"{case.backend}: bfloat16, gradient to {name}")
 
 
+def check_storage(case: OpCase) -> None:
+    """bfloat16 is storage alone: on the same numbers, results are off by one rounding and float32's error.
+
+    What runs along time comes in bfloat16, all else in float32. An output or gradient has the dtype of the
+    argument that it belongs to, and is as far as half a unit in its own last place from the definition in
+    float64 where that is bfloat16, and ``SINGLE`` of the largest value besides.
+    """
+    generator = torch.Generator().manual_seed(3)
+    for t in (1, 37, 150):
+        what = f"{case.backend}: bfloat16 as storage, t = {t}"
+        arguments = tuple(
+            x.bfloat16() if name in case.along_time and isinstance(x, Tensor) else x
+            for name, x in named(case, case.arguments(t, torch.float32))
+        )
+        leaves = tuple(leaf(x) for x in arguments)
+        exact = tuple(
+            leaf(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x) for x in arguments
+        )
+        results, expected = case.run(leaves), case.run(exact, "reference")
+        weights = [torch.randn(y.shape, generator=generator).to(y.dtype) for y in results]
+        wanted = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.requires_grad]
+        gradients = torch.autograd.grad(results, [leaves[i] for i in wanted], weights)
+        exact_gradients = torch.autograd.grad(
+            expected, [exact[i] for i in wanted], [w.double() for w in weights]
+        )
+        for i, (y, value) in enumerate(zip(results, expected, strict=True)):
+            _one_rounding(y, value, torch.float32 if i else torch.bfloat16, f"{what}: output {i}")
+        for i, g, value in zip(wanted, gradients, exact_gradients, strict=True):
+            _one_rounding(g, value, arguments[i].dtype, f"{what}: gradient to {case.names[i]}")
+
+
+def _one_rounding(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
+    if actual.dtype != dtype:
+        raise AssertionError(f"{what}: came as {actual.dtype}, not {dtype}.")
+    if not expected.numel():
+        return
+    half_unit = torch.finfo(torch.bfloat16).eps / 2 if dtype == torch.bfloat16 else 0.0
+    allowed = half_unit * expected.abs() + SINGLE * expected.abs().max()
+    excess = ((actual.double() - expected).abs() - allowed).max().item()
+    if not excess <= 0:
+        raise AssertionError(f"{what}: off by {excess:.3e} more than one rounding and float32's error.")
+
+
 def check_autocast(case: OpCase) -> None:
     """Under autocast to bfloat16 outputs and gradients stay finite and close."""
     arguments = case.arguments(23, torch.float32)
@@ -198,18 +241,23 @@ def check_nan(case: OpCase) -> None:
 
 
 def check_threads(case: OpCase) -> None:
-    """Outputs and gradients are the same to the bit whatever the number of threads."""
-    arguments = case.arguments(37, torch.float32)
-    before, seen = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            seen.append([*case.run(arguments), *case.gradients(arguments).values()])
-    finally:
-        torch.set_num_threads(before)
-    for other in seen[1:]:
-        if not all(torch.equal(x, y) for x, y in zip(seen[0], other, strict=True)):
-            raise AssertionError(f"{case.backend}: results depend on the number of threads.")
+    """Outputs and gradients are the same to the bit from run to run and whatever the number of threads."""
+    before = torch.get_num_threads()
+    for dtype in (torch.float32, torch.bfloat16):
+        single = case.arguments(37, torch.float32)
+        arguments = tuple(
+            x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in single
+        )
+        seen = []
+        try:
+            for threads in (1, 2, 3, 2):
+                torch.set_num_threads(threads)
+                seen.append([*case.run(arguments), *case.gradients(arguments).values()])
+        finally:
+            torch.set_num_threads(before)
+        for other in seen[1:]:
+            if not all(torch.equal(x, y) for x, y in zip(seen[0], other, strict=True)):
+                raise AssertionError(f"{case.backend}: {dtype} results depend on the number of threads.")
 
 
 def check_registration(case: OpCase) -> None:

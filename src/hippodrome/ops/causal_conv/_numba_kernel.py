@@ -1,183 +1,230 @@
-"""Numba kernels of the causal convolution: taps, bias and silu in one pass, forward and backward.
+"""Numba kernels of the causal convolution: taps, bias and silu in one pass over time, forward and backward.
 
-A tile is a stretch of ``SPAN`` steps of one batch row. It goes through its channels in blocks, so that the
-rows under the taps and the weights stay in the first-level cache, and along time inside a block. Where the
-channels are no multiple of the lanes, the last lanes overlap those before them: both write the same numbers.
+A tile is one batch row and a few blocks of sixteen channels. Time advances in chunks, block after block
+inside a chunk, so that a row's adjoining cache lines are met soon after each other. The inputs under the taps
+stay in registers from step to step, as do the gradients that later steps still add to: a step reads and
+writes each of its numbers once. A reset empties the registers. Where the channels are no multiple of the
+lanes, the last lanes overlap those before them: both write the same numbers.
 
 x and the gradient of y come as flat arrays with strides (batch, time); ``weight`` lies transposed, (w, d),
-oldest tap first; ``past`` is (b, w-1, d). ``sizes`` is (t, d, w), d at least the lanes.
+oldest tap first; ``past`` is (b, w-1, d). ``taps`` is a tuple of w zeros: its length is known when a kernel
+is compiled, one kernel for each number of taps. ``sizes`` is (t, d, blocks in a tile), d at least the lanes.
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
 
-from hippodrome.ops._lanes_kernel import LANES, load, sigmoid, store, zeros
+from hippodrome.ops._lanes_kernel import (
+    LANES,
+    load,
+    prefetch,
+    scratch,
+    sigmoid,
+    store,
+    wide,
+    zeros,
+)
 
+# Kernels call an intrinsic without the typing context it is written with: no type checker can know.
+intrinsic: Any = _intrinsic
 SPAN = 64
-BLOCK = 256
 
 
-@njit(nogil=True, cache=True)
-def span(w):
-    """Steps of a tile, never fewer than the taps."""
-    return max(SPAN, w)
+@intrinsic
+def repeated(typingctx, value, taps):
+    """The same lanes for each tap."""
+    group = types.UniTuple(value, len(taps))
+    return group(value, taps), lambda context, builder, sig, args: cgutils.pack_array(
+        builder, [args[0]] * group.count
+    )
 
 
-@njit(nogil=True, cache=True)
-def visible(resets, b, t, first, last, w, seen):
-    """seen[i]: how many steps back token first + i looks, w - 1 at most and not beyond a reset."""
-    back = w - 1
-    for i in range(max(0, first - w + 1), last):
-        if resets.size > 0:
-            back = 0 if resets[b * t + i] else min(back + 1, w - 1)
-        if i >= first:
-            seen[i - first] = back
+@intrinsic
+def pushed(typingctx, group, value):
+    """The lanes of each tap moved one step into the past, the newest set."""
+
+    def generate(context, builder, sig, args):
+        items = cgutils.unpack_tuple(builder, args[0], group.count)
+        return cgutils.pack_array(builder, [*items[1:], args[1]])
+
+    return group(group, value), generate
 
 
-@njit(nogil=True, cache=True)
-def beginning(x, at, stride, past, b, sizes, rows):
-    """The past and the first steps in one piece, 2 (w - 1) rows: what the first tokens look back on."""
-    t, d, w = sizes
-    rows[: (w - 1) * d] = past[b * (w - 1) * d : (b + 1) * (w - 1) * d]
-    for j in range(min(w - 1, t)):
-        rows[(w - 1 + j) * d : (w + j) * d] = x[at + j * stride : at + j * stride + d]
+@intrinsic
+def added(typingctx, group, other, value):
+    """group[k] + other[k] * value for each tap."""
+
+    def generate(context, builder, sig, args):
+        flags = ("contract", "reassoc", "nsz", "arcp")
+        pairs = zip(*(cgutils.unpack_tuple(builder, x, group.count) for x in args[:2]), strict=True)
+        products = [(a, builder.fmul(b, args[2], flags=flags)) for a, b in pairs]
+        return cgutils.pack_array(builder, [builder.fadd(a, p, flags=flags) for a, p in products])
+
+    return group(group, other, value), generate
+
+
+@intrinsic
+def dot(typingctx, value, group, other):
+    """value + sum_k group[k] other[k], oldest tap first."""
+
+    def generate(context, builder, sig, args):
+        flags = ("contract", "reassoc", "nsz", "arcp")
+        result = args[0]
+        for a, b in zip(*(cgutils.unpack_tuple(builder, x, group.count) for x in args[1:]), strict=True):
+            result = builder.fadd(result, builder.fmul(a, b, flags=flags), flags=flags)
+        return result
+
+    return value(value, group, other), generate
 
 
 @njit(nogil=True, cache=True, inline="always")
-def taps(source, at, stride, weight, bias, c, back, d, w):
-    """Sixteen channels from ``c`` on of one token before the activation; its row begins at ``at``."""
-    total = load(bias, c)
-    for lag in range(back + 1):
-        total = total + load(source, at - lag * stride + c) * load(weight, (w - 1 - lag) * d + c)
-    return total
+def rows(source, at, stride, taps):
+    """The lanes at ``at`` in w rows of an array, one for each tap."""
+    group = repeated(load(source, at), taps)
+    for k in range(1, len(taps)):
+        group = pushed(group, load(source, at + k * stride))
+    return group
+
+
+@njit(nogil=True, cache=True, inline="always")
+def keep(group, target, at):
+    """Write the lanes of each tap behind each other."""
+    k = at
+    for lanes in group:
+        store(target, k, lanes)
+        k += LANES
 
 
 @njit(nogil=True, cache=True)
-def forward_row(source, at, stride, weight, bias, first, last, back, silu, d, w, y, out):
-    """One token, channels first to last."""
-    for i in range(first, last, LANES):
-        c = min(i, d - LANES)
-        z = taps(source, at, stride, weight, bias, c, back, d, w)
-        store(y, out + c, z * sigmoid(z) if silu else z)
-
-
-@njit(nogil=True, cache=True)
-def forward(first, last_tile, x, strides, weight, bias, past, resets, silu, sizes, y, last):
-    """Tiles [first, last_tile); the last tile of a row leaves the row's final state."""
-    t, d, w = sizes
-    length = span(w)
-    tiles = (t + length - 1) // length
-    seen = np.empty(length, np.int64)
-    rows = np.empty(2 * (w - 1) * d, x.dtype)
+def forward(first, last_tile, taps, sizes, strides, silu, x, weight, bias, past, resets, y, last):
+    """Tiles [first, last_tile); ``last`` (b, w-1, d) gets the final state."""
+    t, d, group = sizes
+    w, row = len(taps), len(taps) * LANES
+    blocks = (d + LANES - 1) // LANES
+    groups = (blocks + group - 1) // group
+    held = scratch(group * row, weight)
     for tile in range(first, last_tile):
-        b, begin = tile // tiles, tile % tiles * length
-        end = min(begin + length, t)
-        at, stride = b * strides[0], strides[1]
-        visible(resets, b, t, begin, end, w, seen)
-        if begin == 0:
-            beginning(x, at, stride, past, b, sizes, rows)
-        for c in range(0, d, BLOCK):
-            until = min(c + BLOCK, d)
-            for i in range(begin, end):
-                back, out = seen[i - begin], (b * t + i) * d
-                if i < w - 1:
-                    forward_row(rows, (w - 1 + i) * d, d, weight, bias, c, until, back, silu, d, w, y, out)
-                else:
-                    forward_row(x, at + i * stride, stride, weight, bias, c, until, back, silu, d, w, y, out)
-        if end == t:
-            for j in range(w - 1):
-                i = t - w + 1 + j
-                slot = last[(b * (w - 1) + j) * d : (b * (w - 1) + j + 1) * d]
-                if t - 1 - i > seen[t - 1 - begin]:
-                    slot[:] = 0
-                elif i >= 0:
-                    slot[:] = x[at + i * stride : at + i * stride + d]
-                else:
-                    slot[:] = past[(b * (w - 1) + w - 1 + i) * d : (b * (w - 1) + w + i) * d]
+        b, low = tile // groups, tile % groups * group
+        high = min(low + group, blocks)
+        for block in range(low, high):
+            c = min(block * LANES, d - LANES)
+            for k in range(1, w):
+                store(held, (block - low) * row + k * LANES, load(past, (b * (w - 1) + k - 1) * d + c))
+        for t0 in range(0, t, SPAN):
+            end = min(t0 + SPAN, t)
+            for block in range(low, high):
+                c = min(block * LANES, d - LANES)
+                weights, shift = rows(weight, c, d, taps), load(bias, c)
+                window = rows(held, (block - low) * row, LANES, taps)
+                at, to = b * strides[0] + t0 * strides[1] + c, (b * t + t0) * d + c
+                for i in range(t0, end):
+                    prefetch(x, at + SPAN * strides[1], 0)
+                    prefetch(y, to + SPAN * d, 1)
+                    if resets.size and resets[b * t + i]:
+                        window = repeated(zeros(weight), taps)
+                    window = pushed(window, load(x, at))
+                    z = dot(shift, window, weights)
+                    store(y, to, z * sigmoid(z) if silu else z)
+                    at, to = at + strides[1], to + d
+                keep(window, held, (block - low) * row)
+        for block in range(low, high):
+            c = min(block * LANES, d - LANES)
+            for k in range(1, w):
+                store(last, (b * (w - 1) + k - 1) * d + c, load(held, (block - low) * row + k * LANES))
 
 
-@njit(nogil=True, cache=True)
-def gradient_row(source, at, stride, weight, bias, grad_y, at_y, first, last, back, silu, d, w, sums, g, out):
-    """One token's gradient before the activation, into ``g`` from ``out`` on.
-
-    ``sums``, unless empty, collects for these channels the gradients of the taps (w, BLOCK) and the bias.
-    """
-    for i in range(first, last, LANES):
-        c = min(i, d - LANES)
-        grad = load(grad_y, at_y + c)
-        if silu:
-            z = taps(source, at, stride, weight, bias, c, back, d, w)
-            s = sigmoid(z)
-            grad = grad * (s + z * s * (1.0 - s))
-        store(g, out + i - first, grad)
-        if sums.size > 0:
-            for lag in range(back + 1):
-                place = (w - 1 - lag) * BLOCK + i - first
-                store(sums, place, load(sums, place) + grad * load(source, at - lag * stride + c))
-            place = w * BLOCK + i - first
-            store(sums, place, load(sums, place) + grad)
-
-
-@njit(nogil=True, cache=True)
-def input_row(g, weight, first, last, i, begin, end, seen, grad_last, at_last, d, w, grad_x, out):
-    """Gradient of the input of step i, from those tokens in [begin, end) that see it and the final state."""
-    for k in range(first, last, LANES):
-        c = min(k, d - LANES)
-        total = load(grad_last, at_last + c) if at_last >= 0 else zeros(g)
-        for lag in range(max(0, begin - i), min(w, end - i)):
-            if lag <= seen[i + lag - begin]:
-                place = (i + lag - begin) * BLOCK + k - first
-                total = total + load(g, place) * load(weight, (w - 1 - lag) * d + c)
-        store(grad_x, out + c, total)
+@njit(nogil=True, cache=True, inline="always")
+def settle(pending, earliest, i, b, c, t, d, w, grad_x, grad_past):
+    """Write the gradients of the w - 1 inputs before step i that no later step adds to, those of a run."""
+    for k in range(1, w):
+        step = i - w + k
+        if step >= earliest:
+            if step >= 0:
+                store(grad_x, (b * t + step) * d + c, load(pending, k * LANES))
+            else:
+                store(grad_past, (b * (w - 1) + w - 1 + step) * d + c, load(pending, k * LANES))
 
 
 @njit(nogil=True, cache=True)
 def backward(
-    first, last_tile, x, strides, weight, bias, past, resets, silu, sizes, grad_y, strides_y, grad_last,
-    grad_x, grad_past, partial,
+    first, last_tile, taps, sizes, strides, silu, x, weight, bias, past, resets, grad_y, grad_last,
+    grad_x, grad_past, sums,
 ):  # fmt: skip
-    """Tiles [first, last_tile); ``partial`` (tiles, w+1, d) gets each tile's gradients of weight and bias."""
-    t, d, w = sizes
-    length = span(w)
-    tiles = (t + length - 1) // length
-    seen = np.empty(length + w - 1, np.int64)
-    rows = np.empty(2 * (w - 1) * d, x.dtype)
-    g = np.empty((length + w - 1) * BLOCK, x.dtype)
-    sums, nothing = np.empty((w + 1) * BLOCK, x.dtype), np.empty(0, x.dtype)
+    """Tiles [first, last_tile); ``sums`` (b, w+1, d) gets each row's gradients of the taps and the bias."""
+    t, d, group = sizes
+    (x_b, x_t), (y_b, y_t) = strides
+    w, row = len(taps), len(taps) * LANES
+    blocks = (d + LANES - 1) // LANES
+    groups = (blocks + group - 1) // group
+    held, pending, partial = (
+        scratch(group * row, weight),
+        scratch(group * row, weight),
+        scratch(row, weight),
+    )
+    earliest = np.zeros(group, np.int64)
+    totals = scratch(group * (row + LANES), sums)
     for tile in range(first, last_tile):
-        b, begin = tile // tiles, tile % tiles * length
-        end = min(begin + length, t)
-        # Tokens of the next tile see steps of this one.
-        until = min(end + w - 1, t)
-        at, stride = b * strides[0], strides[1]
-        visible(resets, b, t, begin, until, w, seen)
-        if begin == 0:
-            beginning(x, at, stride, past, b, sizes, rows)
-        for c in range(0, d, BLOCK):
-            to = min(c + BLOCK, d)
-            sums[:] = 0
-            for i in range(begin, until):
-                back, at_y, row = seen[i - begin], b * strides_y[0] + i * strides_y[1], (i - begin) * BLOCK
-                into = sums if i < end else nothing
-                source, place, step = (
-                    (rows, (w - 1 + i) * d, d) if i < w - 1 else (x, at + i * stride, stride)
-                )
-                gradient_row(
-                    source, place, step, weight, bias, grad_y, at_y, c, to, back, silu, d, w, into, g, row
-                )
+        b, low = tile // groups, tile % groups * group
+        high = min(low + group, blocks)
+        pending[:], totals[:], earliest[:] = 0, 0, 1 - w
+        for block in range(low, high):
+            c = min(block * LANES, d - LANES)
+            for k in range(1, w):
+                store(held, (block - low) * row + k * LANES, load(past, (b * (w - 1) + k - 1) * d + c))
+        for t0 in range(0, t, SPAN):
+            end = min(t0 + SPAN, t)
+            for block in range(low, high):
+                c = min(block * LANES, d - LANES)
+                weights, shift = rows(weight, c, d, taps), load(bias, c)
+                window = rows(held, (block - low) * row, LANES, taps)
+                later = rows(pending, (block - low) * row, LANES, taps)
+                taken, shifted = repeated(zeros(weight), taps), zeros(weight)
+                since = earliest[block - low]
+                at, at_y = b * x_b + t0 * x_t + c, b * y_b + t0 * y_t + c
+                for i in range(t0, end):
+                    prefetch(x, at + SPAN * x_t, 0)
+                    prefetch(grad_y, at_y + SPAN * y_t, 0)
+                    prefetch(grad_x, (b * t + i + SPAN) * d + c, 1)
+                    if resets.size and resets[b * t + i]:
+                        keep(later, partial, 0)
+                        settle(partial, since, i, b, c, t, d, w, grad_x, grad_past)
+                        window, later = repeated(zeros(weight), taps), repeated(zeros(weight), taps)
+                        since = i
+                    window = pushed(window, load(x, at))
+                    grad = load(grad_y, at_y)
+                    if silu:
+                        z = dot(shift, window, weights)
+                        s = sigmoid(z)
+                        grad = grad * (s + z * s * (1.0 - s))
+                    taken, shifted = added(taken, window, grad), shifted + grad
+                    later = added(pushed(later, zeros(weight)), weights, grad)
+                    step = i - w + 1
+                    if step >= since:
+                        if step >= 0:
+                            store(grad_x, (b * t + step) * d + c, later[0])
+                        else:
+                            store(grad_past, (b * (w - 1) + i) * d + c, later[0])
+                    at, at_y = at + x_t, at_y + y_t
+                keep(window, held, (block - low) * row)
+                keep(later, pending, (block - low) * row)
+                keep(taken, partial, 0)
+                earliest[block - low] = since
+                # Sums over time run in float64 from chunk to chunk.
+                j = (block - low) * (row + LANES)
+                for k in range(w):
+                    place = j + k * LANES
+                    store(totals, place, load(totals, place) + wide(load(partial, k * LANES)))
+                store(totals, j + row, load(totals, j + row) + wide(shifted))
+        for block in range(low, high):
+            c, at = min(block * LANES, d - LANES), (block - low) * row
+            for k in range(1, w):
+                value = load(pending, at + k * LANES) + load(grad_last, (b * (w - 1) + k - 1) * d + c)
+                store(pending, at + k * LANES, value)
+            settle(pending[at : at + row], earliest[block - low], t, b, c, t, d, w, grad_x, grad_past)
             for k in range(w + 1):
-                for i in range(c, to, LANES):
-                    value = load(sums, k * BLOCK + i - c)
-                    store(partial, (tile * (w + 1) + k) * d + min(i, d - LANES), value)
-            for i in range(begin - w + 1 if begin == 0 else begin, end):
-                slot = i - (t - w + 1)
-                held = slot >= 0 and slot < w - 1 and until == t and t - 1 - i <= seen[t - 1 - begin]
-                at_last = (b * (w - 1) + slot) * d if held else -1
-                if i < 0:
-                    out = (b * (w - 1) + w - 1 + i) * d
-                    input_row(
-                        g, weight, c, to, i, begin, until, seen, grad_last, at_last, d, w, grad_past, out
-                    )
-                else:
-                    out = (b * t + i) * d
-                    input_row(g, weight, c, to, i, begin, until, seen, grad_last, at_last, d, w, grad_x, out)
+                value = load(totals, (block - low) * (row + LANES) + k * LANES)
+                store(sums, (b * (w + 1) + k) * d + c, value)
