@@ -52,7 +52,7 @@ def head_case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("elements", [1, 40, 10_000])
 def test_chunked_head_is_exact(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cross_entropy, "_ELEMENTS", elements)
+    monkeypatch.setattr(_cross_entropy, "_BYTES", 8 * elements)
     x, weight, targets = head_case()
     ours, plain = linear_cross_entropy(x, weight, targets), functional.cross_entropy(x @ weight.T, targets)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
@@ -79,7 +79,7 @@ def test_chunked_head_without_a_target_is_zero() -> None:
 
 
 def test_chunked_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cross_entropy, "_ELEMENTS", 8 * 1000)
+    monkeypatch.setattr(_cross_entropy, "_BYTES", 4 * 8 * 1000)
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -95,7 +95,12 @@ def test_chunked_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) ->
     assert largest <= 8 * 1000
 
 
-def test_head_runs_in_the_autocast_type_and_sums_in_float32() -> None:
+@pytest.mark.parametrize("rows", [64, 20, 1])
+def test_head_runs_in_the_autocast_type_and_sums_in_float32(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cross_entropy, "_BYTES", rows * 50 * 2)  # all rows at once, and in chunks
+    monkeypatch.setattr(_cross_entropy, "_ROWS", 7)
     g = torch.Generator().manual_seed(0)
     x = torch.randn(64, 16, generator=g, requires_grad=True)
     weight = torch.randn(50, 16, generator=g, requires_grad=True)
@@ -103,12 +108,22 @@ def test_head_runs_in_the_autocast_type_and_sums_in_float32() -> None:
     exact = functional.cross_entropy(x @ weight.T, targets)
     with torch.autocast("cpu", torch.bfloat16):
         loss = linear_cross_entropy(x, weight, targets)
+        found = score(x, weight, targets)
     assert loss.dtype == torch.float32
     assert abs(float(loss - exact)) < 0.02 * float(exact)
+    assert float(found.nats / 64) == pytest.approx(float(loss), rel=1e-6)
     grads = zip(torch.autograd.grad(loss, (x, weight)), torch.autograd.grad(exact, (x, weight)), strict=True)
     for mine, theirs in grads:
         assert mine.dtype == torch.float32
         assert float((mine - theirs).abs().max()) < 0.05 * float(theirs.abs().max())
+
+
+def test_gradients_of_the_head_are_the_same_when_asked_for_again() -> None:
+    x, weight, targets = head_case()
+    loss = linear_cross_entropy(x, weight, targets)
+    first = torch.autograd.grad(loss, (x, weight), retain_graph=True)
+    for mine, again in zip(first, torch.autograd.grad(2 * loss, (x, weight)), strict=True):
+        torch.testing.assert_close(again, 2 * mine, rtol=1e-12, atol=0)
 
 
 def test_loss_is_the_cross_entropy_of_the_logits() -> None:

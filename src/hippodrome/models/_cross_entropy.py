@@ -1,8 +1,8 @@
 """Cross-entropy of a linear head, in chunks of rows: the (rows, vocabulary) logits never exist at once.
 
 For one row, with logits z = x W^T and target y: loss = logsumexp(z) - z_y, d loss / d z = softmax(z) - e_y.
-The gradient needs nothing but the chunk at hand, so the forward pass forms it there and then and keeps the
-gradients of x and W alone: no second product with W in the backward pass, no stored logits.
+The gradient needs nothing but the chunk at hand, so the forward pass writes it over the logits there and then
+and keeps the gradients of x and W alone: no second product with W in the backward pass, no stored logits.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from hippodrome.models.base import exact_sum
+from hippodrome.ops.cross_entropy import IGNORED, cross_entropy_
 
-IGNORED = -100
-_ELEMENTS = 2**24
-"""Logits formed at once: 64 MiB in float32."""
+_BYTES = 2**27
+"""Of the logits formed at once, in the type of the products: a larger chunk saves nothing."""
+_ROWS = 1024
+"""Of the weights' gradient that are summed at a time where it must be widened: what the cache holds."""
 
 
 class Score(NamedTuple):
@@ -43,13 +45,14 @@ def linear_cross_entropy(
 def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
     """Total nats, number of correct first guesses and number of rows, without gradients."""
     with torch.no_grad():
+        targets = targets.long()
         nats = exact_sum(x.new_zeros(0))
         correct = torch.zeros((), dtype=torch.int64, device=x.device)
-        for rows in _chunks(len(x), len(weight)):
-            logits, chosen, valid = _logits(x[rows], weight, targets[rows])
-            losses = logits.logsumexp(1) - logits.gather(1, chosen[:, None])[:, 0]
-            nats += exact_sum(losses * valid)
-            correct += ((logits.argmax(1) == chosen) & valid).sum()
+        half = _product_dtype(x)
+        for rows in _chunks(len(x), len(weight) * half.itemsize):
+            logits = functional.linear(x[rows].to(half), weight.to(half))
+            correct += (logits.argmax(1) == targets[rows]).sum()
+            nats += exact_sum(cross_entropy_(logits, targets[rows]))
         return Score(nats, correct, (targets != IGNORED).sum())
 
 
@@ -58,31 +61,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, wanted: bool) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        half = (
-            torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        )
+        wide, half = torch.promote_types(x.dtype, torch.float32), _product_dtype(x)
+        targets = targets.long()
         rate = (targets != IGNORED).sum().clamp(min=1).to(wide).reciprocal()
         total = torch.zeros((), dtype=wide, device=x.device)
         narrow = weight.to(half)
         grad_x = torch.empty_like(x) if wanted else x.new_empty(0)
-        grad_weight = torch.zeros_like(weight, dtype=wide) if wanted else x.new_empty(0)
+        grad_weight = x.new_empty(0)
         with torch.autocast(x.device.type, enabled=False):
-            for rows in _chunks(len(x), len(weight)):
+            for rows in _chunks(len(x), len(weight) * half.itemsize):
                 piece = x[rows].to(half)
-                logits, chosen, valid = _logits(piece, narrow, targets[rows])
-                peak = logits.logsumexp(1, keepdim=True)
-                total += ((peak - logits.gather(1, chosen[:, None]))[:, 0] * valid).sum()
-                if wanted:
-                    share = logits.sub_(peak).exp_()
-                    share.scatter_add_(1, chosen[:, None], -torch.ones_like(peak))
-                    share = share.mul_((valid * rate)[:, None]).to(half)
-                    grad_x[rows] = (share @ narrow).to(x.dtype)
-                    if half == wide:
-                        grad_weight.addmm_(share.T, piece)
-                    else:
-                        grad_weight += share.T @ piece
-        ctx.save_for_backward(x, weight, targets, grad_x, grad_weight.to(weight.dtype))
+                logits = functional.linear(piece, narrow)
+                total += cross_entropy_(logits, targets[rows], rate if wanted else None).sum()
+                if wanted:  # the logits are their own gradient now
+                    grad_x[rows] = logits @ narrow
+                    grad_weight = _added(grad_weight, logits.T, piece, wide)
+        ctx.save_for_backward(x, weight, targets, grad_x, grad_weight)
         return total * rate
 
     @staticmethod
@@ -91,21 +85,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
         (grad,) = grads
         if torch.is_grad_enabled():  # someone differentiates the gradient: form it again, in plain operations
             head = weight.view_as(weight)  # apart from a tied embedding, which x may come from
-            loss = functional.cross_entropy(x @ head.T, targets.long(), ignore_index=IGNORED, reduction="sum")
+            loss = functional.cross_entropy(x @ head.T, targets, ignore_index=IGNORED, reduction="sum")
             loss = loss / (targets != IGNORED).sum().clamp(min=1)
             return *torch.autograd.grad(loss, (x, head), grad, create_graph=True), None, None
+        grad_weight = grad_weight.to(weight.dtype)
+        eager = grad.device.type == "cpu" and not torch.compiler.is_compiling()
+        if eager and float(grad) == 1:  # as a rule: one pass over a large tensor less
+            return grad_x, grad_weight, None, None
         return grad_x * grad.to(x.dtype), grad_weight * grad.to(weight.dtype), None, None
 
 
-def _logits(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits in float32 at least, targets with 0 for those that are ignored, and which are not."""
-    valid = targets != IGNORED
-    logits = functional.linear(x, weight)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits, torch.where(valid, targets, 0).long(), valid
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """What a linear map of x computes in: its own type, or that of autocast."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _chunks(rows: int, vocab: int) -> Iterator[slice]:
-    """Slices of rows whose logits together stay below the bound; the last may be shorter."""
-    size = max(1, _ELEMENTS // vocab)
-    return (slice(low, min(low + size, rows)) for low in range(0, rows, size))
+def _added(total: Tensor, left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
+    """``total + left @ right``, an empty total being zero: sums of several products are in ``wide``."""
+    if not total.numel():
+        return left @ right
+    if right.dtype == wide:
+        return total.addmm_(left, right)
+    total, product = total.to(wide), left @ right
+    for low in range(0, len(total), _ROWS):
+        total[low : low + _ROWS] += product[low : low + _ROWS]
+    return total
+
+
+def _chunks(rows: int, row_bytes: int) -> Iterator[slice]:
+    """Slices of rows, nearly equal, whose logits together stay below the bound."""
+    count = -(-rows // max(1, _BYTES // row_bytes))
+    return (slice(rows * i // count, rows * (i + 1) // count) for i in range(count))
