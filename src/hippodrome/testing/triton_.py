@@ -69,6 +69,21 @@ def check_triton(
         check(case)
 
 
+def check_values(
+    door: Callable[..., Any],
+    examples: Callable[..., Arguments],
+    *,
+    options: Mapping[str, Any] | None = None,
+    lengths: Iterable[int] = LENGTHS,
+) -> None:
+    """Values, final state and gradients alone, float32 at 1e-5: for more shapes, after ``check_triton``."""
+    where = device()
+    assert where is not None, "skip this test where `testing.triton_.device()` is None"
+    case = OpCase(door, "triton", partial(_placed, examples, where), (), dict(options or {}))
+    for t in lengths:
+        ops._compare_on(case, case.arguments(t, torch.float32), ops.SINGLE, f"float32, t = {t}")
+
+
 def check_optional(case: OpCase) -> None:
     """Every optional argument may be left out."""
     names, arguments = ops.optional_arguments(case), case.arguments(6, torch.float32)

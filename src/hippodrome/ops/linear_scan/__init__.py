@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.linear_scan import numba_, reference, torch_
+from hippodrome.ops.linear_scan import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def linear_scan(
@@ -30,7 +30,7 @@ def linear_scan(
         x: input of each step and channel, (b, t, d).
         initial_state: h before the first step, (b, d); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.linear_scan_complex import numba_, reference, torch_
+from hippodrome.ops.linear_scan_complex import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def linear_scan_complex(
@@ -29,7 +29,7 @@ def linear_scan_complex(
         x: input of each step and channel, (b, t, d, 2).
         initial_state: h before the first step, (b, d, 2); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     The trailing axis of 2 holds real and imaginary part.
 

@@ -1,0 +1,67 @@
+"""The complex linear scan in Triton: the contract where kernels run, segments, compiling."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from hippodrome.ops.linear_scan_complex import linear_scan_complex, triton_
+from hippodrome.ops.linear_scan_complex.examples import inputs
+from hippodrome.testing import triton_ as testing
+from hippodrome.testing.ops import check_double_backward, check_registration, check_resets
+
+runs = pytest.mark.skipif(
+    testing.device() is None, reason="Triton has neither a GPU here nor its interpreter turned on"
+)
+FORMS = pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
+MORE = (check_double_backward, check_registration, check_resets)
+
+
+@pytest.mark.triton
+@runs
+@FORMS
+def test_contract(constant):
+    along_time = ("x",) if constant else ("a", "x")
+    examples = partial(inputs, constant=constant)
+    more = () if constant else MORE
+    testing.check_triton(linear_scan_complex, examples, along_time=along_time, lengths=(1, 70), more=more)
+
+
+@pytest.mark.triton
+@runs
+@FORMS
+def test_segments_of_time(constant):
+    # Few channels and a long row are cut into segments; the interpreter counts the processors of a large GPU.
+    assert triton_.plan(torch.empty(1, 300, 3, 2), 2).segments > 1
+    testing.check_values(linear_scan_complex, partial(inputs, b=1, d=3, constant=constant), lengths=(300,))
+
+
+@pytest.mark.triton
+@runs
+def test_many_channels_are_not_cut_in_time():
+    assert triton_.plan(torch.empty(8, 1024, 1024, 2), 2).segments == 1
+
+
+@pytest.mark.cubin
+@pytest.mark.skipif(not testing.can_compile(), reason="Triton is not installed, or set to interpret kernels")
+@pytest.mark.parametrize(
+    ("constant", "sizes", "dtype", "capabilities"),
+    [
+        (False, (2, 64, 2048), torch.float32, (80, 90, 100)),
+        (True, (1, 2048, 64), torch.bfloat16, (90,)),
+        (False, (1, 512, 5), torch.float64, (80,)),
+    ],
+    ids=["varying", "constant-bfloat16-segments", "float64-segments"],
+)
+def test_compiles_for_every_architecture(constant, sizes, dtype, capabilities):
+    def call():
+        a, x, state, resets = inputs(*sizes, constant=constant, dtype=torch.float32)
+        a, x = a.to(dtype).requires_grad_(), x.to(dtype).requires_grad_()
+        y, last = triton_.linear_scan_complex(a, x, state, resets)
+        (y.sum() + last.sum()).backward()
+
+    built = testing.check_compiles(call, capabilities)
+    wanted = {"forward", "backward"} if sizes[0] == 2 else {"aggregate", "forward", "backward"}
+    assert {cubin.kernel for cubin in built} == wanted
+    if dtype == torch.float32:
+        assert all(cubin.spilled == 0 for cubin in built)
