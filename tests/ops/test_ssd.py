@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hippodrome.ops.ssd import BACKENDS, bytes_moved, flops, ssd
+from hippodrome.ops.ssd import BACKENDS, bytes_moved, flops, ssd, ssd_packed
 from hippodrome.ops.ssd.examples import inputs
 from hippodrome.testing._op_case import OpCase, leaf, pull, recording
 from hippodrome.testing.ops import (
     CHECKS,
+    check_chunks_join,
+    check_double_backward,
     check_float32,
     check_float64,
     check_gradcheck,
@@ -172,6 +174,82 @@ def test_views_into_one_wide_projection(backend):
     expected, expected_last = ssd(x, dt, A, B, C, backend="reference")
     same(y, expected)
     same(last, expected_last)
+
+
+@pytest.mark.parametrize("chunk", [2, 4])
+def test_states_kept_between_segments_join_them(chunk):
+    """Beyond sixteen chunks the backward begins anew from states that the forward left."""
+    checks = [check_float64, check_float32, check_chunks_join]
+    check_op(ssd, ["numba"], inputs, along_time=ALONG_TIME, options={"chunk": chunk}, checks=checks)
+
+
+def packed(x, dt, A, B, C, D=None, initial_state=None, resets=None, *, chunk=64, backend=None):
+    """``ssd_packed`` under the signature of ``ssd``."""
+    mixed = torch.cat([x.flatten(2), B.flatten(2), C.flatten(2)], -1)
+    groups, n = B.shape[2:]
+    return ssd_packed(
+        mixed, dt, A, D, initial_state, resets, groups=groups, d_state=n, chunk=chunk, backend=backend
+    )
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_packed_arguments_give_the_same(backend):
+    checks = [check_float64, check_float32, check_gradcheck, check_double_backward]
+    examples = partial(inputs, b=1, h=2, p=2, n=3, g=1)
+    check_op(packed, [backend], examples, along_time=ALONG_TIME, options={"chunk": 4}, checks=checks)
+
+
+def test_packed_arguments_must_divide_into_heads():
+    x, dt, A, B, C, *_ = inputs()
+    mixed = torch.cat([x.flatten(2), B.flatten(2), C.flatten(2)], -1)
+    with pytest.raises(ValueError, match="must divide into the 4 heads"):
+        ssd_packed(mixed[..., 1:], dt, A, groups=2, d_state=5)
+
+
+def activations(arguments, dtype):
+    """x, B and C in ``dtype``, the rest as it is: what a layer under autocast hands over."""
+    return tuple(z.to(dtype) if i in (0, 3, 4) else z for i, z in enumerate(arguments))
+
+
+def test_bfloat16_is_rounded_once_on_the_way_out():
+    """Against the definition on the same rounded numbers: half a unit in the last place, and float32."""
+    arguments = activations(inputs(t=150, p=20, n=17, dtype=torch.float32), torch.bfloat16)
+    wide = tuple(z.double() if z.is_floating_point() else z for z in arguments)
+    r = torch.Generator().manual_seed(1)
+    pulls = [torch.randn(z.shape, generator=r).bfloat16() for z in (arguments[0],)]
+    pulls.append(torch.randn(arguments[6].shape, generator=r))
+
+    def run(arguments, backend, pulls):
+        leaves = [leaf(z) for z in arguments]
+        outputs = ssd(*leaves, chunk=16, backend=backend)
+        wanted = [z for z in leaves if z.is_floating_point()]
+        return [*outputs, *torch.autograd.grad(outputs, wanted, pulls)]
+
+    actual = run(arguments, "numba", pulls)
+    expected = run(wide, "reference", [z.double() for z in pulls])
+    stored = [arguments[0], arguments[6], *(z for z in arguments if z.is_floating_point())]
+    for z, value, like in zip(actual, expected, stored, strict=True):
+        assert z.dtype == like.dtype
+        half = z.dtype == torch.bfloat16
+        room = value.abs() / 256 if half else torch.zeros_like(value)
+        assert ((z - value).abs() <= room + 1e-5 * value.abs().max()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_bits_whatever_the_threads_and_run_to_run(dtype):
+    arguments = activations(inputs(b=2, t=300, h=12, p=20, n=17, g=2, dtype=torch.float32), dtype)
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2, 3):
+            torch.set_num_threads(threads)
+            leaves = [leaf(z) for z in arguments]
+            outputs = ssd(*leaves, chunk=8, backend="numba")
+            wanted = [z for z in leaves if z.is_floating_point()]
+            seen.append([*outputs, *torch.autograd.grad(outputs, wanted, [z.detach() for z in outputs])])
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all(torch.equal(z, value) for z, value in zip(other, seen[0], strict=True))
 
 
 def test_wrong_arguments_are_refused_with_a_sentence():

@@ -53,15 +53,18 @@ class MatrixState(Mixer):
         """From the layer's input: what the convolution takes, and what is set aside."""
 
     @abstractmethod
-    def drive(self, inner: Channels, side: Any, dt: Float[Tensor, "*tokens"] | None) -> Drive:
-        """Queries, keys, values and decays from the convolved channels and what was set aside."""
+    def drive(self, inner: Channels, side: Any, dt: Float[Tensor, "*tokens"] | None) -> Any:
+        """Queries, keys, values and decays from the convolved channels and what was set aside.
+
+        A ``Drive``, or whatever else the member's ``write`` and ``scan`` take.
+        """
 
     @abstractmethod
-    def write(self, drive: Drive, S: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, drive: Any, S: Tensor) -> tuple[Tensor, Tensor]:
         """The rule: what one token (b, h, ...) reads (b, h, v), and the matrices after it."""
 
     @abstractmethod
-    def scan(self, drive: Drive, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
+    def scan(self, drive: Any, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The rule over many tokens (b, t, h, ...): all that is read (b, t, h, v), and the last matrices."""
 
     @abstractmethod

@@ -1,5 +1,7 @@
 """Mamba-2: a matrix state with one decay a head, run as matrix products over chunks."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,10 +10,19 @@ from hippodrome.layers.heads import check_divides, head_size
 from hippodrome.layers.norm import GatedRMSNorm
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import initial_step_bias
-from hippodrome.mixers._matrix_state import Channels, Drive, MatrixState
+from hippodrome.mixers._matrix_state import Channels, MatrixState
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.ops.ssd import ssd
+from hippodrome.ops.ssd import ssd_packed
 from hippodrome.shapes import Resets
+
+
+class Mixed(NamedTuple):
+    """What one token does to the states, for any number of tokens."""
+
+    xBC: Channels
+    """What is written, where, and the readout, side by side: cut apart, their gradients would be copied."""
+    dt: Tensor
+    """Step sizes, which decays are made from, in float32 or wider."""
 
 
 class Mamba2(MatrixState):
@@ -96,34 +107,31 @@ class Mamba2(MatrixState):
         z, mixed, raw = self.in_proj(x).split(self.parts, -1)
         return mixed, (z, raw)
 
-    def drive(self, inner: Channels, side: tuple[Tensor, Tensor], dt: Tensor | None) -> Drive:
-        """C reads, B says where, x is written, and the step size is what the decay is made from."""
-        head_dim, n = self.matrix
-        x, B, C = inner.split([self.heads * head_dim, self.groups * n, self.groups * n], -1)
+    def drive(self, inner: Channels, side: tuple[Tensor, Tensor], dt: Tensor | None) -> Mixed:
+        """The convolved channels as they are, and the step size, which the decay is made from."""
         wide = torch.promote_types(self.dt_bias.dtype, torch.float32)
         sizes = F.softplus(side[1].to(wide) + self.dt_bias.to(wide)).clamp(self.dt_low, self.dt_high)
-        if dt is not None:
-            sizes = sizes * dt[..., None].to(wide)
-        grouped = (self.groups, n)
-        return Drive(
-            C.unflatten(-1, grouped), B.unflatten(-1, grouped), x.unflatten(-1, (-1, head_dim)), sizes
-        )
+        return Mixed(inner, sizes if dt is None else sizes * dt[..., None].to(wide))
 
-    def write(self, drive: Drive, S: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, drive: Mixed, S: Tensor) -> tuple[Tensor, Tensor]:
         """h = exp(dt A) h + dt x B^T; y = h C + D x."""
-        C, B, x, dt = drive
-        per = self.heads // self.groups
-        B, C = (m.to(dt.dtype).repeat_interleave(per, 1)[:, :, None] for m in (B, C))
-        x = x.to(dt.dtype)
+        dt, (head_dim, n), per = drive.dt, self.matrix, self.heads // self.groups
+        parts = [self.heads * head_dim, self.groups * n, self.groups * n]
+        x, B, C = drive.xBC.to(dt.dtype).split(parts, -1)
+        x = x.unflatten(-1, (self.heads, head_dim))
+        B, C = (m.unflatten(-1, (self.groups, n)).repeat_interleave(per, 1)[:, :, None] for m in (B, C))
         S = torch.addcmul(
             S * torch.exp(dt * self._rates())[..., None, None], (x * dt[..., None])[..., None], B
         )
         return (S * C).sum(-1) + self.D.to(dt.dtype)[:, None] * x, S
 
-    def scan(self, drive: Drive, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
+    def scan(self, drive: Mixed, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The same by state space duality."""
-        C, B, x, dt = drive
-        return ssd(x, dt, self._rates(), B, C, self.D, S, resets, chunk=self.chunk)
+        groups, n = self.groups, self.matrix[1]
+        A = self._rates()
+        return ssd_packed(
+            drive.xBC, drive.dt, A, self.D, S, resets, groups=groups, d_state=n, chunk=self.chunk
+        )
 
     def readout(self, y: Tensor, side: tuple[Tensor, Tensor]) -> Channels:
         """The gate and the grouped norm, then a linear map."""

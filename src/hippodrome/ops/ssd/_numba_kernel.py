@@ -3,428 +3,553 @@
 Decays are products of the steps' own factors d_i = exp(dt_i A), with d_i = 0 at a reset: within a chunk
 L[i, j] = d_{j+1} ... d_i, e_i = d_0 ... d_i (what is left at i of the state before the chunk) and
 f_j = d_{j+1} ... d_last (what is left of step j at its end). All are at most one: nothing overflows or
-cancels. With u = dt x and K[i, j] = C_i . B_j, a chunk that begins with state S and ends with S' does
+cancels. With K[i, j] = C_i . B_j, a chunk that begins with state S and ends with S' does
 
-    y_i = e_i S C_i + sum_{j <= i} L[i, j] K[i, j] u_j,        S' = e_last S + sum_j f_j u_j B_j^T.
+    y_i = e_i S C_i + sum_{j <= i} L[i, j] K[i, j] dt_j x_j,      S' = e_last S + sum_j f_j dt_j x_j B_j^T.
+
+Backward, with g = grad_y, G the gradient of S' and M[i, j] = g_i . x_j,
+
+    grad_x_j = dt_j (f_j G B_j + sum_{i >= j} L[i, j] K[i, j] g_i),   grad_K[i, j] = L[i, j] dt_j M[i, j],
+    grad_C_i = e_i S^T g_i + sum_{j <= i} grad_K[i, j] B_j,   grad_S = e_last G + sum_i e_i g_i C_i^T,
+    grad_B_j = f_j dt_j G^T x_j + sum_{i >= j} grad_K[i, j] C_i.
 
 Tensors come as flat arrays with strides (batch, time, head or group), so that views into one wide projection
-need no copy. ``sizes`` is (t, h, p, g, n, q), q the chunk. Rows are sliced before a loop runs over them: only
-then does the compiler know that no index is negative, and vectorises.
+need no copy; x, B, C, y and their gradients may be bfloat16, all else is float32 or wider. What a chunk needs
+is first fetched into scratch, as rows or as columns of whole vectors with zeros behind them. States lie there
+n by p, so that the lanes of a vector are channels of the head. ``sizes`` is (t, h, p, g, n, q), q the chunk.
+Where the backward begins anew (every SEGMENT chunks) the forward leaves the states in ``marks``.
 """
 
-import math
+from llvmlite import ir
+from numba import njit, types
 
-import numpy as np
-from numba import njit
+from hippodrome.ops._chunks_kernel import padded, turn
+from hippodrome.ops._lanes_kernel import (
+    LANES,
+    LOG2_E,
+    exp2,
+    intrinsic,
+    load,
+    load_some,
+    scratch,
+    store,
+    store_some,
+    total,
+    zeros,
+)
+from hippodrome.ops.ssd._matmul_kernel import ROWS, add_product
 
-from hippodrome.ops.ssd._matmul_kernel import BYTES, FAST, ROWS, add_product
+SEGMENT = 16
+"""Chunks that the backward takes at once, each with the state it begins with at hand."""
+TINY = 1e-30
+"""What has decayed this far is dropped: numbers below the normal range are slow on some machines."""
 
 
-def lanes(itemsize):
-    """Elements in a vector register: what rows of a matrix are padded to."""
-    return BYTES // itemsize
+def _numbers(builder, vector):
+    """0, 1, ... as a vector of integers beside one of floats."""
+    kind = ir.VectorType(ir.IntType(64), LANES)
+    return kind, ir.Constant(kind, list(range(LANES)))
+
+
+def _everywhere(builder, kind, value):
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
+    zero = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zero)
+
+
+@intrinsic
+def below(typingctx, value, count):
+    """The lanes before ``count``, zero in the others whatever they hold."""
+
+    def generate(context, builder, sig, args):
+        kind, numbers = _numbers(builder, args[0].type)
+        bound = _everywhere(builder, kind, context.cast(builder, args[1], sig.args[1], types.intp))
+        nothing = ir.Constant(args[0].type, [0.0] * LANES)
+        return builder.select(builder.icmp_signed("<", numbers, bound), args[0], nothing)
+
+    return value(value, count), generate
+
+
+@intrinsic
+def put_lane(typingctx, value, lane, number):
+    """The lanes with one of them replaced."""
+
+    def generate(context, builder, sig, args):
+        kind, numbers = _numbers(builder, args[0].type)
+        place = _everywhere(builder, kind, context.cast(builder, args[1], sig.args[1], types.intp))
+        scalar = context.cast(builder, args[2], sig.args[2], value.dtype)
+        single = _everywhere(builder, args[0].type, scalar)
+        return builder.select(builder.icmp_signed("==", numbers, place), single, args[0])
+
+    return value(value, lane, number), generate
+
+
+@intrinsic
+def drop_tiny(typingctx, value):
+    """Zero where a lane is below TINY; NaN stays."""
+
+    def generate(context, builder, sig, args):
+        vector = args[0].type
+        small = builder.fcmp_ordered("<", args[0], ir.Constant(vector, [TINY] * LANES))
+        return builder.select(small, ir.Constant(vector, [0.0] * LANES), args[0])
+
+    return value(value), generate
 
 
 @njit(nogil=True, cache=True)
-def padded(size, unit):
-    """``size`` rounded up to a multiple of ``unit``."""
-    return (size + unit - 1) // unit * unit
+def place(strides, b, i, head):
+    """Where a head's (or a group's) row of one step begins."""
+    return b * strides[0] + i * strides[1] + head * strides[2]
 
 
 @njit(nogil=True, cache=True)
-def workspace(size, like):
-    """An uninitialised flat array whose first element lies on a cache line."""
-    raw = np.empty(size + 64 // like.itemsize, like.dtype)
-    shift = (-raw.ctypes.data % 64) // like.itemsize
-    return raw[shift : shift + size]
+def fetch(x, at, pitch, length, size, out):
+    """Rows of ``size`` numbers, ``pitch`` apart, as padded rows; zeros below them to a whole square."""
+    width = padded(size)
+    for i in range(length):
+        for c in range(0, width, LANES):
+            store(out, i * width + c, load_some(x, at + i * pitch + c, size - c))
+    for i in range(length * width, padded(length) * width, LANES):
+        store(out, i, zeros(out))
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def scale(out, row, factor):
-    """out = row * factor; ``out`` may be ``row``."""
-    for i in range(out.size):
-        out[i] = row[i] * factor
+@njit(nogil=True, cache=True)
+def turn_rows(source, length, width, out, across):
+    """Padded rows of ``width``, ``length`` of them, as columns: rows of ``out`` are ``across`` apart."""
+    for i in range(0, length, LANES):
+        for c in range(0, width, LANES):
+            turn(source, i * width + c, width, out, c * across + i, across)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def multiply(out, row, other):
-    """out = row * other, elementwise; ``out`` may be ``row``."""
-    for i in range(out.size):
-        out[i] = row[i] * other[i]
+@njit(nogil=True, cache=True)
+def fetch_state(state, at, p, n, room, out):
+    """A dense state, p by n, as n by p with padded rows."""
+    fetch(state, at, n, p, n, room)
+    turn_rows(room, p, padded(n), out, padded(p))
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def add(out, row):
-    """out += row."""
-    for i in range(out.size):
-        out[i] += row[i]
+@njit(nogil=True, cache=True)
+def send_state(source, p, n, room, state, at):
+    """The way back of ``fetch_state``; rows of ``source`` beyond n hold anything."""
+    wide, across = padded(p), padded(n)
+    turn_rows(source, n, wide, room, across)
+    for i in range(p):
+        for c in range(0, n, LANES):
+            store_some(state, at + i * n + c, n - c, load(room, i * across + c))
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def add_scaled(out, row, factor):
-    """out += row * factor."""
-    for i in range(out.size):
-        out[i] += row[i] * factor
+@njit(nogil=True, cache=True)
+def clear(out, at, count):
+    """Zeros in ``count`` elements, whole vectors, from ``at`` on."""
+    for i in range(at, at + count, LANES):
+        store(out, i, zeros(out))
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def dot(row, other):
-    """row . other."""
-    total = row.dtype.type(0)
-    for i in range(row.size):
-        total += row[i] * other[i]
-    return total
+@njit(nogil=True, cache=True)
+def scale(out, at, count, factor):
+    """Multiply ``count`` elements, whole vectors, from ``at`` on."""
+    for i in range(at, at + count, LANES):
+        store(out, i, load(out, i) * factor)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def to_column(row, out, stride):
-    """Write ``row`` down a column of ``out`` whose elements lie ``stride`` apart."""
-    column = out[::stride]
-    for i in range(row.size):
-        column[i] = row[i]
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def chunk_decays(dt, at, stride, rate, resets, at_reset, length, d, e, f):
-    """Fill d, e and f of one chunk of one head; ``resets`` may be empty."""
+@njit(nogil=True, cache=True)
+def chunk_decays(dt, at, stride, rate, resets, at_reset, length, steps, d, e, f):
+    """Fill steps, d, e and f of one chunk of one head; ``resets`` may be empty, and steps behind it are 0."""
+    for i in range(length):
+        steps[i] = dt[at + i * stride]
+    for i in range(length, padded(length)):
+        steps[i] = 0
+    for i in range(0, length, LANES):
+        store(d, i, exp2(load(steps, i) * rate * LOG2_E))
+    if resets.size > 0:
+        for i in range(length):
+            if resets[at_reset + i]:
+                d[i] = 0
     product = d.dtype.type(1)
     for i in range(length):
-        d[i] = math.exp(dt[at + i * stride] * rate)
-        if resets.size > 0 and resets[at_reset + i]:
-            d[i] = 0
         product *= d[i]
         e[i] = product
     product = d.dtype.type(1)
     for i in range(length - 1, -1, -1):
         f[i] = product
         product *= d[i]
+    for i in range(length, padded(length)):
+        e[i] = 0
+        f[i] = 0
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def next_row(L, factor, i):
-    """Turn L[i - 1, :] into L[i, :]."""
-    # What has decayed this far is dropped: numbers below the normal range are slow on some machines.
-    tiny = L.dtype.type(1e-30)
-    for j in range(i):
-        kept = L[j] * factor
-        L[j] = 0 if kept < tiny else kept
-    L[i] = 1
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def chunk_scores(B, at_b, row_b, C, at_c, row_c, length, n, flipped, scores, width):
-    """Lower triangle of K[i, j] = C_i . B_j, rows of ``width``; ``flipped`` gets B transposed."""
-    flipped[: n * width] = 0
-    for j in range(length):
-        at = at_b + j * row_b
-        to_column(B[at : at + n], flipped[j:], width)
-    scores[: length * width] = 0
-    unit = BYTES // scores.itemsize
-    for i in range(0, length, ROWS):
-        rows = min(ROWS, length - i)
-        columns = padded(i + rows, unit)
-        at = at_c + i * row_c
-        add_product(scores, i * width, width, C, at, row_c, 1, flipped, 0, width, rows, columns, n)
-
-
-@njit(nogil=True, cache=True, fastmath=FAST)
-def group_scores(first, last_tile, B, strides_b, C, strides_c, sizes, scores):
-    """Tiles [first, last_tile): K of one chunk of one group of one batch row."""
+@njit(nogil=True, cache=True)
+def group_scores(first, last_tile, B, strides_b, C, strides_c, dt, sizes, scores):
+    """Tiles [first, last_tile): K of one chunk of one group of one batch row, rows of whole vectors."""
     t, _, _, g, n, q = sizes
-    width = padded(q, BYTES // scores.itemsize)
+    width, deep = padded(q), padded(n)
     chunks = (t + q - 1) // q
-    flipped = workspace(n * width, scores)
+    b_rows, c_rows, flipped = scratch(width * deep, dt), scratch(width * deep, dt), scratch(width * deep, dt)
     for tile in range(first, last_tile):
         b, c, group = tile // (chunks * g), tile // g % chunks, tile % g
-        at_b = b * strides_b[0] + c * q * strides_b[1] + group * strides_b[2]
-        at_c = b * strides_c[0] + c * q * strides_c[1] + group * strides_c[2]
+        at_b = place(strides_b, b, c * q, group)
+        at_c = place(strides_c, b, c * q, group)
         length = min(q, t - c * q)
-        out = scores[tile * q * width : (tile + 1) * q * width]
-        chunk_scores(B, at_b, strides_b[1], C, at_c, strides_c[1], length, n, flipped, out, width)
+        fetch(B, at_b, strides_b[1], length, n, b_rows)
+        fetch(C, at_c, strides_c[1], length, n, c_rows)
+        turn_rows(b_rows, length, deep, flipped, width)
+        clear(scores, tile * q * width, q * width)
+        for i in range(0, length, ROWS):
+            rows, at = min(ROWS, length - i), (tile * q + i) * width
+            add_product(
+                scores, at, width, c_rows, i * deep, deep, 1, flipped, 0, width, rows, padded(i + rows), n
+            )
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True)
+def take_states(length, p, n, e, f, steps, x_rows, room, b_rows, S, at_s):
+    """Move a state over one chunk: S = e_last S + sum_j f_j dt_j x_j B_j^T."""
+    wide, deep = padded(p), padded(n)
+    for j in range(length):
+        kept = f[j] * steps[j]
+        for c in range(0, wide, LANES):
+            store(room, j * wide + c, load(x_rows, j * wide + c) * kept)
+    scale(S, at_s, n * wide, e[length - 1])
+    add_product(S, at_s, wide, b_rows, 0, 1, deep, room, 0, wide, n, wide, length)
+
+
+@njit(nogil=True, cache=True)
 def forward(
     first, last_tile, block, x, strides_x, dt, A, B, strides_b, C, strides_c, D, state, resets, scores, sizes,
-    y, last,
+    y, last, marks,
 ):  # fmt: skip
-    """Tiles [first, last_tile): ``block`` heads of one batch row each, chunk after chunk.
+    """Tiles [first, last_tile): ``block`` heads of one group of one batch row, chunk after chunk.
 
-    Heads walk side by side: they find the chunk's B, C and K in cache, and read x in longer rows.
+    Heads walk side by side: they share the chunk's rows of B and C and find its K in cache.
     """
     t, h, p, g, n, q = sizes
-    unit = BYTES // y.itemsize
-    width, wide = padded(q, unit), padded(p, unit)
-    chunks, blocks, size = (t + q - 1) // q, (h + block - 1) // block, n * wide
-    d, e, f, L = workspace(q, y), workspace(q, y), workspace(q, y), workspace(width, y)
-    U, V, Y = workspace(q * wide, y), workspace(q * wide, y), workspace(q * wide, y)
-    W, S = workspace(q * width, y), workspace(block * size, y)
-    U[:] = 0
-    V[:] = 0
+    per = h // g
+    width, wide, deep = padded(q), padded(p), padded(n)
+    chunks, blocks, size = (t + q - 1) // q, (per + block - 1) // block, n * wide
+    steps, d, e, f = scratch(width, dt), scratch(width, dt), scratch(width, dt), scratch(width, dt)
+    x_rows, room, Y = scratch(width * wide, dt), scratch(width * wide, dt), scratch(width * wide, dt)
+    b_rows, c_rows, W = scratch(width * deep, dt), scratch(width * deep, dt), scratch(width * width, dt)
+    S, square = scratch(block * deep * wide, dt), scratch(deep * wide, dt)
     for tile in range(first, last_tile):
-        b, head_from = tile // blocks, tile % blocks * block
-        head_to = min(head_from + block, h)
-        # States lie transposed here, n by p: the lanes of a register run over the channels of the head.
-        S[:] = 0
+        b, group = tile // (blocks * g), tile // blocks % g
+        head_from = group * per + tile % blocks * block
+        head_to = min(head_from + block, (group + 1) * per)
         for head in range(head_from, head_to):
-            for i in range(p):
-                at = ((b * h + head) * p + i) * n
-                to_column(state[at : at + n], S[(head - head_from) * size + i :], wide)
+            if state.size > 0:
+                fetch_state(state, (b * h + head) * p * n, p, n, square, S[(head - head_from) * size :])
+            else:
+                clear(S, (head - head_from) * size, size)
         for c in range(chunks):
             start = c * q
             length = min(q, t - start)
+            fetch(B, place(strides_b, b, start, group), strides_b[1], length, n, b_rows)
+            fetch(C, place(strides_c, b, start, group), strides_c[1], length, n, c_rows)
+            at_k = ((b * chunks + c) * g + group) * q * width
             for head in range(head_from, head_to):
-                group = head // (h // g)
                 at_s = (head - head_from) * size
-                at_dt = (b * t + start) * h + head
-                at_x = b * strides_x[0] + start * strides_x[1] + head * strides_x[2]
-                at_b = b * strides_b[0] + start * strides_b[1] + group * strides_b[2]
-                at_c = b * strides_c[0] + start * strides_c[1] + group * strides_c[2]
-                at_k = ((b * chunks + c) * g + group) * q * width
-                chunk_decays(dt, at_dt, h, A[head], resets, b * t + start, length, d, e, f)
+                if marks.size > 0 and c > 0 and c % SEGMENT == 0:
+                    at = (((c // SEGMENT - 1) * (last.size // (h * p * n)) + b) * h + head) * size
+                    marks[at : at + size] = S[at_s : at_s + size]
+                at_x = place(strides_x, b, start, head)
+                fetch(x, at_x, strides_x[1], length, p, x_rows)
+                chunk_decays(
+                    dt, (b * t + start) * h + head, h, A[head], resets, b * t + start, length, steps, d, e, f
+                )
+                # W[i, j] = L[i, j] K[i, j] dt_j.
+                for j in range(0, length, LANES):
+                    kept, factors = zeros(dt), load(steps, j)
+                    for i in range(j, length):
+                        kept, at = drop_tiny(kept * d[i]), i * width + j
+                        k = load(scores, at_k + at) * factors
+                        if i < j + LANES:
+                            kept, k = put_lane(kept, i - j, 1.0), below(k, i - j + 1)
+                        store(W, at, k * kept)
+                clear(Y, 0, length * wide)
+                add_product(Y, 0, wide, c_rows, 0, deep, 1, S, at_s, wide, length, wide, n)
                 for i in range(length):
-                    at = at_x + i * strides_x[1]
-                    xi = x[at : at + p]
-                    step = dt[at_dt + i * h]
-                    scale(U[i * wide : i * wide + p], xi, step)
-                    scale(V[i * wide : i * wide + p], xi, step * f[i])
-                    next_row(L, d[i], i)
-                    row = i * width
-                    multiply(W[row : row + i + 1], L[: i + 1], scores[at_k + row : at_k + row + i + 1])
-                    W[row + i + 1 : row + min(padded(i + 1, ROWS), width)] = 0
-                Y[:] = 0
-                add_product(Y, 0, wide, C, at_c, strides_c[1], 1, S, at_s, wide, length, wide, n)
-                for i in range(length):
-                    line = Y[i * wide : (i + 1) * wide]
-                    scale(line, line, e[i])
+                    scale(Y, i * wide, wide, e[i])
                 for i in range(0, length, ROWS):
                     rows = min(ROWS, length - i)
-                    add_product(Y, i * wide, wide, W, i * width, width, 1, U, 0, wide, rows, wide, i + rows)
+                    add_product(
+                        Y, i * wide, wide, W, i * width, width, 1, x_rows, 0, wide, rows, wide, i + rows
+                    )
+                skip = D[head] if D.size > 0 else D.dtype.type(0)
                 for i in range(length):
-                    at = at_x + i * strides_x[1]
                     out = ((b * t + start + i) * h + head) * p
-                    y[out : out + p] = Y[i * wide : i * wide + p]
-                    if D.size > 0:
-                        add_scaled(y[out : out + p], x[at : at + p], D[head])
-                scale(S[at_s : at_s + size], S[at_s : at_s + size], e[length - 1])
-                add_product(S, at_s, wide, B, at_b, 1, strides_b[1], V, 0, wide, n, wide, length)
+                    for k in range(0, p, LANES):
+                        value = load(Y, i * wide + k)
+                        if D.size > 0:
+                            value = value + load(x_rows, i * wide + k) * skip
+                        store_some(y, out + k, p - k, value)
+                take_states(length, p, n, e, f, steps, x_rows, room, b_rows, S, at_s)
         for head in range(head_from, head_to):
-            for i in range(p):
-                column = S[(head - head_from) * size + i :: wide]
-                at = ((b * h + head) * p + i) * n
-                row = last[at : at + n]
-                for k in range(n):
-                    row[k] = column[k]
+            send_state(S[(head - head_from) * size :], p, n, square, last, (b * h + head) * p * n)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def boundary_states(
-    first, last_tile, pair, pairs, block, x, strides_x, dt, A, B, strides_b, C, strides_c, state, resets,
-    sizes, grad_y, strides_y, grad_last, begins, ends, grad_state,
-):  # fmt: skip
-    """Tiles [first, last_tile): the states that chunks begin with and the gradients of those they end with.
-
-    A tile takes ``block`` heads of the ``pairs`` heads from ``pair`` on, counted through the batch rows.
-    n is a whole number of registers.
-    """
-    t, h, p, g, n, q = sizes
-    chunks = (t + q - 1) // q
-    size = p * n
-    d, e, f = workspace(q, begins), workspace(q, begins), workspace(q, begins)
-    scaled = workspace(q * p, begins)
-    for tile in range(first, last_tile):
-        local_from, local_to = tile * block, min((tile + 1) * block, pairs)
-        for c in range(-1, chunks - 1):
-            start = c * q
-            for local in range(local_from, local_to):
-                b, head = (pair + local) // h, (pair + local) % h
-                group = head // (h // g)
-                after = (local * chunks + c + 1) * size
-                if c < 0:
-                    outer = (pair + local) * size
-                    begins[after : after + size] = state[outer : outer + size]
-                    continue
-                at_dt = (b * t + start) * h + head
-                chunk_decays(dt, at_dt, h, A[head], resets, b * t + start, q, d, e, f)
-                for j in range(q):
-                    at = b * strides_x[0] + (start + j) * strides_x[1] + head * strides_x[2]
-                    scale(scaled[j * p : (j + 1) * p], x[at : at + p], dt[at_dt + j * h] * f[j])
-                scale(begins[after : after + size], begins[after - size : after], e[q - 1])
-                at_b = b * strides_b[0] + start * strides_b[1] + group * strides_b[2]
-                add_product(begins, after, n, scaled, 0, 1, p, B, at_b, strides_b[1], p, n, q)
-        for c in range(chunks - 1, -1, -1):
-            start = c * q
-            length = min(q, t - start)
-            for local in range(local_from, local_to):
-                b, head = (pair + local) // h, (pair + local) % h
-                group = head // (h // g)
-                here = (local * chunks + c) * size
-                outer = (pair + local) * size
-                if c == chunks - 1:
-                    ends[here : here + size] = grad_last[outer : outer + size]
-                chunk_decays(
-                    dt, (b * t + start) * h + head, h, A[head], resets, b * t + start, length, d, e, f
-                )
-                for j in range(length):
-                    at = b * strides_y[0] + (start + j) * strides_y[1] + head * strides_y[2]
-                    scale(scaled[j * p : (j + 1) * p], grad_y[at : at + p], e[j])
-                at_c = b * strides_c[0] + start * strides_c[1] + group * strides_c[2]
-                into, at = (ends, here - size) if c > 0 else (grad_state, outer)
-                scale(into[at : at + size], ends[here : here + size], e[length - 1])
-                add_product(into, at, n, scaled, 0, 1, p, C, at_c, strides_c[1], p, n, length)
+@njit(nogil=True, cache=True)
+def within_chunk(length, width, d, steps, K, at_k, M, W, grad_scores, at_g):
+    """From M = g x^T make W = L K, add K's gradient to ``grad_scores``, make M the gradient of log L."""
+    for j in range(0, length, LANES):
+        kept = zeros(d)
+        factors = load(steps, j)
+        for i in range(j, length):
+            inner = i < j + LANES
+            kept = drop_tiny(kept * d[i])
+            if inner:
+                kept = put_lane(kept, i - j, 1.0)
+            at = i * width + j
+            k, m = load(K, at_k + at), load(M, at) * kept * factors
+            if inner:
+                k, m = below(k, i - j + 1), below(m, i - j + 1)
+            store(W, at, k * kept)
+            store(grad_scores, at_g + at, load(grad_scores, at_g + at) + m)
+            m = m * k
+            store(M, at, below(m, i - j) if inner else m)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def decay_gradients(length, width, M, columns, r, s, z, out):
+@njit(nogil=True, cache=True)
+def decay_gradients(length, width, M, sums, r, s, z, out):
     """Gradient of each log decay a_k of a chunk, as sums of like terms: no difference of large sums.
 
     a_k is part of every M[i, j] with j < k <= i, of what reaches outputs i >= k from before the chunk (r), of
     what steps j < k leave at its end (s), and of what the first state leaves there (z).
     """
-    columns[:length] = 0
+    clear(sums, 0, length * LANES)
+    for j in range(0, length, LANES):
+        column = zeros(M)
+        for k in range(length - 1, j, -1):
+            column = column + load(M, k * width + j)
+            # Only lanes before k count, now and for all smaller k.
+            if k < j + LANES:
+                column = below(column, k - j)
+            store(sums, k * LANES, load(sums, k * LANES) + column)
     later = r.dtype.type(0)
     for k in range(length - 1, -1, -1):
         later += r[k]
-        add(columns[:k], M[k * width : k * width + k])
-        total = r.dtype.type(0)
-        for j in range(k):
-            total += columns[j]
-        out[k] = z + later + total
+        out[k] = z + later + total(load(sums, k * LANES))
     earlier = s.dtype.type(0)
     for k in range(length):
         out[k] += earlier
         earlier += s[k]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def within_chunk(length, width, d, steps, L, K, M, W, grad_scores):
-    """From M = grad_y x^T make W = L K, add K's gradient to ``grad_scores``, make M the gradient of log L."""
-    unit = 2 * BYTES // M.itemsize
-    for i in range(length):
-        row, end = i * width, i * width + i + 1
-        next_row(L, d[i], i)
-        multiply(W[row:end], L[: i + 1], K[row:end])
-        W[end : row + min(padded(i + 1, unit), width)] = 0
-        multiply(M[row:end], M[row:end], L[: i + 1])
-        multiply(M[row:end], M[row:end], steps[: i + 1])
-        add(grad_scores[row:end], M[row:end])
-        multiply(M[row:end], M[row:end], K[row:end])
+@njit(nogil=True, cache=True)
+def pull_readouts(T, n, length, width, e, c_flat, out, at, r):
+    """From T = columns of S^T g: what it adds to C's gradient, and r_i = e_i T_i . C_i."""
+    for i in range(0, length, LANES):
+        factor, sums = load(e, i), zeros(T)
+        for k in range(n):
+            here = load(T, k * width + i)
+            store(out, at + k * width + i, load(out, at + k * width + i) + here * factor)
+            sums = sums + here * load(c_flat, k * width + i)
+        store(r, i, sums * factor)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True)
+def by_states(length, wide, f, steps, x_rows, U, s):
+    """Make U_j = f_j G B_j of G B_j, and s_j = dt_j x_j . U_j, which is f_j dt_j (G^T x_j) . B_j."""
+    for j in range(length):
+        sums, kept = zeros(U), f[j]
+        for c in range(j * wide, (j + 1) * wide, LANES):
+            here = load(U, c) * kept
+            store(U, c, here)
+            sums = sums + here * load(x_rows, c)
+        s[j] = total(sums) * steps[j]
+
+
+@njit(nogil=True, cache=True)
+def scale_columns(p, length, width, f, steps, x_flat):
+    """Make x_j f_j dt_j of x_j, which lies in column j."""
+    for i in range(0, length, LANES):
+        kept = load(f, i) * load(steps, i)
+        for k in range(i, p * width + i, width):
+            store(x_flat, k, load(x_flat, k) * kept)
+
+
+@njit(nogil=True, cache=True)
 def backward(
-    first, last_tile, pair, pairs, x, strides_x, dt, A, B, strides_b, C, strides_c, D, resets, sizes,
-    grad_y, strides_y, begins, ends, grad_scores, grad_x, grad_dt, grad_rate, grad_skip, grad_b, grad_c,
+    first, last_tile, block, chunk_from, chunk_to, x, strides_x, dt, A, B, strides_b, C, strides_c, D, state,
+    marks, resets, scores, sizes, grad_y, strides_y, grad_last, pulled, shared, grad_x, strides_gx, grad_dt,
+    grad_rate, grad_skip, grad_state,
 ):  # fmt: skip
-    """Tiles [first, last_tile): a chunk of a group of a batch row, for its heads in [pair, pair + pairs).
+    """Tiles [first, last_tile): ``block`` heads of one group of one batch row, over one segment of chunks.
 
-    What heads share (the gradients of B, C and K) is added up in the order of the heads, whoever runs it.
+    Forwards for the states that chunks begin with, then backwards. ``pulled`` holds the gradients of the
+    states between segments, n by p. What heads share (the gradients of B, C and K of each chunk, by columns)
+    each tile adds up for its own heads, in their order, in its part of ``shared``.
     """
     t, h, p, g, n, q = sizes
     per = h // g
-    unit = BYTES // grad_x.itemsize
-    width = padded(q, unit)
-    chunks = (t + q - 1) // q
-    d, e, f = workspace(q, grad_x), workspace(q, grad_x), workspace(q, grad_x)
-    r, s, rates, columns = (
-        workspace(q, grad_x),
-        workspace(q, grad_x),
-        workspace(q, grad_x),
-        workspace(q, grad_x),
-    )
-    L, steps = workspace(width, grad_x), workspace(width, grad_x)
-    K, W, M = workspace(q * width, grad_x), workspace(q * width, grad_x), workspace(q * width, grad_x)
-    flipped, X = workspace(n * width, grad_x), workspace(p * width, grad_x)
-    grad_u, T = workspace(p * width, grad_x), workspace(q * n, grad_x)
-    X[:] = 0
-    steps[:] = 0
+    width, wide, deep = padded(q), padded(p), padded(n)
+    chunks, blocks, size = (t + q - 1) // q, (per + block - 1) // block, n * wide
+    span, part = chunk_to - chunk_from, (2 * n + q) * width
+    batch = dt.size // (t * h)
+    steps, d, e, f = scratch(width, dt), scratch(width, dt), scratch(width, dt), scratch(width, dt)
+    r, s, rates = scratch(width, dt), scratch(width, dt), scratch(width, dt)
+    x_rows, y_rows, U = scratch(width * wide, dt), scratch(width * wide, dt), scratch(width * wide, dt)
+    x_flat, y_flat = scratch(width * wide, dt), scratch(width * wide, dt)
+    rows_n, b_flat, c_flat = scratch(width * deep, dt), scratch(width * deep, dt), scratch(width * deep, dt)
+    W, M, sums = scratch(width * width, dt), scratch(width * width, dt), scratch(width * LANES, dt)
+    T, square = scratch(deep * width, dt), scratch(deep * wide, dt)
+    begins = scratch(span * block * size + deep * wide, dt)
     for tile in range(first, last_tile):
-        b, c, group = tile // (chunks * g), tile // g % chunks, tile % g
-        head_from = max(group * per, pair - b * h)
-        head_to = min((group + 1) * per, pair + pairs - b * h)
-        if head_from >= head_to:
-            continue
-        start = c * q
-        length = min(q, t - start)
-        row_x, row_y, row_b, row_c, row_g = strides_x[1], strides_y[1], strides_b[1], strides_c[1], g * n
-        at_b = b * strides_b[0] + start * row_b + group * strides_b[2]
-        at_c = b * strides_c[0] + start * row_c + group * strides_c[2]
-        at_g = ((b * t + start) * g + group) * n
-        chunk_scores(B, at_b, row_b, C, at_c, row_c, length, n, flipped, K, width)
-        shared = tile * q * width
-        for head in range(head_from, head_to):
-            at_x = b * strides_x[0] + start * row_x + head * strides_x[2]
-            at_y = b * strides_y[0] + start * row_y + head * strides_y[2]
-            at_dt = (b * t + start) * h + head
-            at_s = ((b * h + head - pair) * chunks + c) * p * n
-            chunk_decays(dt, at_dt, h, A[head], resets, b * t + start, length, d, e, f)
-            for j in range(length):
-                steps[j] = dt[at_dt + j * h]
-                to_column(x[at_x + j * row_x : at_x + j * row_x + p], X[j:], width)
+        b, group = tile // (blocks * g), tile // blocks % g
+        head_from = group * per + tile % blocks * block
+        head_to = min(head_from + block, (group + 1) * per)
+        for c in range(chunk_from, chunk_to):
+            start = c * q
+            if c > chunk_from:
+                at_b = place(strides_b, b, start - q, group)
+                fetch(B, at_b, strides_b[1], q, n, rows_n)
+            for head in range(head_from, head_to):
+                here = ((c - chunk_from) * block + head - head_from) * size
+                if c > chunk_from:
+                    begins[here : here + size] = begins[here - block * size : here - (block - 1) * size]
+                    at_x = place(strides_x, b, start - q, head)
+                    fetch(x, at_x, strides_x[1], q, p, x_rows)
+                    at_dt, row = (b * t + start - q) * h + head, b * t + start - q
+                    chunk_decays(dt, at_dt, h, A[head], resets, row, q, steps, d, e, f)
+                    take_states(q, p, n, e, f, steps, x_rows, U, rows_n, begins, here)
+                elif c > 0:
+                    at = (((c // SEGMENT - 1) * batch + b) * h + head) * size
+                    begins[here : here + size] = marks[at : at + size]
+                elif state.size > 0:
+                    fetch_state(state, (b * h + head) * p * n, p, n, square, begins[here:])
+                else:
+                    clear(begins, here, size)
+        if chunk_to == chunks:
+            for head in range(head_from, head_to):
+                at = (b * h + head) * p * n
+                fetch_state(grad_last, at, p, n, square, pulled[(b * h + head) * deep * wide :])
+        for c in range(chunk_to - 1, chunk_from - 1, -1):
+            start = c * q
+            length = min(q, t - start)
+            columns = padded(length)
+            at_b = place(strides_b, b, start, group)
+            at_c = place(strides_c, b, start, group)
+            fetch(B, at_b, strides_b[1], length, n, rows_n)
+            turn_rows(rows_n, length, deep, b_flat, width)
+            fetch(C, at_c, strides_c[1], length, n, rows_n)
+            turn_rows(rows_n, length, deep, c_flat, width)
+            at_k = ((b * chunks + c) * g + group) * q * width
+            to_c = (tile * span + c - chunk_from) * part
+            to_b, to_k = to_c + n * width, to_c + 2 * n * width
+            clear(shared, to_c, part)
+            for head in range(head_from, head_to):
+                at_s = ((c - chunk_from) * block + head - head_from) * size
+                at_g = (b * h + head) * deep * wide
+                at_x = place(strides_x, b, start, head)
+                at_y = place(strides_y, b, start, head)
+                at_dt = (b * t + start) * h + head
+                fetch(x, at_x, strides_x[1], length, p, x_rows)
+                turn_rows(x_rows, length, wide, x_flat, width)
+                fetch(grad_y, at_y, strides_y[1], length, p, y_rows)
+                turn_rows(y_rows, length, wide, y_flat, width)
+                chunk_decays(dt, at_dt, h, A[head], resets, b * t + start, length, steps, d, e, f)
 
-            M[:] = 0
-            for i in range(0, length, ROWS):
-                rows = min(ROWS, length - i)
-                columns_m, at = padded(i + rows, unit), at_y + i * row_y
-                add_product(M, i * width, width, grad_y, at, row_y, 1, X, 0, width, rows, columns_m, p)
-            within_chunk(length, width, d, steps, L, K, M, W, grad_scores[shared : shared + q * width])
+                clear(M, 0, length * width)
+                for i in range(0, length, ROWS):
+                    rows = min(ROWS, length - i)
+                    add_product(
+                        M, i * width, width, y_rows, i * wide, wide, 1, x_flat, 0, width, rows,
+                        padded(i + rows), p,
+                    )  # fmt: skip
+                within_chunk(length, width, d, steps, scores, at_k, M, W, shared, to_k)
 
-            # To u = dt x: from the state at the end, then from the outputs within the chunk.
-            grad_u[:] = 0
-            add_product(grad_u, 0, width, ends, at_s, n, 1, flipped, 0, width, p, width, n)
-            for i in range(p):
-                row = grad_u[i * width : i * width + length]
-                multiply(row, row, f[:length])
-            for j in range(0, padded(length, unit), 2 * unit):
-                block, at, place = min(2 * unit, width - j), at_y + j * row_y, j * width + j
-                add_product(grad_u, j, width, grad_y, at, 1, row_y, W, place, width, p, block, length - j)
+                # To u = dt x: from the state at the end, then from the outputs within the chunk.
+                clear(U, 0, length * wide)
+                add_product(U, 0, wide, b_flat, 0, 1, width, pulled, at_g, wide, length, wide, n)
+                by_states(length, wide, f, steps, x_rows, U, s)
+                for j in range(0, length, ROWS):
+                    rows, at = min(ROWS, length - j), j * width + j
+                    add_product(
+                        U, j * wide, wide, W, at, 1, width, y_rows, j * wide, wide, rows, wide, length - j
+                    )
 
-            # To C from the state at the beginning, to B from the one at the end.
-            T[:] = 0
-            add_product(T, 0, n, grad_y, at_y, row_y, 1, begins, at_s, n, length, n, p)
-            for i in range(length):
-                row, at = T[i * n : (i + 1) * n], at_c + i * row_c
-                add_scaled(grad_c[at_g + i * row_g : at_g + i * row_g + n], row, e[i])
-                r[i] = e[i] * dot(row, C[at : at + n])
-            T[:] = 0
-            add_product(T, 0, n, X, 0, 1, width, ends, at_s, n, length, n, p)
-            for j in range(length):
-                row, at, kept = T[j * n : (j + 1) * n], at_b + j * row_b, f[j] * steps[j]
-                add_scaled(grad_b[at_g + j * row_g : at_g + j * row_g + n], row, kept)
-                s[j] = kept * dot(row, B[at : at + n])
-            z = e[length - 1] * dot(begins[at_s : at_s + p * n], ends[at_s : at_s + p * n])
-            decay_gradients(length, width, M, columns, r, s, z, rates)
+                # To C from the state at the beginning, to B from the one at the end.
+                clear(T, 0, n * width)
+                add_product(T, 0, width, begins, at_s, wide, 1, y_flat, 0, width, n, columns, p)
+                pull_readouts(T, n, length, width, e, c_flat, shared, to_c, r)
+                scale_columns(p, length, width, f, steps, x_flat)
+                add_product(shared, to_b, width, pulled, at_g, wide, 1, x_flat, 0, width, n, columns, p)
 
-            skip = D[head] if D.size > 0 else D.dtype.type(0)
-            grad_d = T.dtype.type(0)
-            for j in range(length):
-                out = ((b * t + start + j) * h + head) * p
-                row, column, step = grad_x[out : out + p], grad_u[j::width], steps[j]
-                for i in range(p):
-                    row[i] = step * column[i]
-                if D.size > 0:
-                    gy = grad_y[at_y + j * row_y : at_y + j * row_y + p]
-                    add_scaled(row, gy, skip)
-                    grad_d += dot(gy, x[at_x + j * row_x : at_x + j * row_x + p])
-            # From here on ``columns`` holds the gradient of dt as the factor of x.
-            columns[:] = 0
-            for i in range(p):
-                xi, gi = X[i * width : i * width + length], grad_u[i * width : i * width + length]
+                # The state's gradient moves to the beginning of the chunk.
+                survival = zeros(dt)
+                for k in range(0, size, LANES):
+                    ahead = load(pulled, at_g + k) * e[length - 1]
+                    survival = survival + load(begins, at_s + k) * ahead
+                    store(pulled, at_g + k, ahead)
+                decay_gradients(length, width, M, sums, r, s, total(survival), rates)
+
+                skip = D[head] if D.size > 0 else D.dtype.type(0)
+                by_skip, grad_a = zeros(dt), dt.dtype.type(0)
                 for j in range(length):
-                    columns[j] += xi[j] * gi[j]
-            grad_a = T.dtype.type(0)
-            for j in range(length):
-                grad_dt[at_dt + j * h] = columns[j] + A[head] * rates[j]
-                grad_a += steps[j] * rates[j]
-            grad_rate[(b * chunks + c) * h + head] = grad_a
-            grad_skip[(b * chunks + c) * h + head] = grad_d
+                    out = place(strides_gx, b, start + j, head)
+                    by_step, step, left = zeros(dt), steps[j], e[j]
+                    for k in range(0, wide, LANES):
+                        at = j * wide + k
+                        xs, gs, us = load(x_rows, at), load(y_rows, at), load(U, at)
+                        by_step = by_step + xs * us
+                        by_skip = by_skip + xs * gs
+                        store_some(grad_x, out + k, p - k, us * step + gs * skip)
+                        store(y_rows, at, gs * left)
+                    grad_dt[at_dt + j * h] = total(by_step) + A[head] * rates[j]
+                    grad_a += step * rates[j]
+                grad_rate[(b * chunks + c) * h + head] = grad_a
+                grad_skip[(b * chunks + c) * h + head] = total(by_skip)
+                add_product(pulled, at_g, wide, c_flat, 0, width, 1, y_rows, 0, wide, n, wide, length)
+        if chunk_from == 0:
+            for head in range(head_from, head_to):
+                at = (b * h + head) * p * n
+                send_state(pulled[(b * h + head) * deep * wide :], p, n, square, grad_state, at)
 
-        if head_to == (group + 1) * per:
-            for i in range(0, length, ROWS):
-                rows = min(ROWS, length - i)
-                out, at, until = at_g + i * row_g, shared + i * width, i + rows
-                add_product(grad_c, out, row_g, grad_scores, at, width, 1, B, at_b, row_b, rows, n, until)
-                at, below = at + i, at_c + i * row_c
-                add_product(
-                    grad_b, out, row_g, grad_scores, at, 1, width, C, below, row_c, rows, n, length - i
-                )
+
+@njit(nogil=True, cache=True)
+def finish(
+    first, last_tile, block, chunk_from, chunk_to, dt, B, strides_b, C, strides_c, sizes, shared, grad_b,
+    strides_gb, grad_c, strides_gc,
+):  # fmt: skip
+    """Tiles [first, last_tile): grad_B and grad_C of a chunk of a group of a batch row, from all heads."""
+    t, h, _, g, n, q = sizes
+    width, deep = padded(q), padded(n)
+    blocks = (h // g + block - 1) // block
+    span, part = chunk_to - chunk_from, (2 * n + q) * width
+    sums, rows = scratch((2 * deep + q) * width, dt), scratch(width * deep, dt)
+    out = scratch(width * deep, dt)
+    at_b, at_k = deep * width, 2 * deep * width
+    for tile in range(first, last_tile):
+        b, c, group = tile // (span * g), tile // g % span, tile % g
+        start = (chunk_from + c) * q
+        length = min(q, t - start)
+        clear(sums, 0, (2 * deep + q) * width)
+        for other in range(blocks):
+            at = (((b * g + group) * blocks + other) * span + c) * part
+            for to, count in ((0, n * width), (at_b, n * width), (at_k, q * width)):
+                for i in range(0, count, LANES):
+                    store(sums, to + i, load(sums, to + i) + load(shared, at + i))
+                at += count
+        fetch(B, place(strides_b, b, start, group), strides_b[1], length, n, rows)
+        turn_rows(sums, n, width, out, deep)
+        for i in range(0, length, ROWS):
+            count = min(ROWS, length - i)
+            add_product(
+                out, i * deep, deep, sums, at_k + i * width, width, 1, rows, 0, deep, count, deep, i + count
+            )
+        send(out, length, n, grad_c, place(strides_gc, b, start, group), strides_gc[1])
+        fetch(C, place(strides_c, b, start, group), strides_c[1], length, n, rows)
+        turn_rows(sums[at_b:], n, width, out, deep)
+        for j in range(0, length, ROWS):
+            count, at = min(ROWS, length - j), at_k + j * width + j
+            add_product(
+                out, j * deep, deep, sums, at, 1, width, rows, j * deep, deep, count, deep, length - j
+            )
+        send(out, length, n, grad_b, place(strides_gb, b, start, group), strides_gb[1])
+
+
+@njit(nogil=True, cache=True)
+def send(source, length, size, x, at, pitch):
+    """The way back of ``fetch``."""
+    width = padded(size)
+    for i in range(length):
+        for c in range(0, size, LANES):
+            store_some(x, at + i * pitch + c, size - c, load(source, i * width + c))
