@@ -31,7 +31,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-from hippodrome.ops._lanes_kernel import prefetch
+from hippodrome.ops._lanes_kernel import _number, _read, _rounded, _stored, get, prefetch, put
 
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 _FEATURES = binding.get_host_cpu_features()
@@ -65,7 +65,7 @@ class VectorModel(models.PrimitiveModel):
 
 
 def _pointer(context, builder, array_type, array, offset):
-    vector = context.get_value_type(Vector(array_type.dtype))
+    vector = _stored(context, array_type, BYTES * 8 // _number(array_type).bitwidth)
     data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
@@ -77,14 +77,14 @@ def _align(context, array_type):
 
 @intrinsic
 def load(typingctx, array, offset):
-    """The register that starts at element ``offset`` of a flat array."""
+    """The register that starts at element ``offset`` of a flat array, which may be bfloat16."""
 
     def codegen(context, builder, signature, arguments):
         value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
         value.align = _align(context, signature.args[0])
-        return value
+        return _read(builder, array, value)
 
-    return Vector(array.dtype)(array, types.intp), codegen
+    return Vector(_number(array))(array, types.intp), codegen
 
 
 @intrinsic
@@ -106,10 +106,11 @@ def narrow(typingctx, array, offset, value):
 
 @intrinsic
 def store(typingctx, array, offset, value):
-    """Write a register at element ``offset`` of a flat array."""
+    """Write a register at element ``offset`` of a flat array, which may be bfloat16."""
 
     def codegen(context, builder, signature, arguments):
-        kept = builder.store(arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
+        value = _rounded(builder, array, arguments[2])
+        kept = builder.store(value, _pointer(context, builder, signature.args[0], *arguments[:2]))
         kept.align = _align(context, signature.args[0])
         return context.get_dummy_value()
 
@@ -336,7 +337,7 @@ def _pack(source, at, d, size, width, steps, into, o):
             store(into, o + s * width, load(source, at + s * d))
         else:
             for lane in range(width):
-                into[o + s * width + lane] = source[at + s * d + lane] if lane < size else 0
+                into[o + s * width + lane] = get(source, at + s * d + lane) if lane < size else 0
 
 
 @njit(nogil=True, cache=True)
@@ -347,7 +348,7 @@ def _unpack(buffer, o, d, size, width, steps, target, at):
             store(target, at + s * d, load(buffer, o + s * width))
         else:
             for lane in range(size):
-                target[at + s * d + lane] = buffer[o + s * width + lane]
+                put(target, at + s * d + lane, buffer[o + s * width + lane])
 
 
 @njit(nogil=True, cache=True)
@@ -445,24 +446,24 @@ def forward(
     ``kept`` is flat (blocks of channels, rows, chunks, padded(n) lanes), or empty.
     """
     rows, t, d, n = shape
-    width = lanes(u)
+    width = lanes(log_a)
     q = padded(n)
     state_size = q * width
     chunks = (t + length - 1) // length
     run = length * width
     stride = run + width
-    small = scratch(6 * state_size, u).reshape(6, state_size)
-    kernel = scratch((COLUMNS - 1) * width + run, u)
-    table = scratch(q * stride, u)
+    small = scratch(6 * state_size, log_a).reshape(6, state_size)
+    kernel = scratch((COLUMNS - 1) * width + run, log_a)
+    table = scratch(q * stride, log_a)
     saving = kept.size > 0
     # Products run over whole tiles of rows: what lies behind the last chunk is read, and must be a number.
-    ub = scratch(GROUP * run, u)
+    ub = scratch(GROUP * run, log_a)
     ub[:] = 0
-    yb = scratch(GROUP * run, u)
-    ends = scratch(GROUP * state_size, u)
-    Z = scratch(GROUP * state_size, u)
+    yb = scratch(GROUP * run, log_a)
+    ends = scratch(GROUP * state_size, log_a)
+    Z = scratch(GROUP * state_size, log_a)
     Z[:] = 0
-    h = scratch(state_size, u)
+    h = scratch(state_size, log_a)
     ahead = GROUP * length * COLUMNS // q
     for tile in range(first, last_tile):
         block, start, size, row, behind = tile_of(tile, splits, shape, width)
@@ -621,26 +622,26 @@ def backward(
     and of log_a short of what goes through r, then r, then what single steps add to the gradient of the skip.
     """
     rows, t, d, n = shape
-    width = lanes(u)
+    width = lanes(log_a)
     q = padded(n)
     state_size = q * width
     chunks = (t + length - 1) // length
     run = length * width
     stride = run + width
-    small = scratch(6 * state_size, u).reshape(6, state_size)
-    kernel = scratch((COLUMNS - 1) * width + run, u)
+    small = scratch(6 * state_size, log_a).reshape(6, state_size)
+    kernel = scratch((COLUMNS - 1) * width + run, log_a)
     wide = (length + LAGS) * width  # zeros follow each chunk of gy: correlations run over its end
-    table = scratch(q * stride, u)
-    ub, us, gs = scratch(GROUP * run, u), scratch(GROUP * run, u), scratch(GROUP * run, u)
-    gb, gub = scratch(GROUP * wide, u), scratch(GROUP * run, u)
-    F, F1 = scratch(GROUP * state_size, u), scratch(GROUP * state_size, u)
-    E1, G = scratch(GROUP * state_size, u), scratch(GROUP * state_size, u)
+    table = scratch(q * stride, log_a)
+    ub, us, gs = scratch(GROUP * run, log_a), scratch(GROUP * run, log_a), scratch(GROUP * run, log_a)
+    gb, gub = scratch(GROUP * wide, log_a), scratch(GROUP * run, log_a)
+    F, F1 = scratch(GROUP * state_size, log_a), scratch(GROUP * state_size, log_a)
+    E1, G = scratch(GROUP * state_size, log_a), scratch(GROUP * state_size, log_a)
     # Products run over whole tiles of rows: what lies behind the last chunk is read, and must be a number.
     us[:], gs[:], gb[:], G[:] = 0, 0, 0, 0
-    past = scratch(length * state_size, u)
-    h, g = scratch(state_size, u), scratch(state_size, u)
-    sums = scratch(5 * state_size, u).reshape(5, state_size)
-    ramp = scratch(run, u)
+    past = scratch(length * state_size, log_a)
+    h, g = scratch(state_size, log_a), scratch(state_size, log_a)
+    sums = scratch(5 * state_size, log_a).reshape(5, state_size)
+    ramp = scratch(run, log_a)
     for s in range(run):
         ramp[s] = s // width
     part = 2 * state_size + run + width

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hippodrome.ops._arrays import dense
 from hippodrome.ops._custom import register_second_order
 from hippodrome.ops._threads import share_tiles
 from hippodrome.ops.diagonal_lti import torch_
@@ -16,7 +17,7 @@ WORTHWHILE = 4096
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
-    """The kernels take float32 and float64 on the CPU; half precision is widened at the door."""
+    """The kernels take float32, float64 and bfloat16 on the CPU; float16 is widened at the door."""
     for x in tensors:
         if x is not None and x.device.type != "cpu":
             return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
@@ -42,7 +43,7 @@ def _plan(u: Tensor, log_a: Tensor) -> _Plan:
     from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
     b, t, d = u.shape
-    blocks = -(-d // (kernel.BYTES // u.element_size()))
+    blocks = -(-d // (kernel.BYTES // log_a.element_size()))
     threads = torch.get_num_threads()
     wanted = 1 if blocks >= 4 * threads or threads == 1 else -(-4 * threads // blocks)
     splits = max(1, min(b, wanted, b * t // WORTHWHILE))
@@ -66,25 +67,25 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
-    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
+    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=log_a.dtype)
     shape, length, blocks, splits = _plan(u, log_a)
-    kept = u.new_empty(_kept(u, log_a) if keep else 0)
+    kept = log_a.new_empty(_kept(u, log_a) if keep else 0)
     # Narrower vectors than the room is cut for leave some of it unused.
     used = blocks * shape[0] * -(-shape[1] // length) * kernel.padded(shape[3]) * kernel.BYTES
-    kept[used // u.element_size() :] = 0
+    kept[used // log_a.element_size() :] = 0
     share_tiles(
         kernel.forward,
         blocks * splits,
         splits,
         shape,
         length,
-        _numpy(u).reshape(-1),
+        dense(u),
         _numpy(log_a),
         _numpy(w),
         _numpy(skip),
         _numpy(state),
         _numpy(resets),
-        y.view(-1).numpy(),
+        dense(y),
         last.numpy(),
         kept.numpy(),
     )
@@ -93,7 +94,7 @@ def _forward(
 
 @_forward.register_fake
 def _(u, log_a, w, state, resets, skip, keep):  # type: ignore[no-untyped-def]
-    return u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(_kept(u, log_a) if keep else 0)
+    return u.new_empty(u.shape), log_a.new_empty(state.shape), log_a.new_empty(_kept(u, log_a) if keep else 0)
 
 
 @torch.library.custom_op("hippodrome::diagonal_lti_backward", mutates_args=())
@@ -111,11 +112,11 @@ def _backward(
     from hippodrome.ops.diagonal_lti import _numba_kernel as kernel
 
     shape, length, blocks, splits = _plan(u, log_a)
-    grad_u, grad_state = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=u.dtype)
-    grad_log_a, grad_w = u.new_empty(log_a.shape), u.new_empty(w.shape)
-    grad_skip = u.new_empty(skip.shape)
+    grad_u, grad_state = torch.empty(u.shape, dtype=u.dtype), torch.empty(state.shape, dtype=log_a.dtype)
+    grad_log_a, grad_w = log_a.new_empty(log_a.shape), log_a.new_empty(w.shape)
+    grad_skip = log_a.new_empty(skip.shape)
     columns = 2 * kernel.padded(shape[3]) + length + 1
-    parts = u.new_empty(blocks * shape[0] * columns * kernel.BYTES // u.element_size()).numpy()
+    parts = log_a.new_empty(blocks * shape[0] * columns * kernel.BYTES // log_a.element_size()).numpy()
     numbers = [_numpy(log_a), _numpy(w)]
     share_tiles(
         kernel.backward,
@@ -123,14 +124,14 @@ def _backward(
         splits,
         shape,
         length,
-        _numpy(grad_y).reshape(-1),
+        dense(grad_y),
         _numpy(grad_last),
-        _numpy(u).reshape(-1),
+        dense(u),
         *numbers,
         _numpy(skip),
         _numpy(resets),
         _numpy(kept),
-        grad_u.view(-1).numpy(),
+        dense(grad_u),
         grad_state.numpy(),
         parts,
     )
@@ -150,7 +151,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_y, grad_last, u, log_a, w, state, resets, skip, kept):  # type: ignore[no-untyped-def]
-    return tuple(u.new_empty(x.shape) for x in (u, log_a, w, state, skip))
+    return tuple(x.new_empty(x.shape) for x in (u, log_a, w, state, skip))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -187,12 +188,13 @@ def diagonal_lti(
     skip: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last state; arguments as at the door."""
-    dtype = u.dtype
-    wide = torch.promote_types(dtype, torch.float32)
+    wide = torch.promote_types(u.dtype, torch.float32)
+    # bfloat16 is read and written where it lies; all else is float32 or wider.
+    x = u if u.dtype == torch.bfloat16 else u.to(wide)
     state = u.new_zeros(u.shape[0], *log_a.shape) if initial_state is None else initial_state
     marks = resets if resets is not None else u.new_zeros((1, 0), dtype=torch.bool)
     straight = u.new_zeros(u.shape[2]) if skip is None else skip
-    arguments = [x.to(wide) for x in (u, log_a, w, state)]
-    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*arguments, straight))
-    y, last, _ = _forward(*arguments, marks, straight.to(wide), keep)
-    return y.to(dtype), last
+    numbers = [z.to(wide) for z in (log_a, w, state)]
+    keep = torch.is_grad_enabled() and any(z.requires_grad for z in (x, *numbers, straight))
+    y, last, _ = _forward(x, *numbers, marks, straight.to(wide), keep)
+    return y.to(u.dtype), last
