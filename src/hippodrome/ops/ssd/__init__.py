@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.ssd import numba_, reference, torch_
+from hippodrome.ops.ssd import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def _chosen(
@@ -82,7 +82,7 @@ def ssd(
         initial_state: h before the first step, (b, h, p, n); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
         chunk: steps that are handled as one block of matrix products; changes speed, never the result.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
