@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hippodrome.ops.cross_entropy import BACKENDS, bytes_moved, cross_entropy_, flops
+from hippodrome.ops.cross_entropy import BACKENDS, bytes_moved, cross_entropy, flops
 from hippodrome.ops.cross_entropy.examples import inputs
 from hippodrome.testing.ops import close
 
@@ -18,9 +18,15 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 4e-3}
 def both(
     backend: str, logits: torch.Tensor, targets: torch.Tensor, rate: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses, and the gradient that lies where the logits were."""
-    held = logits.clone()
-    return cross_entropy_(held, targets, rate, backend=backend), held
+    """Losses and gradient, the logits left alone; and the same where they are overwritten."""
+    before, held = logits.clone(), logits.clone()
+    losses, grad = cross_entropy(logits, targets, rate, backend=backend)
+    again, over = cross_entropy(held, targets, rate, overwrite=True, backend=backend)
+    assert torch.equal(logits.nan_to_num(7.0), before.nan_to_num(7.0))
+    assert over is held
+    for one, other in ((losses, again), (grad, held)):
+        assert torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0))
+    return losses, grad
 
 
 @pytest.mark.parametrize("vocab", [1, 2, 16, 50, 64, 131, 1000])
@@ -75,7 +81,8 @@ def test_a_nan_shows_in_the_loss_and_in_the_gradient(backend, place):
 def test_without_a_rate_the_logits_stay(backend, dtype):
     logits, targets, _ = inputs(dtype=dtype)
     held = logits.clone()
-    losses = cross_entropy_(held, targets, backend=backend)
+    losses, grad = cross_entropy(held, targets, overwrite=True, backend=backend)
+    assert grad is None
     assert torch.equal(held, logits)
     assert float(losses[1::5].abs().max()) == 0
 
@@ -95,7 +102,9 @@ def test_the_same_bits_whatever_the_number_of_threads(dtype):
 @pytest.mark.parametrize("backend", NAMES)
 def test_no_rows_are_no_losses(backend):
     empty = torch.empty(0, 7)
-    assert cross_entropy_(empty, torch.empty(0, dtype=torch.int64), backend=backend).shape == (0,)
+    losses, grad = cross_entropy(empty, torch.empty(0, dtype=torch.int64), torch.tensor(1.0), backend=backend)
+    assert losses.shape == (0,)
+    assert grad.shape == (0, 7)
 
 
 def test_registration():
@@ -105,11 +114,11 @@ def test_registration():
 
 def test_wrong_arguments_are_refused_with_a_sentence():
     logits, targets, rate = inputs()
-    unchecked = inspect.unwrap(cross_entropy_)  # as users call it: without the shape checks of the test run
+    unchecked = inspect.unwrap(cross_entropy)  # as users call it: without the shape checks of the test run
     with pytest.raises(ValueError, match="targets must be int64 of shape"):
         unchecked(logits, targets[1:], rate)
     with pytest.raises(ValueError, match="logits must be dense"):
-        unchecked(logits[:, ::2], targets, rate)
+        unchecked(logits[:, ::2], targets, rate, overwrite=True)
     with pytest.raises(ValueError, match=r"below the vocabulary of 50, or -100; got 50\."):
         unchecked(logits, torch.full_like(targets, 50), rate)
     with pytest.raises(ValueError, match="cannot write float16"):
@@ -118,8 +127,20 @@ def test_wrong_arguments_are_refused_with_a_sentence():
 
 def test_float16_goes_to_what_can_write_it():
     logits, targets, rate = inputs(dtype=torch.float16)
-    exact = cross_entropy_(logits.double(), targets, rate.double(), backend="reference")
-    close(cross_entropy_(logits, targets, rate), exact, 1e-5, "float16")
+    exact, _ = cross_entropy(logits.double(), targets, rate.double(), backend="reference")
+    close(cross_entropy(logits, targets, rate)[0], exact, 1e-5, "float16")
+
+
+@pytest.mark.parametrize("backend", NAMES)
+def test_logits_of_any_strides(backend):
+    logits, targets, rate = inputs(rows=20)
+    for strided in (logits.T.contiguous().T, torch.cat([logits, logits], 1)[:, : logits.shape[1]]):
+        for one, other in zip(
+            cross_entropy(strided, targets, rate, backend=backend),
+            both(backend, logits, targets, rate),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
 
 
 def test_costs():

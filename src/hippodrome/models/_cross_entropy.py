@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hippodrome.models.base import exact_sum
-from hippodrome.ops.cross_entropy import IGNORED, cross_entropy_
+from hippodrome.ops.cross_entropy import IGNORED, cross_entropy
 
 _BYTES = 2**27
 """Of the logits formed at once, in the type of the products: a larger chunk saves nothing."""
@@ -52,7 +52,7 @@ def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
         for rows in _chunks(len(x), len(weight) * half.itemsize):
             logits = functional.linear(x[rows].to(half), weight.to(half))
             correct += (logits.argmax(1) == targets[rows]).sum()
-            nats += exact_sum(cross_entropy_(logits, targets[rows]))
+            nats += exact_sum(cross_entropy(logits, targets[rows])[0])
         return Score(nats, correct, (targets != IGNORED).sum())
 
 
@@ -72,10 +72,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for rows in _chunks(len(x), len(weight) * half.itemsize):
                 piece = x[rows].to(half)
                 logits = functional.linear(piece, narrow)
-                total += cross_entropy_(logits, targets[rows], rate if wanted else None).sum()
-                if wanted:  # the logits are their own gradient now
-                    grad_x[rows] = logits @ narrow
-                    grad_weight = _added(grad_weight, logits.T, piece, wide)
+                losses, grad = cross_entropy(logits, targets[rows], rate if wanted else None, overwrite=True)
+                total += losses.sum()
+                if grad is not None:
+                    grad_x[rows] = grad @ narrow
+                    grad_weight = _added(grad_weight, grad.T, piece, wide)
         ctx.save_for_backward(x, weight, targets, grad_x, grad_weight)
         return total * rate
 

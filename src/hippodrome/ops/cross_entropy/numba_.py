@@ -31,7 +31,7 @@ def _cross_entropy_(logits: Tensor, targets: Tensor, rate: Tensor, write: bool) 
         outside = targets[(targets != IGNORED) & ((targets < 0) | (targets >= vocab))]
         if len(outside):
             raise ValueError(
-                f"cross_entropy_: targets must be indices below the vocabulary of {vocab}, or {IGNORED}; got "
+                f"cross_entropy: targets must be indices below the vocabulary of {vocab}, or {IGNORED}; got "
                 f"{int(outside[0])}. Check that the tokens and the model have one tokenizer."
             )
         run_tiles(
@@ -53,7 +53,7 @@ def _(logits, targets, rate, write):  # type: ignore[no-untyped-def]
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, rate: Tensor | None) -> Tensor:
-    """Losses; arguments as at the door."""
+    """Losses; the dense logits become the gradient, where there is a rate. Arguments as at the door."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     factor = torch.ones((), dtype=wide) if rate is None else rate.to(wide)
     return _cross_entropy_(logits, targets, factor, rate is not None)

@@ -14,7 +14,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, rate: Tensor | None) -> Tensor:
-    """Losses; arguments as at the door."""
+    """Losses; the dense logits become the gradient, where there is a rate. Arguments as at the door."""
     losses = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
     for row, target in enumerate(targets.tolist()):
         z = logits[row].double()

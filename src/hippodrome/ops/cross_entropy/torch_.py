@@ -14,7 +14,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, rate: Tensor | None) -> Tensor:
-    """Losses; arguments as at the door."""
+    """Losses; the dense logits become the gradient, where there is a rate. Arguments as at the door."""
     valid = targets != IGNORED
     chosen = torch.where(valid, targets, 0)[:, None]
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
