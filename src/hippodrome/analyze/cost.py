@@ -250,7 +250,8 @@ def _door_flops(func: Any, name: str, args: tuple, kwargs: dict) -> int | None:
         options = [parameter.annotation, *get_args(parameter.annotation)]
         for shape in (str(option.dim_str).split() for option in options if hasattr(option, "dim_str")):
             if isinstance(tensor, Tensor) and tensor.dim() == len(shape):
-                letters |= {k: v for k, v in zip(shape, tensor.shape, strict=True) if k not in letters}
+                found = zip((letter.lstrip("*") for letter in shape), tensor.shape, strict=True)
+                letters |= {k: v for k, v in found if k not in letters}
     wanted = inspect.signature(formula).parameters.values()
     if any(p.default is p.empty and p.name not in letters for p in wanted):
         return None

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hippodrome.generate.decoder import Decoder
 from hippodrome.generate.decoding import TextStream
 from hippodrome.generate.sampling import Sampler
 from hippodrome.models.base import Model
@@ -130,6 +131,7 @@ def _continue(
     ended = torch.zeros(prompt_ids.shape[0], dtype=torch.bool, device=device)
     with _evaluation(model):
         logits, state = prefill(model, prompt_ids, max_length=length)
+        decoder = Decoder(model, state, fixed=length is not None)
         made = 0
         while True:
             ids = sampler.choose(logits, generator)
@@ -139,8 +141,7 @@ def _continue(
                 ended |= torch.isin(ids, ends)
             if made == max_new_tokens or (stop and bool(ended.all())):
                 return
-            with torch.no_grad():
-                logits, state = model.step(ids, state)
+            logits = decoder.next(ids)
 
 
 @contextmanager

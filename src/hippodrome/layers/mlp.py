@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hippodrome.layers.linear import Linear
+
 
 class GatedMLP(nn.Module):
     """fc2(y * silu(gate)) with [y | gate] = fc1(x) (Shazeer 2020, arXiv 2002.05202, equation 6, "SwiGLU").
@@ -18,8 +20,8 @@ class GatedMLP(nn.Module):
         super().__init__()
         if d_hidden is None:
             d_hidden = 8 * -(-d_model // 3)
-        self.fc1 = nn.Linear(d_model, 2 * d_hidden, bias=False)
-        self.fc2 = nn.Linear(d_hidden, d_model, bias=False)
+        self.fc1 = Linear(d_model, 2 * d_hidden, bias=False)
+        self.fc2 = Linear(d_hidden, d_model, bias=False)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Each token on its own."""

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.ops.causal_conv import causal_conv
+from hippodrome.ops.causal_conv_update import causal_conv_update
 from hippodrome.shapes import Resets, Sequence, Token
 
 Window = Float[Tensor, "b w_1 d"]
@@ -52,6 +53,11 @@ class ShortConv(nn.Module):
         y_t = ((inputs * self.weight.squeeze(1).T).sum(1) + self.bias).to(x_t.dtype)
         return F.silu(y_t) if self.silu else y_t, inputs[:, 1:]
 
+    def advance_(self, x_t: Token, window: Window) -> Token:
+        """One token, overwriting a window that its caller owns. No gradients."""
+        taps = self.weight.view(-1, self.taps)
+        return causal_conv_update(x_t, taps, self.bias, window, activation="silu" if self.silu else None)
+
 
 class NoConv(nn.Module):
     """What an engine holds in a short convolution's place where a member has none: a window of nothing."""
@@ -74,3 +80,7 @@ class NoConv(nn.Module):
     def step(self, x_t: Token, window: Window) -> tuple[Token, Window]:
         """The token as it is."""
         return x_t, window
+
+    def advance_(self, x_t: Token, window: Window) -> Token:
+        """The token as it is."""
+        return x_t

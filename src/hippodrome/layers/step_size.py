@@ -1,11 +1,11 @@
 """Learned step sizes: their first values, and the low-rank map whose bias the scan adds."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits.steps import inverse_softplus, log_uniform
+from hippodrome.ops.linear import linear
 
 
 def initial_step_bias(
@@ -36,4 +36,4 @@ class StepProjection(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*tokens r"]) -> Float[Tensor, "*tokens d"]:
         """The product alone."""
-        return F.linear(x, self.weight)
+        return linear(x, self.weight)

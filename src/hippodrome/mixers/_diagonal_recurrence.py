@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -59,6 +60,17 @@ class DiagonalRecurrence(Mixer):
         a_t, u_t = self.drive(inner, dt_t)
         h = a_t * state.h + u_t
         return self.readout(h.to(inner.dtype), side), State(window, h)
+
+    def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
+        """One token, overwriting a state that its caller owns."""
+        if torch.is_grad_enabled():
+            return super().advance_(x_t, state, dt_t=dt_t)
+        self.refuse_dt(dt_t)
+        inner, side = self.project(x_t)
+        inner = self.conv.advance_(inner, state.window)
+        a_t, u_t = self.drive(inner, dt_t)
+        h = state.h.mul_(a_t).add_(u_t)
+        return self.readout(h.to(inner.dtype), side)
 
     def forward(
         self,

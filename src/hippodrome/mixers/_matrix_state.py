@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -67,6 +68,12 @@ class MatrixState(Mixer):
     def scan(self, drive: Any, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The rule over many tokens (b, t, h, ...): all that is read (b, t, h, v), and the last matrices."""
 
+    def write_(self, inner: Channels, side: Any, dt: Tensor | None, S: Tensor) -> Tensor:
+        """The rule for one token, overwriting the matrices: what it reads (b, h, v). No gradients."""
+        y, after = self.write(self.drive(inner, side, dt), S)
+        S.copy_(after)
+        return y.to(inner.dtype)
+
     @abstractmethod
     def readout(self, y: Float[Tensor, "*tokens h v"], side: Any) -> Channels:
         """The layer's output from what was read and what was set aside."""
@@ -83,6 +90,15 @@ class MatrixState(Mixer):
         inner, window = self.conv.step(inner, state.window)
         y, S = self.write(self.drive(inner, side, dt_t), state.S)
         return self.readout(y.to(inner.dtype), side), State(window, S)
+
+    def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
+        """One token, overwriting a state that its caller owns."""
+        if torch.is_grad_enabled():
+            return super().advance_(x_t, state, dt_t=dt_t)
+        self.refuse_dt(dt_t)
+        inner, side = self.project(x_t)
+        inner = self.conv.advance_(inner, state.window)
+        return self.readout(self.write_(inner, side, dt_t, state.S), side)
 
     def forward(
         self,

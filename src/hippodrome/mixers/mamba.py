@@ -7,10 +7,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hippodrome.layers.linear import Linear
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import StepProjection
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops.selective_scan import selective_scan
+from hippodrome.ops.selective_scan_update import selective_scan_update
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 
@@ -63,13 +66,14 @@ class Mamba(Mixer):
         self.d_model = d_model
         self.d_state = d_state
         self.dt_rank = rank
-        self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
+        self._memo: Memo[Tensor] = Memo()
+        self.in_proj = Linear(d_model, 2 * inner, bias=False)
         self.conv1d = ShortConv(inner, taps, silu=True)
-        self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
+        self.x_proj = Linear(inner, rank + 2 * d_state, bias=False)
         self.dt_proj = StepProjection(rank, inner, dt_min, dt_max, dt_floor)
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1)).repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.out_proj = nn.Linear(inner, d_model, bias=False)
+        self.out_proj = Linear(inner, d_model, bias=False)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
@@ -86,6 +90,22 @@ class Mamba(Mixer):
         h = torch.addcmul(h, (dt * x)[..., None], B[:, None].to(dt.dtype))
         y = (h * C[:, None]).sum(-1) + self.D.to(dt.dtype) * x
         return self.out_proj(y.to(x.dtype) * F.silu(z)), State(window, h)
+
+    def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
+        """One token, overwriting a state that its caller owns."""
+        if torch.is_grad_enabled():
+            return super().advance_(x_t, state, dt_t=dt_t)
+        x, z = self.in_proj(x_t).chunk(2, -1)
+        x = self.conv1d.advance_(x, state.window)
+        low, B, C = self.x_proj(x).split_with_sizes([self.dt_rank, self.d_state, self.d_state], -1)
+        rates = self._memo.get(self, self._rates)
+        if dt_t is None:
+            raw, bias = self.dt_proj(low), self.dt_proj.bias
+            y = selective_scan_update(x, raw, rates, B, C, self.D, z, bias, state.h, softplus=True)
+        else:
+            sizes = self._step_sizes(low, dt_t)
+            y = selective_scan_update(x, sizes, rates, B, C, self.D, z, None, state.h)
+        return self.out_proj(y)
 
     def forward(
         self,

@@ -1,5 +1,6 @@
 """Mamba-2: a matrix state with one decay a head, run as matrix products over chunks."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -7,12 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides, head_size
+from hippodrome.layers.linear import Linear
 from hippodrome.layers.norm import GatedRMSNorm
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import initial_step_bias
 from hippodrome.mixers._matrix_state import Channels, MatrixState
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops.ssd import ssd_packed
+from hippodrome.ops.ssd_update import ssd_update
 from hippodrome.shapes import Resets
 
 
@@ -85,17 +89,18 @@ class Mamba2(MatrixState):
         self.matrix = (head_dim, d_state)
         self.groups = groups
         self.chunk = chunk
+        self._memo: Memo[Tensor] = Memo()
         self.dt_low = dt_low
         self.dt_high = dt_high
         mixed = inner + 2 * groups * d_state
         self.parts = [inner, mixed, self.heads]
-        self.in_proj = nn.Linear(d_model, sum(self.parts), bias=False)
+        self.in_proj = Linear(d_model, sum(self.parts), bias=False)
         self.conv1d = ShortConv(mixed, taps, silu=True)
         self.dt_bias = nn.Parameter(initial_step_bias(self.heads, dt_min, dt_max, dt_floor))
         self.A_log = nn.Parameter(torch.log(torch.empty(self.heads).uniform_(A_min, A_max)))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = GatedRMSNorm(inner, groups)
-        self.out_proj = nn.Linear(inner, d_model, bias=False)
+        self.out_proj = Linear(inner, d_model, bias=False)
 
     @property
     def conv(self) -> ShortConv:  # type: ignore[override]
@@ -124,6 +129,26 @@ class Mamba2(MatrixState):
             S * torch.exp(dt * self._rates())[..., None, None], (x * dt[..., None])[..., None], B
         )
         return (S * C).sum(-1) + self.D.to(dt.dtype)[:, None] * x, S
+
+    def write_(self, inner: Channels, side: tuple[Tensor, Tensor], dt: Tensor | None, S: Tensor) -> Tensor:
+        """The rule for one token in place, the step size made inside."""
+        head_dim, n = self.matrix
+        x, B, C = inner.split_with_sizes([self.heads * head_dim, self.groups * n, self.groups * n], -1)
+        grouped = (-1, self.groups, n)
+        raw = side[1] if dt is None else self.drive(inner, side, dt).dt
+        return ssd_update(
+            x.view(-1, self.heads, head_dim),
+            raw,
+            self._memo.get(self, self._rates),
+            B.view(grouped),
+            C.view(grouped),
+            self.D,
+            self.dt_bias if dt is None else None,
+            S,
+            softplus=dt is None,
+            low=self.dt_low if dt is None else -math.inf,
+            high=math.inf if dt is not None or self.dt_high is None else self.dt_high,
+        )
 
     def scan(self, drive: Mixed, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The same by state space duality."""

@@ -63,6 +63,16 @@ class Model(nn.Module, ABC):
         outputs, state = self(inputs_t[:, None], state, dt=None if dt_t is None else dt_t[:, None])
         return outputs[:, 0], state
 
+    def advance_(self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None) -> Tensor:
+        """Outputs for one input of each row, overwriting a state of fixed size that the caller owns.
+
+        The default is ``step`` plus a copy. A state grows where ``init_state`` without ``max_length`` gives
+        other shapes than with it; such a one goes through ``step``.
+        """
+        outputs, after = self.step(inputs_t, state, dt_t=dt_t)
+        overwrite(state, after)
+        return outputs
+
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
         """The scalar to minimise, a mean over the batch."""
@@ -88,6 +98,15 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def example_batch(cls) -> Batch:
         """A batch that fits ``example()``."""
+
+
+def overwrite(state: tuple, after: tuple) -> None:
+    """Write the tensors of one state, nested as models nest them, into those of another."""
+    for old, new in zip(state, after, strict=True):
+        if isinstance(old, Tensor):
+            old.copy_(new)
+        else:
+            overwrite(old, new)
 
 
 def accepts_dt(backbone: nn.Module) -> bool:

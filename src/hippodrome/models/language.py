@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models._cross_entropy import IGNORED, linear_cross_entropy, score
 from hippodrome.models.base import Model, Objective
+from hippodrome.ops.linear import linear
 from hippodrome.shapes import Mean, TokenBatch
 
 
@@ -91,7 +91,7 @@ class LanguageModel(Model):
     ) -> tuple[Float[Tensor, "b t vocab"], tuple]:
         """Logits of the next token at every token, and the state after the last."""
         features, state = self.features(inputs, state, resets=resets, dt=dt)
-        return functional.linear(features, self.head_weight), state
+        return linear(features, self.head_weight), state
 
     def last(
         self,
@@ -103,14 +103,21 @@ class LanguageModel(Model):
     ) -> tuple[Float[Tensor, "b vocab"], tuple]:
         """Logits after the last token alone: the head over all of them is a third of a small model's work."""
         features, state = self.features(inputs, state, resets=resets, dt=dt)
-        return functional.linear(features[:, -1], self.head_weight), state
+        return linear(features[:, -1], self.head_weight), state
 
     def step(
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
     ) -> tuple[Float[Tensor, "b vocab"], tuple]:
         """Logits of the next token after one more token, and the next state."""
         features, state = self.backbone.step(self.embedding(inputs_t), state, dt_t=dt_t)
-        return functional.linear(features, self.head_weight), state
+        return linear(features, self.head_weight), state
+
+    def advance_(
+        self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
+    ) -> Float[Tensor, "b vocab"]:
+        """The same, overwriting a state that the caller owns."""
+        features = self.backbone.advance_(self.embedding(inputs_t), state, dt_t=dt_t)
+        return linear(features, self.head_weight)
 
     def loss(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, in float32 at least."""

@@ -1,0 +1,59 @@
+"""One token after the other through a model, on a state that the loop owns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hippodrome.models.base import Model
+
+
+class Decoder:
+    """Runs a model one token at a time from a state, which is copied once and overwritten from then on.
+
+    A state that grows with its tokens cannot be overwritten; the decoder then goes by ``step``.
+
+    Args:
+        model: in evaluation mode.
+        state: after the tokens so far; it stays as it is.
+        fixed: whether the state has room for all tokens to come. Otherwise the model is asked whether its
+            states grow.
+    """
+
+    def __init__(self, model: Model, state: tuple, *, fixed: bool = False) -> None:
+        self.model = model
+        self.in_place = fixed or not grows(model)
+        self.state = owned(state) if self.in_place else state
+
+    @torch.no_grad()
+    def next(self, ids: Int[Tensor, "b"]) -> Float[Tensor, "b vocab"]:
+        """Logits after one more token of each row."""
+        if self.in_place:
+            return self.model.advance_(ids, self.state)
+        logits, self.state = self.model.step(ids, self.state)
+        return logits
+
+
+def owned(state: Any) -> Any:
+    """A copy of a state, nested as it is, in memory of its own that lies in order."""
+    if isinstance(state, Tensor):
+        return state.detach().clone(memory_format=torch.contiguous_format)
+    parts = [owned(x) for x in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    """The tensors of a state, however nested."""
+    if isinstance(state, Tensor):
+        yield state
+    else:
+        for part in state:
+            yield from tensors(part)
+
+
+def grows(model: Model) -> bool:
+    """Whether some state of the model gets larger with each token where no bound on them is known."""
+    pairs = zip(tensors(model.init_state(1)), tensors(model.init_state(1, 3)), strict=True)
+    return any(free.shape != bounded.shape for free, bounded in pairs)

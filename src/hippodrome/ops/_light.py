@@ -1,0 +1,82 @@
+"""Custom ops for calls that take microseconds themselves, registered with little in the way.
+
+``torch.library.custom_op`` wraps an op in layers of Python (13 us a call, 25 us where it overwrites an
+argument), more than the work of one token in one layer. An op made here is a schema and one function behind
+the dispatcher, 4 us a call: ``torch.compile``, ``torch.export``, dispatch modes and ``opcheck`` see it as
+they see any other. It has no gradient, so its door hands it calls that need none only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C import _functorch
+
+_LIBRARY = torch.library.Library("hippodrome", "FRAGMENT")
+_PLAIN = (Tensor, nn.Parameter)
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+"""Storage that the kernels take; bfloat16 is widened to float32 as it is read."""
+
+
+def light_op(
+    name: str, fake: Callable[..., Any], *, mutates: tuple[str, ...] = (), devices: tuple[str, ...] = ("CPU",)
+) -> Callable[[Callable[..., Any]], Any]:
+    """Make an op of a function on tensors and numbers, which returns new tensors and shares none.
+
+    ``fake`` gives the shapes of what it returns. ``mutates`` names the arguments that it overwrites.
+    """
+
+    def register(function: Callable[..., Any]) -> Any:
+        schema = torch.library.infer_schema(function, mutates_args=mutates)
+        _LIBRARY.define(name + schema)
+        for device in devices:
+            _LIBRARY.impl(name, function, device)
+        torch.library.register_fake(f"hippodrome::{name}", fake, lib=_LIBRARY)
+        return getattr(torch.ops.hippodrome, name).default
+
+    return register
+
+
+def unfit(*tensors: Tensor | None) -> str | None:
+    """Why an op without a gradient and without a batching rule cannot take these tensors, if so."""
+    graded = torch.is_grad_enabled()
+    for x in tensors:
+        if x is not None:
+            if type(x) not in _PLAIN and not torch.compiler.is_compiling():
+                return f"the kernels read memory, and a tensor is a {type(x).__name__}."
+            if graded and x.requires_grad:
+                return "the kernel has no gradient, and a tensor requires one; use torch.no_grad()."
+    if _functorch.peek_interpreter_stack() is not None:
+        return "the kernel has no rule for function transforms such as torch.func.vmap."
+    return None
+
+
+def unfit_for_kernel(*tensors: Tensor | None) -> str | None:
+    """Why a Numba kernel of one token cannot take these tensors: device, dtype, gradient."""
+    for x in tensors:
+        if x is not None:
+            if not x.is_cpu:
+                return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
+            if x.dtype not in DTYPES:
+                return f"the kernel takes float32, bfloat16 and float64; got {x.dtype}."
+    return unfit(*tensors)
+
+
+def dense(x: Tensor) -> Tensor:
+    """The tensor itself where it lies in order, else a copy that does."""
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def rows(x: Tensor) -> Tensor:
+    """The tensor itself where its last axis is dense, else a copy."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def written(state: Tensor, dense: Tensor) -> None:
+    """Bring what a kernel wrote back into the state, where the kernel wrote into a copy."""
+    if dense is not state:
+        state.copy_(dense)
+    else:
+        # The kernel went past PyTorch: a backward pass that had saved the state must learn of it.
+        torch.autograd.graph.increment_version(state)

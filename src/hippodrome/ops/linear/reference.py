@@ -1,0 +1,18 @@
+"""Definition of the linear map, one output channel at a time in float64."""
+
+import torch
+from torch import Tensor
+
+NAME = "reference"
+
+
+def refusal(*tensors: Tensor | None) -> str | None:
+    """Nothing is refused: the definition runs anywhere."""
+    return None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The outputs; arguments as at the door."""
+    wide = x.double()
+    y = torch.stack([(wide * row).sum(-1) for row in weight.double()], -1)
+    return (y if bias is None else y + bias.double()).to(x.dtype)

@@ -1,0 +1,110 @@
+"""One token of SSD on the CPU: an op around the Numba kernel."""
+
+import torch
+from torch import Tensor
+
+from hippodrome.ops._light import dense, light_op, rows, unfit_for_kernel, written
+from hippodrome.ops._threads import run_tiles
+
+NAME = "numba"
+ALONE = 2**22
+"""Bytes of the state below which one thread takes all of it."""
+
+
+def refusal(*tensors: Tensor | None) -> str | None:
+    """The kernel takes float32, bfloat16 and float64 on the CPU, where no gradient is wanted."""
+    return unfit_for_kernel(*tensors)
+
+
+def _fake(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    state: Tensor,
+    softplus: bool,
+    low: float,
+    high: float,
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@light_op("ssd_update", _fake, mutates=("state",))
+def _update(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    state: Tensor,
+    softplus: bool,
+    low: float,
+    high: float,
+) -> Tensor:
+    from hippodrome.ops.ssd_update import _numba_kernel as kernel
+
+    b, h, p, n = state.shape
+    y = x.new_empty(x.shape)
+    if not y.numel():
+        return y
+    x, B, C, dt = rows(x), rows(B), rows(C), rows(dt)
+    A, S = dense(A), dense(state)
+    D, dt_bias = (None if m is None else dense(m) for m in (D, dt_bias))
+    addresses = (
+        x.data_ptr(),
+        B.data_ptr(),
+        C.data_ptr(),
+        dt.data_ptr(),
+        A.data_ptr(),
+        0 if D is None else D.data_ptr(),
+        0 if dt_bias is None else dt_bias.data_ptr(),
+        S.data_ptr(),
+        y.data_ptr(),
+    )
+    samples = kernel.SAMPLES
+    arguments = (
+        (h, p, n, B.shape[1]),
+        (x.stride(0), x.stride(1), dt.stride(0), B.stride(0), B.stride(1), C.stride(0), C.stride(1)),
+        softplus,
+        low,
+        high,
+        addresses,
+        samples[x.dtype],
+        samples[dt.dtype],
+        samples[state.dtype],
+    )
+    if S.numel() * S.element_size() < ALONE:
+        kernel.update(0, b * h, *arguments)
+    else:
+        run_tiles(kernel.update, b * h, *arguments)
+    written(state, S)
+    return y
+
+
+def ssd_update(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    state: Tensor,
+    softplus: bool,
+    low: float,
+    high: float,
+) -> Tensor:
+    """The output; arguments as at the door."""
+    kind, wide = x.dtype, state.dtype
+    if torch.float64 in (kind, dt.dtype, wide):
+        x, dt = x.to(wide), dt.to(wide)
+    B, C = (m if m.dtype == x.dtype else m.to(x.dtype) for m in (B, C))
+    A = A if A.dtype == wide else A.to(wide)
+    D, dt_bias = (m if m is None or m.dtype == wide else m.to(wide) for m in (D, dt_bias))
+    y: Tensor = _update(x, dt, A, B, C, D, dt_bias, state, softplus, low, high)
+    return y if y.dtype == kind else y.to(kind)
