@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.causal_conv import numba_, reference, torch_
+from hippodrome.ops.causal_conv import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def causal_conv(
@@ -37,7 +37,7 @@ def causal_conv(
         resets: (b, t); where True, that token and all after it see nothing of what came before it. In the
             final state, inputs before the last reset stand as zeros.
         activation: "silu" or None.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, the activation is unknown, or no backend can run these
