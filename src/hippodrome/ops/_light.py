@@ -30,10 +30,11 @@ def light_op(
     def register(function: Callable[..., Any]) -> Any:
         schema = torch.library.infer_schema(function, mutates_args=mutates)
         _LIBRARY.define(name + schema)
+        packet, _, overload = name.partition(".")
         for device in devices:
             _LIBRARY.impl(name, function, device)
         torch.library.register_fake(f"hippodrome::{name}", fake, lib=_LIBRARY)
-        return getattr(torch.ops.hippodrome, name).default
+        return getattr(getattr(torch.ops.hippodrome, packet), overload or "default")
 
     return register
 

@@ -36,9 +36,41 @@ def selective_scan_update(
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
+    b, d, n = state.shape
+    g = B.shape[1] if B.dim() == 3 else 1
+    mixing = (b, g, n) if B.dim() == 3 else (b, n)
+    if not (
+        u.shape == dt.shape == (b, d)
+        and A.shape == (d, n)
+        and B.shape == C.shape == mixing
+        and d % max(g, 1) == 0
+        and (D is None or D.shape == (d,))
+        and (z is None or z.shape == (b, d))
+        and (dt_bias is None or dt_bias.shape == (d,))
+    ):
+        _refuse(u, dt, A, B, C, D, z, dt_bias, state)
+    arguments = (u, dt, A, B, C, D, z, dt_bias, state)
+    chosen = choose("selective_scan_update", BACKENDS, backend, *arguments)
+    y: Tensor = chosen.selective_scan_update(*arguments, softplus)
+    return y
+
+
+def _refuse(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    state: Tensor,
+) -> None:
+    """Say what is wrong with shapes. The door, called in each layer of each token, only finds that out."""
     sizes = check_arguments(
         "selective_scan_update",
         {
+            "state": (state, "b d n"),
             "u": (u, "b d"),
             "dt": (dt, "b d"),
             "A": (A, "d n"),
@@ -47,18 +79,12 @@ def selective_scan_update(
             "D": (D, "d"),
             "z": (z, "b d"),
             "dt_bias": (dt_bias, "d"),
-            "state": (state, "b d n"),
         },
     )
-    if B.dim() != C.dim() or sizes["d"] % sizes.get("g", 1):
-        raise ValueError(
-            "selective_scan_update: B and C must be grouped alike, in groups that divide the channels; got "
-            f"{tuple(B.shape)} and {tuple(C.shape)} for d = {sizes['d']}."
-        )
-    arguments = (u, dt, A, B, C, D, z, dt_bias, state)
-    chosen = choose("selective_scan_update", BACKENDS, backend, *arguments)
-    y: Tensor = chosen.selective_scan_update(*arguments, softplus)
-    return y
+    raise ValueError(
+        "selective_scan_update: B and C must be grouped alike, in groups that divide the channels; got "
+        f"{tuple(B.shape)} and {tuple(C.shape)} for d = {sizes['d']}."
+    )
 
 
 def flops(b: int, d: int, n: int) -> int:

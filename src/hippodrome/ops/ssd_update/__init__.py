@@ -51,9 +51,40 @@ def ssd_update(
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
+    b, h, p, n = state.shape
+    g = B.shape[1]
+    if not (
+        x.shape == (b, h, p)
+        and dt.shape == (b, h)
+        and A.shape == (h,)
+        and B.shape == C.shape == (b, g, n)
+        and g > 0
+        and h % g == 0
+        and (D is None or D.shape == (h,))
+        and (dt_bias is None or dt_bias.shape == (h,))
+    ):
+        _refuse(x, dt, A, B, C, D, dt_bias, state)
+    arguments = (x, dt, A, B, C, D, dt_bias, state)
+    chosen = choose("ssd_update", BACKENDS, backend, *arguments)
+    y: Tensor = chosen.ssd_update(*arguments, softplus, low, high)
+    return y
+
+
+def _refuse(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    state: Tensor,
+) -> None:
+    """Say what is wrong with shapes. The door, called in each layer of each token, only finds that out."""
     sizes = check_arguments(
         "ssd_update",
         {
+            "state": (state, "b h p n"),
             "x": (x, "b h p"),
             "dt": (dt, "b h"),
             "A": (A, "h"),
@@ -61,18 +92,12 @@ def ssd_update(
             "C": (C, "b g n"),
             "D": (D, "h"),
             "dt_bias": (dt_bias, "h"),
-            "state": (state, "b h p n"),
         },
     )
-    if sizes["h"] % sizes["g"]:
-        raise ValueError(
-            f"ssd_update: the heads must divide into the groups of B and C; got h = {sizes['h']} and g = "
-            f"{sizes['g']}. Choose a number of groups that divides h."
-        )
-    arguments = (x, dt, A, B, C, D, dt_bias, state)
-    chosen = choose("ssd_update", BACKENDS, backend, *arguments)
-    y: Tensor = chosen.ssd_update(*arguments, softplus, low, high)
-    return y
+    raise ValueError(
+        f"ssd_update: the heads must divide into the groups of B and C; got h = {sizes['h']} and g = "
+        f"{sizes['g']}. Choose a number of groups that divides h."
+    )
 
 
 def flops(b: int, h: int, p: int, n: int) -> int:

@@ -1,0 +1,51 @@
+"""Numba kernel of the norm of a few rows: two visits of each row, by one thread."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from hippodrome.ops._address_kernel import SAMPLES, at
+from hippodrome.ops._lanes_kernel import (
+    LANES,
+    load,
+    load_some,
+    scratch,
+    sigmoid,
+    store,
+    store_some,
+    total,
+    wide,
+    zeros,
+)
+
+__all__ = ["SAMPLES", "norm"]
+
+
+@njit(nogil=True, cache=True)
+def norm(sizes, eps, addresses, sample, weights):
+    """All rows; ``addresses``: x, z (or 0) and y of the first sample's dtype, and weight of the second's.
+
+    ``sizes``: rows, channels, groups, and the strides of rows of x and z.
+    """
+    rows, d, groups, x_row, z_row = sizes
+    x, z, y = at(addresses[0], sample), at(addresses[1], sample), at(addresses[2], sample)
+    weight = at(addresses[3], weights)
+    width = d // groups
+    values = scratch(width + LANES, sample)
+    for tile in range(rows * groups):
+        row, first = tile // groups, tile % groups * width
+        square = wide(zeros(sample))
+        for c in range(0, width, LANES):
+            size = width - c
+            v = load_some(x, row * x_row + first + c, size)
+            if addresses[1] != 0:
+                gate = load_some(z, row * z_row + first + c, size)
+                v = v * gate * sigmoid(gate)
+            store(values, c, v)
+            square = square + wide(v * v)
+        scale = values.dtype.type(np.float64(1.0) / math.sqrt(total(square) / width + eps))
+        for c in range(0, width, LANES):
+            size = width - c
+            v = load(values, c) * scale * load_some(weight, first + c, size)
+            store_some(y, row * d + first + c, size, v)
