@@ -6,7 +6,7 @@ the dispatcher, 4 us a call: ``torch.compile``, ``torch.export``, dispatch modes
 they see any other. It has no gradient, so its door hands it calls that need none only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -81,3 +81,28 @@ def written(state: Tensor, dense: Tensor) -> None:
     else:
         # The kernel went past PyTorch: a backward pass that had saved the state must learn of it.
         torch.autograd.graph.increment_version(state)
+
+
+def agree(
+    fast: Callable[..., Tensor],
+    plain: Callable[..., Tensor],
+    arguments: Sequence[Tensor | None],
+    device: torch.device,
+    *options: object,
+    tolerance: float = 1e-4,
+) -> None:
+    """The body of a self-check of an op that overwrites its last tensor, in float32 against float64.
+
+    Raises:
+        ArithmeticError: the output or the state differs by more than the tolerance times its largest value.
+    """
+    results = []
+    for run, dtype in ((fast, torch.float32), (plain, torch.float64)):
+        placed = [x if x is None else x.float().to(device, dtype) for x in arguments]
+        y, state = run(*placed, *options), placed[-1]
+        assert state is not None
+        results.append((("the output", y), ("the state", state)))
+    for (what, actual), (_, expected) in zip(*results, strict=True):
+        error, scale = (actual.double() - expected).abs().max().item(), expected.abs().max().item()
+        if not error <= tolerance * scale:
+            raise ArithmeticError(f"{what} is off by {error:.1e} where the largest value is {scale:.1e}")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.causal_conv_update import numba_, reference, torch_
+from hippodrome.ops.causal_conv_update import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def causal_conv_update(
@@ -32,7 +32,7 @@ def causal_conv_update(
         bias: added before the activation, (d).
         state: the w - 1 inputs before x, oldest first, (b, w-1, d), in float32 or wider.
         activation: "silu" or None.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, the activation is unknown, or no backend can run these

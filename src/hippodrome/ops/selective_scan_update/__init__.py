@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.selective_scan_update import numba_, reference, torch_
+from hippodrome.ops.selective_scan_update import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def selective_scan_update(

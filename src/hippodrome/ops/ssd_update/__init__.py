@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.ssd_update import numba_, reference, torch_
+from hippodrome.ops.ssd_update import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def ssd_update(
@@ -46,7 +46,7 @@ def ssd_update(
         softplus: put dt + dt_bias through log(1 + exp(.)).
         low: bound below the step sizes.
         high: bound above them.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
