@@ -74,7 +74,7 @@ TASKS = {
         ["lint", "test"],
         [(["ruff", "check", "."], {}), (["ruff", "format", "--check", "."], {}), (["mypy"], {})],
     ),
-    "bench": (["bench"], [(["benchmarks"], {})]),
+    "bench": (["bench"], [(["hippodrome", "bench"], {})]),
     "docs": (["docs"], [(["zensical", "build", "--clean"], {})]),
 }
 

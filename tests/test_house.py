@@ -20,6 +20,7 @@ PACKAGE = "hippodrome"
 
 FLOORS = {
     "shapes": 0,
+    "memory": 0,
     "ops": 1,
     "inits": 1,
     "layers": 2,
@@ -36,6 +37,7 @@ FLOORS = {
     "runs": 7,
     "race": 8,
     "estimators": 8,
+    "bench": 8,
     "cli": 9,
     "__main__": 10,
     "__init__": 10,
@@ -54,7 +56,7 @@ def library() -> tuple[Path, ...]:
 def everything() -> tuple[Path, ...]:
     """Every Python file of the repository that is ours."""
     ours = [ROOT / "bootstrap.py"]
-    for folder in ("src", "tests", "benchmarks"):
+    for folder in ("src", "tests"):
         ours += sorted((ROOT / folder).rglob("*.py"))
     return tuple(ours)
 

@@ -154,11 +154,12 @@ def test_doctor_checks_every_backend_against_its_definition(cli) -> None:
 
 
 def test_bench_times_what_is_asked(cli) -> None:
-    answer = cli("bench", "linear_scan", "min_gru", "--tiny", "--settled", "--json")
+    answer = cli("bench", "linear_scan", "min_gru", "--tiny", "--settled", "--seconds", "0", "--json", "-")
     assert answer.code == 0, answer.err
-    rows = answer.json()["rows"]
-    assert {row["what"] for row in rows} == {"linear_scan", "min_gru"}
-    assert all(row["forward"] > 0 and row["both"] > 0 for row in rows)
+    timings = answer.json()["timings"]
+    assert {t["row"] for t in timings} == {"operator linear_scan", "mixer min_gru"}
+    assert {t["phase"] for t in timings} == {"forward", "forward + backward", "one step"}
+    assert all(t["median"] > 0 for t in timings)
 
 
 def test_race_plan_trains_nothing(cli, text_file: Path, tmp_path: Path) -> None:

@@ -3,13 +3,34 @@
 Each takes its inputs in the layout it likes best, so that no transposition is counted against it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hippodrome.mixers._lti import System
+
+PACKAGES = {
+    "accelerated-scan": ("accelerated_scan", "pip install accelerated-scan"),
+    "mambapy": ("mambapy", "pip install mambapy"),
+    "s5-pytorch": ("s5", "pip install s5-pytorch"),
+    "transformers": ("transformers", "pip install transformers"),
+    "mamba-ssm": ("mamba_ssm", "pip install mamba-ssm --no-build-isolation, on a machine with nvcc"),
+    "flash-linear-attention": ("fla", "pip install flash-linear-attention"),
+}
+"""Each rival's package: the module it is imported as, and how to get it."""
+
+
+def have(package: str) -> bool:
+    """Whether a rival's package is installed; it is not imported for that."""
+    return find_spec(PACKAGES[package][0]) is not None
+
+
+def absent(packages: Sequence[str]) -> list[str]:
+    """A sentence for each of these packages that is not installed."""
+    return [f"{p} is not installed, so it is left out ({PACKAGES[p][1]})" for p in packages if not have(p)]
 
 
 def eager_selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
@@ -50,7 +71,7 @@ def textbook_s4d(
     step = torch.exp(log_dt)[:, None]
     discrete = A * step
     scale = weight * (torch.exp(discrete) - 1) / A
-    powers = torch.exp(discrete[..., None] * torch.arange(u.shape[-1]))
+    powers = torch.exp(discrete[..., None] * torch.arange(u.shape[-1], device=u.device))
     kernel = torch.einsum("dn,dnt->dt", scale, powers).real
     return fft_convolution(u, kernel) + D[:, None] * u
 
@@ -84,7 +105,7 @@ def transformers_ssd(
     """The chunked form that transformers runs on a CPU; layouts as ours."""
     from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
 
-    return mamba2_chunk_scan(x, dt, A, B, C, chunk, D=D)
+    return mamba2_chunk_scan(x, dt, A, B, C, chunk, D=D).to(x.dtype)
 
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -101,3 +122,34 @@ def unrolled_shifts(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     for i in range(1, taps):
         y = y + padded[:, i : i + t] * weight[:, i]
     return y
+
+
+def plain_gated_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """The gate, then the norm, in float32, as each of them is usually written in PyTorch."""
+    wide = y.float() * F.silu(z.float())
+    return (weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps))).to(y.dtype)
+
+
+def mamba_ssm_selective_scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The CUDA kernel of ``mamba_ssm``; u and dt (b, d, t), B and C (b, n, t)."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    return selective_scan_fn(u, dt, A, B, C, D)
+
+
+def mamba_ssm_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The Triton kernels of ``mamba_ssm`` at the chunk of 256 that it ships with; layouts as ours."""
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    return mamba_chunk_scan_combined(x, dt, A, B, C, 256, D=D)
+
+
+def fla_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """SSD as the linear attention with a decay for each head that ``flash-linear-attention`` has."""
+    from fla.ops.simple_gla import chunk_simple_gla
+
+    heads = x.shape[2]
+    q, k = (m.expand(-1, -1, heads, -1).contiguous() for m in (C, B))
+    decay = dt.float() * A
+    y, _ = chunk_simple_gla(q, k, (x * dt[..., None]).to(x.dtype), g=decay, scale=1.0)
+    return y + D[:, None].to(x.dtype) * x

@@ -1,0 +1,1 @@
+"""How fast this installation is on this machine: operators, layers and models beside rivals and floors."""
