@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose, watched
-from hippodrome.ops.rms_norm import few, numba_, reference, torch_
+from hippodrome.ops.rms_norm import few, numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 SMALL = 4096
 """Numbers up to which the CPU's time is that of the call, and a call of PyTorch's own is the shortest."""
 
@@ -35,7 +35,7 @@ def rms_norm(
         z: gate, of x's shape: x is multiplied by silu(z) before the norm; None for no gate.
         eps: added to the mean square.
         groups: equal runs of channels, each with a mean square of its own.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, ``groups`` does not divide d, or no backend can run these
