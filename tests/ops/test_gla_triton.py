@@ -23,7 +23,7 @@ def test_it_is_asked_first() -> None:
 @pytest.mark.triton
 def test_contract() -> None:
     more = (check_double_backward,)
-    testing.check_triton(gla, partial(inputs, h=1), along_time=ALONG_TIME, lengths=(18,), more=more)
+    testing.check_triton(gla, partial(inputs, b=1, h=1), along_time=ALONG_TIME, lengths=(18,), more=more)
 
 
 @runs

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.delta_rule import numba_, reference, torch_
+from hippodrome.ops.delta_rule import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def delta_rule(
@@ -42,7 +42,7 @@ def delta_rule(
         log_decay: logarithm of the gate, at most zero, (b, t, h); no gate when None.
         initial_state: S before the first step, (b, h, k, v); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
