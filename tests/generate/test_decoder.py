@@ -5,7 +5,7 @@ import torch
 
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
-from hippodrome.generate import generate
+from hippodrome.generate import generate, graph
 from hippodrome.generate.decoder import Decoder, grows, owned, tensors
 from hippodrome.layers.mlp import GatedMLP
 from hippodrome.mixers.attention import Attention
@@ -88,3 +88,67 @@ def test_a_long_stream_holds_no_more_memory_at_its_end():
     for _ in range(1000):
         next(stream)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096
+
+
+def recorded_later(call):
+    """What ``graph.record`` does, on a CPU: nothing runs now, and each replay writes to the same output."""
+    output = torch.zeros(2, 50)
+
+    def replay():
+        output.copy_(call())
+
+    return replay, output
+
+
+def test_a_recorded_token_continues_where_the_loop_was(monkeypatch):
+    model = model_of(Mamba(16), Mamba2(16))
+    ids = torch.randint(50, (12, 2))
+    plain, recorded = (Decoder(model, model.init_state(2)) for _ in range(2))
+    expected = [plain.next(x) for x in ids]
+    assert "a CUDA graph runs on a CUDA device" in str(plain.uncaptured)
+    monkeypatch.setattr(graph, "refusal", lambda ids, in_place: None)
+    monkeypatch.setattr(graph, "record", recorded_later)
+    found = [recorded.next(x) for x in ids]
+    assert recorded.uncaptured is None
+    assert recorded._replay is not None
+    for x, y in zip(found, expected, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_what_no_graph_can_hold_is_said_and_runs_as_before(monkeypatch):
+    model = model_of(Mamba(16))
+    ids = torch.randint(50, (6, 2))
+    plain, failing = (Decoder(model, model.init_state(2)) for _ in range(2))
+    expected = [plain.next(x) for x in ids]
+
+    def record(call):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graph, "refusal", lambda ids, in_place: None)
+    monkeypatch.setattr(graph, "record", record)
+    assert all(torch.equal(failing.next(x), y) for x, y in zip(ids, expected, strict=True))
+    assert "could not be recorded (operation not permitted" in str(failing.uncaptured)
+
+
+def test_a_growing_state_is_never_recorded():
+    model = model_of(Attention(16))
+    decoder = Decoder(model, model.init_state(2))
+    decoder.next(torch.tensor([1, 2]))
+    assert "grows with each token" in str(decoder.uncaptured)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to record a graph on")
+@pytest.mark.parametrize("kind", [*MIXERS, Attention], ids=lambda kind: kind.__name__)
+def test_a_graph_gives_what_the_loop_gives(kind):
+    model = model_of(kind(16), kind(16)).cuda()
+    prompt = torch.randint(50, (2, 5)).cuda()
+    with torch.no_grad():
+        logits, state = model(prompt, model.init_state(2, 40))
+    decoder = Decoder(model, state, fixed=True)
+    for _ in range(30):
+        ids = logits.argmax(-1) if logits.dim() == 2 else logits[:, -1].argmax(-1)
+        with torch.no_grad():
+            logits, state = model.step(ids, state)
+        torch.testing.assert_close(decoder.next(ids), logits, rtol=1e-4, atol=1e-4)
+    assert decoder.uncaptured is None
+    assert decoder._replay is not None

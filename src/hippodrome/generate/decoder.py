@@ -7,13 +7,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hippodrome.generate import graph
 from hippodrome.models.base import Model
 
 
 class Decoder:
     """Runs a model one token at a time from a state, which is copied once and overwritten from then on.
 
-    A state that grows with its tokens cannot be overwritten; the decoder then goes by ``step``.
+    A state that grows with its tokens cannot be overwritten; the decoder then goes by ``step``. On a CUDA
+    device tokens from the fourth on are replays of one graph.
 
     Args:
         model: in evaluation mode.
@@ -22,18 +24,41 @@ class Decoder:
             states grow.
     """
 
+    uncaptured: str | None = None
+    """Why tokens run as separate kernels and not as a CUDA graph; None while nothing stands against it."""
+
     def __init__(self, model: Model, state: tuple, *, fixed: bool = False) -> None:
         self.model = model
         self.in_place = fixed or not grows(model)
         self.state = owned(state) if self.in_place else state
+        self._run = 0
+        self._replay: graph.Replay | None = None
 
     @torch.no_grad()
     def next(self, ids: Int[Tensor, "b"]) -> Float[Tensor, "b vocab"]:
         """Logits after one more token of each row."""
+        if self._replay is None and self.uncaptured is None:
+            self._consider(ids)
+        if self._replay is not None:
+            return self._replay(ids)
         if self.in_place:
-            return self.model.advance_(ids, self.state)
+            return self._advance(ids)
         logits, self.state = self.model.step(ids, self.state)
         return logits
+
+    def _advance(self, ids: Tensor) -> Tensor:
+        return self.model.advance_(ids, self.state)
+
+    def _consider(self, ids: Tensor) -> None:
+        """Record a token after the first few have run, where that is possible."""
+        self.uncaptured = graph.refusal(ids, self.in_place)
+        if self.uncaptured is None and self._run == graph.WARM_UP:
+            try:
+                self._replay = graph.Replay(self._advance, ids)
+            except RuntimeError as problem:
+                words = " ".join(str(problem).split())[:300]
+                self.uncaptured = f"a token of this model could not be recorded ({words})"
+        self._run += 1
 
 
 def owned(state: Any) -> Any:

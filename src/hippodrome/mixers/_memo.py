@@ -54,7 +54,7 @@ class Memo(Generic[Value]):
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return make()
         tensors = [x for x in (*module._parameters.values(), *module._buffers.values()) if x is not None]
-        if not _plain(module, tensors):
+        if not _plain(module, tensors) or _recorded(tensors):
             return make()
         # Read before the value is made: a change in between then shows at the next call.
         marks = [(x.data_ptr(), x._version, x.dtype, x.device, x.shape, x.stride()) for x in tensors]
@@ -76,6 +76,11 @@ class Memo(Generic[Value]):
 
     def __reduce__(self) -> tuple[type["Memo"], tuple[()]]:
         return Memo, ()
+
+
+def _recorded(tensors: list[Tensor]) -> bool:
+    """Whether a CUDA graph is being recorded, which must make the value at each replay, in its own memory."""
+    return any(x.is_cuda for x in tensors) and torch.cuda.is_current_stream_capturing()
 
 
 def _plain(module: nn.Module, tensors: list[Tensor]) -> bool:
