@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from hippodrome import __version__
 from hippodrome.cli._errors import sentence
 from hippodrome.cli._options import words
+from hippodrome.memory import keep_memory
 
 
 class _Verbs(TyperGroup):
@@ -57,7 +58,7 @@ def _every_verb(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
-    pass
+    keep_memory()
 
 
 def verbs() -> list[str]:

@@ -2,8 +2,8 @@
 
 For one row z with target y: loss = logsumexp(z) - z_y, and d loss / d z = softmax(z) - e_y (Bridle 1990,
 "Probabilistic interpretation of feedforward classification network outputs", equation 4). A vocabulary of
-50,000 makes the logits the largest tensor of a language model by far: they need not be held twice. The op is no
-node of autograd: who calls it holds the gradient already.
+50,000 makes the logits the largest tensor of a language model by far: they need not be held twice. The op is
+no node of autograd: who calls it holds the gradient already.
 """
 
 import torch
@@ -26,7 +26,7 @@ def cross_entropy(
     overwrite: bool = False,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows vocab"] | None]:
-    """Losses of the rows in nats, in float32 at least, and ``rate`` times their gradient in the logits' dtype.
+    """Losses of the rows in nats, float32 at least, and ``rate`` times their gradient in the logits' dtype.
 
     Args:
         logits: (rows, vocab), bfloat16, float32 or float64.
@@ -51,11 +51,9 @@ def cross_entropy(
             f"{logits.stride()} for shape {tuple(logits.shape)}. Use `.contiguous()`."
         )
     chosen = choose("cross_entropy", BACKENDS, backend, logits, targets, rate)
-    held = (
-        logits.contiguous()
-        if overwrite or rate is None
-        else logits.clone(memory_format=torch.contiguous_format)
-    )
+    held = logits.contiguous()
+    if held is logits and rate is not None and not overwrite:
+        held = logits.clone()
     losses = chosen.cross_entropy_(held, targets, rate)
     return losses, None if rate is None else held
 
