@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.layers.linear import Linear
+from hippodrome.layers.projection import Projection
 
 
 class GatedMLP(nn.Module):
@@ -20,8 +20,8 @@ class GatedMLP(nn.Module):
         super().__init__()
         if d_hidden is None:
             d_hidden = 8 * -(-d_model // 3)
-        self.fc1 = Linear(d_model, 2 * d_hidden, bias=False)
-        self.fc2 = Linear(d_hidden, d_model, bias=False)
+        self.fc1 = Projection(d_model, 2 * d_hidden, bias=False)
+        self.fc2 = Projection(d_hidden, d_model, bias=False)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Each token on its own."""

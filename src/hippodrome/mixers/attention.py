@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hippodrome.layers.heads import check_divides, head_size
-from hippodrome.layers.linear import Linear
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers import _attention as engine
 from hippodrome.mixers.base import Mixer
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -88,8 +88,8 @@ class Attention(Mixer):
         self.window = window
         self.rope = rope
         self.rope_base = rope_base
-        self.in_proj = Linear(d_model, (heads + 2 * kv_heads) * size, bias=False)
-        self.out_proj = Linear(d_model, d_model, bias=False)
+        self.in_proj = Projection(d_model, (heads + 2 * kv_heads) * size, bias=False)
+        self.out_proj = Projection(d_model, d_model, bias=False)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State | GrowingState:
         """No tokens. Slots for ``max_length`` tokens; for a window, its ring; else none, and they grow.

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hippodrome.layers.heads import check_divides
-from hippodrome.layers.linear import Linear
 from hippodrome.layers.norm import RMSNorm
+from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import NoConv
 from hippodrome.mixers._matrix_state import Channels, Drive, MatrixState
 from hippodrome.ops.gla import gla
@@ -43,10 +43,10 @@ class GatedLinearAttention(MatrixState):
         self.matrix = (keys // heads, d_model // heads)
         self.parts = [keys, keys, d_model, d_model, gate_rank]
         self.conv = NoConv(d_model)
-        self.in_proj = Linear(d_model, sum(self.parts), bias=False)
-        self.decay_proj = Linear(gate_rank, keys)
+        self.in_proj = Projection(d_model, sum(self.parts), bias=False)
+        self.decay_proj = Projection(gate_rank, keys)
         self.norm = RMSNorm(self.matrix[1])
-        self.out_proj = Linear(d_model, d_model, bias=False)
+        self.out_proj = Projection(d_model, d_model, bias=False)
 
     def project(self, x: Channels) -> tuple[Channels, tuple[Tensor, ...]]:
         """The input as it is for the convolution that is not there; every projection set aside."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.layers.linear import Linear
+from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import StepProjection
 from hippodrome.mixers._memo import Memo
@@ -67,13 +67,13 @@ class Mamba(Mixer):
         self.d_state = d_state
         self.dt_rank = rank
         self._memo: Memo[Tensor] = Memo()
-        self.in_proj = Linear(d_model, 2 * inner, bias=False)
+        self.in_proj = Projection(d_model, 2 * inner, bias=False)
         self.conv1d = ShortConv(inner, taps, silu=True)
-        self.x_proj = Linear(inner, rank + 2 * d_state, bias=False)
+        self.x_proj = Projection(inner, rank + 2 * d_state, bias=False)
         self.dt_proj = StepProjection(rank, inner, dt_min, dt_max, dt_floor)
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1)).repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.out_proj = Linear(inner, d_model, bias=False)
+        self.out_proj = Projection(inner, d_model, bias=False)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides, head_size
-from hippodrome.layers.linear import Linear
 from hippodrome.layers.norm import GatedRMSNorm
+from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import initial_step_bias
 from hippodrome.mixers._matrix_state import Channels, MatrixState
@@ -94,13 +94,13 @@ class Mamba2(MatrixState):
         self.dt_high = dt_high
         mixed = inner + 2 * groups * d_state
         self.parts = [inner, mixed, self.heads]
-        self.in_proj = Linear(d_model, sum(self.parts), bias=False)
+        self.in_proj = Projection(d_model, sum(self.parts), bias=False)
         self.conv1d = ShortConv(mixed, taps, silu=True)
         self.dt_bias = nn.Parameter(initial_step_bias(self.heads, dt_min, dt_max, dt_floor))
         self.A_log = nn.Parameter(torch.log(torch.empty(self.heads).uniform_(A_min, A_max)))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = GatedRMSNorm(inner, groups)
-        self.out_proj = Linear(inner, d_model, bias=False)
+        self.out_proj = Projection(inner, d_model, bias=False)
 
     @property
     def conv(self) -> ShortConv:  # type: ignore[override]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hippodrome.layers.linear import Linear
+from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.mixers._diagonal_recurrence import Channels, DiagonalRecurrence
 
@@ -26,8 +26,8 @@ class MinGRU(DiagonalRecurrence):
         self.d_model = d_model
         self.d_state = d_model if d_recurrent is None else d_recurrent
         self.conv = ShortConv(d_model, taps)
-        self.in_proj = Linear(d_model, 2 * self.d_state)
-        self.out_proj = Linear(self.d_state, d_model, bias=False)
+        self.in_proj = Projection(d_model, 2 * self.d_state)
+        self.out_proj = Projection(self.d_state, d_model, bias=False)
 
     def project(self, x: Channels) -> tuple[Channels, Channels]:
         """The input as it is; nothing is set aside."""

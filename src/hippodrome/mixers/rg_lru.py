@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hippodrome.layers.linear import Linear
+from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.mixers._diagonal_recurrence import Channels, DiagonalRecurrence
 from hippodrome.mixers.base import ParameterGroup
@@ -35,14 +35,14 @@ class RGLRU(DiagonalRecurrence):
         super().__init__()
         self.d_model = d_model
         self.d_state = d_model if d_recurrent is None else d_recurrent
-        self.in_proj = Linear(d_model, 2 * self.d_state, bias=False)
+        self.in_proj = Projection(d_model, 2 * self.d_state, bias=False)
         self.conv = ShortConv(self.d_state, taps)
-        self.gates = Linear(self.d_state, 2 * self.d_state)
+        self.gates = Projection(self.d_state, 2 * self.d_state)
         # sigmoid(Lambda)^8 starts uniform between 0.9 and 0.999 (section 2.4); inverted in float64.
         log_a = torch.log(0.9 + 0.099 * torch.rand(self.d_state, dtype=torch.float64)) / SHARPNESS
         start = log_a - torch.log(-torch.expm1(log_a))
         self.Lambda = nn.Parameter(start.to(torch.get_default_dtype()))
-        self.out_proj = Linear(self.d_state, d_model, bias=False)
+        self.out_proj = Projection(self.d_state, d_model, bias=False)
 
     def project(self, x: Channels) -> tuple[Channels, Channels]:
         """The branch of the recurrence and the branch of the gate."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from hippodrome.ops.linear import linear
 
 
-class Linear(nn.Linear):
+class Projection(nn.Linear):
     """x W^T + bias: parameters, names, state dict and first values of ``torch.nn.Linear``, which it is.
 
     Without gradients, on a CPU and for a few rows (one token) the product is that of ``ops.linear``; all
