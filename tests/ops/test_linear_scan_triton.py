@@ -8,13 +8,13 @@ import torch
 from hippodrome.ops.linear_scan import linear_scan, triton_
 from hippodrome.ops.linear_scan.examples import inputs
 from hippodrome.testing import triton_ as testing
-from hippodrome.testing.ops import check_double_backward, check_registration, check_resets
+from hippodrome.testing.ops import check_registration, check_resets
 
 runs = pytest.mark.skipif(
     testing.device() is None, reason="Triton has neither a GPU here nor its interpreter turned on"
 )
 FORMS = pytest.mark.parametrize("constant", [False, True], ids=["varying", "constant"])
-MORE = (check_double_backward, check_registration, check_resets)
+MORE = (check_registration, check_resets)
 
 
 @pytest.mark.triton

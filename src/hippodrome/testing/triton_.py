@@ -57,15 +57,16 @@ def check_triton(
     """Hold an op's Triton backend to the float64 definition: what of the contract kernels can break.
 
     Values, final state and every gradient in float32 at 1e-5 for each of ``lengths``, with an initial state
-    and resets, with each optional argument left out, with other strides; storage in bfloat16; the same bits
-    twice. ``more`` are checks of ``hippodrome.testing.ops`` to run besides. Other arguments as ``check_op``.
+    and resets, with each optional argument left out, with other strides; storage in 16 bits; the same bits
+    twice; gradients of gradients. ``more`` are checks of ``hippodrome.testing.ops`` to run besides. Other
+    arguments as ``check_op``.
     """
     where = device()
     assert where is not None, "skip this test where `testing.triton_.device()` is None"
     case = OpCase(door, "triton", partial(_placed, examples, where), tuple(along_time), dict(options or {}))
     for t in lengths:
         ops._compare_on(case, case.arguments(t, torch.float32), ops.SINGLE, f"float32, t = {t}")
-    for check in (check_optional, check_strides, check_halves, check_repeats, *more):
+    for check in (check_optional, check_strides, check_halves, check_repeats, check_second_order, *more):
         check(case)
 
 
@@ -121,6 +122,26 @@ def check_repeats(case: OpCase) -> None:
     first, second = ([*case.run(arguments), *case.gradients(arguments).values()] for _ in range(2))
     if not all(torch.equal(x, y) for x, y in zip(first, second, strict=True)):
         raise AssertionError(f"{case.backend}: the same call twice gives different bits.")
+
+
+def check_second_order(case: OpCase) -> None:
+    """Gradients of a function of the gradients equal the definition's, in float64."""
+    found = [_second_order(case, case.arguments(4), backend) for backend in (case.backend, "reference")]
+    for name, value in found[1].items():
+        close(found[0][name], value, ops.DOUBLE, f"{case.backend}: gradient of gradients to {name}")
+
+
+def _second_order(case: OpCase, arguments: Arguments, backend: str) -> dict[str, Tensor]:
+    leaves = tuple(ops.leaf(x) for x in arguments)
+    wanted = {n: x for n, x in zip(case.names, leaves, strict=True) if x is not None and x.requires_grad}
+    values = list(wanted.values())
+    total = torch.stack([(y * y).sum() for y in case.run(leaves, backend)]).sum()
+    first = torch.autograd.grad(total, values, create_graph=True)
+    again = torch.stack([(g * g).sum() for g in first]).sum()
+    second = torch.autograd.grad(again, values, allow_unused=True)
+    return {
+        n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(wanted.items(), second, strict=True)
+    }
 
 
 def _placed(examples: Callable[..., Arguments], where: torch.device, **settings: Any) -> Arguments:

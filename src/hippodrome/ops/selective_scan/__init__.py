@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
 from hippodrome.ops._door import choose
-from hippodrome.ops.selective_scan import numba_, reference, torch_
+from hippodrome.ops.selective_scan import numba_, reference, torch_, triton_
 
-BACKENDS = (numba_, torch_, reference)
+BACKENDS = (triton_, numba_, torch_, reference)
 
 
 def selective_scan(
@@ -45,7 +45,7 @@ def selective_scan(
         initial_state: h before the first step, (b, d, n); zero when None.
         resets: (b, t); where True, the state before that step is replaced by zero.
         softplus: put dt + dt_bias through log(1 + exp(.)).
-        backend: force one of "numba", "torch", "reference"; None takes the first that can run.
+        backend: force one of "triton", "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
