@@ -72,6 +72,12 @@ def test_a_reset_hides_what_is_not_a_number() -> None:
     assert torch.equal(last, torch.cat([x.new_zeros(1, 1, 2), x[:, 4:]], 1))
 
 
+@placed
+@pytest.mark.triton
+def test_the_check_at_first_use_passes() -> None:
+    triton_._check(WHERE)
+
+
 @pytest.mark.cubin
 @pytest.mark.parametrize("w", [4, 5])
 def test_kernels_compile(w) -> None:

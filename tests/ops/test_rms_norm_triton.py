@@ -88,6 +88,12 @@ def test_weights_may_stay_in_float32_beside_bfloat16_and_rows_have_any_axes() ->
             close(y, rms_norm(some, weight, backend="reference"), 1e-2, "y")
 
 
+@placed
+@pytest.mark.triton
+def test_the_check_at_first_use_passes() -> None:
+    triton_._check(WHERE)
+
+
 @pytest.mark.cubin
 def test_kernels_compile() -> None:
     if not can_compile():

@@ -103,10 +103,17 @@ def test_nothing_to_do_gives_the_state_back() -> None:
     assert torch.equal(torch.autograd.grad(last.sum(), state)[0], torch.ones_like(state))
 
 
+@placed
+@pytest.mark.triton
+def test_the_checks_at_first_use_pass(small) -> None:
+    triton_._check(WHERE)
+    triton_._check_halves(WHERE)
+
+
 @pytest.mark.cubin
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_kernels_compile(dtype) -> None:
-    """For the shape of Mamba-2 130m, forward and backward, with no register spilled that would be felt."""
+@pytest.mark.parametrize(("dtype", "spilled"), [(torch.bfloat16, 128), (torch.float32, 512)], ids=str)
+def test_kernels_compile(dtype, spilled) -> None:
+    """For the shape of Mamba-2 130m, forward and backward; products of float32 in three parts spill some."""
     if not can_compile():
         pytest.skip("Triton is not installed here, or set to interpret kernels")
     x, dt, A, B, C, D, state, resets = inputs(1, 300, 24, 64, 128, 1, dtype=torch.float32)
@@ -118,4 +125,4 @@ def test_kernels_compile(dtype) -> None:
 
     built = check_compiles(call)
     assert {one.kernel for one in built} == {"states", "outputs", "grad_inputs", "grad_directions"}
-    assert max(one.spilled for one in built) <= 256
+    assert max(one.spilled for one in built) <= spilled

@@ -69,7 +69,7 @@ def _convolved(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def forward(
     x,
     weight,
@@ -145,7 +145,7 @@ def _slope(
     return slope
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def slopes(
     grad_y,
     x,
@@ -200,7 +200,7 @@ def slopes(
     tl.store(slope + i[:, None] * D + d[None, :], found, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def backward(
     grad_y,
     grad_last,

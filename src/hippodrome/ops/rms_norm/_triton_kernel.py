@@ -16,7 +16,7 @@ def _run(x, rows, stride, d, mask, ACC: tl.constexpr):
     return tl.load(x + rows[:, None] * stride + d[None, :], mask=mask, other=0.0).to(ACC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["ROWS"])
 def forward(
     x,
     weight,
@@ -47,7 +47,7 @@ def forward(
     tl.store(y + rows[:, None] * D + d[None, :], value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["ROWS"])
 def backward(
     grad_y,
     x,

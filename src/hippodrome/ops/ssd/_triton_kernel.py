@@ -124,7 +124,7 @@ def _products(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def states(
     x,
     dt,
@@ -198,7 +198,7 @@ def states(
     tl.store(last_state + row * P * N + cell, state, mask=held)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "HEADS"])
 def outputs(
     x,
     dt,
@@ -277,7 +277,7 @@ def outputs(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "HEADS"])
 def grad_inputs(
     grad_y,
     x,
@@ -419,7 +419,7 @@ def grad_inputs(
             tl.store(grad_skip + pair * H + head, tl.sum(skipped, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["BATCH", "T", "HEADS"])
 def grad_directions(
     grad_y,
     x,
