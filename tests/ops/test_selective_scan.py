@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from hippodrome.ops.selective_scan import BACKENDS, selective_scan
 from hippodrome.ops.selective_scan.examples import inputs
-from hippodrome.testing.ops import CHECKS, check_op, check_registration, close, names
+from hippodrome.testing.ops import (
+    CHECKS,
+    check_float32,
+    check_float64,
+    check_op,
+    check_registration,
+    check_resets,
+    check_storage,
+    check_threads,
+    close,
+    names,
+)
 
 ALONG_TIME = ("u", "dt", "B", "C", "z")
 NAMES = names(BACKENDS)
@@ -31,6 +42,57 @@ def test_contract(backend, softplus, check):
         options={"softplus": softplus},
         checks=[check],
     )
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"d": 16, "n": 1},
+        {"d": 17, "n": 3, "b": 1},
+        {"d": 40, "n": 16, "g": 2},
+        {"d": 300, "n": 5},
+        {"n": 20},
+        {"n": 64, "d": 3},
+    ],
+    ids=str,
+)
+def test_sizes_around_whole_registers_and_groups_of_state(sizes):
+    examples = partial(inputs, **sizes)
+    checks = [check_float64, check_float32, check_resets, check_storage]
+    options = {"softplus": True}
+    check_op(selective_scan, ["numba"], examples, along_time=ALONG_TIME, options=options, checks=checks)
+
+
+def test_many_tiles_give_the_same_bits_on_any_number_of_threads():
+    examples = partial(inputs, d=530)
+    options = {"softplus": True}
+    check_op(
+        selective_scan,
+        ["numba"],
+        examples,
+        along_time=ALONG_TIME,
+        options=options,
+        checks=[check_threads],
+    )
+
+
+def test_step_sizes_keep_float32_beside_inputs_in_bfloat16():
+    u, dt, A, B, C, D, z, bias, state, resets = inputs(dtype=torch.float32, softplus=False)
+    halves = [x.bfloat16() for x in (u, B, C, z)]
+
+    def run(dt, backend):
+        u, B, C, z = halves if backend == "numba" else [x.double() for x in halves]
+        return selective_scan(u, dt, A, B, C, D, z, bias, state, resets, backend=backend)
+
+    leaf, exact = dt.clone().requires_grad_(), dt.double().requires_grad_()
+    y, last = run(leaf, "numba")
+    _, expected_last = run(exact, "reference")
+    assert y.dtype == torch.bfloat16
+    close(last, expected_last, 1e-5, "final state")
+    weight = torch.randn_like(last)
+    (found,) = torch.autograd.grad(last, leaf, weight)
+    (wanted,) = torch.autograd.grad(expected_last, exact, weight.double())
+    close(found, wanted, 1e-5, "gradient to the step sizes")
 
 
 @pytest.mark.parametrize("start", [0.0, 3.0])

@@ -1,12 +1,18 @@
 """Numba kernels of the selective scan: one tile is one batch row and a few blocks of sixteen channels.
 
-Time advances inside the tile in chunks. A block's states lie in scratch as one vector of sixteen channels
-for each state coordinate, so that the sum over the state stays in the lanes. What does not depend on the
-state (softplus, the gate) is done for a chunk at once, before and after the recurrence, where its latency
-hides. The forward kernel saves the state at the start of each chunk; the backward kernel takes the chunks
-in reverse, recomputes the states inside one, and scans back through them. The gradients of B and C are
-summed over the blocks of a tile in the lanes, then over tiles by ``fold`` in a fixed order: nothing
-depends on how tiles are spread over threads.
+Time advances inside the tile in chunks. What does not depend on the state (softplus, the gate) is done for a
+chunk of a block at once, before and after the recurrence, where its latency hides. The recurrence takes four
+state coordinates at a time through the chunk, their states in registers as vectors of sixteen channels, so
+that the sum over the state stays in the lanes. The number of coordinates is filled up with zeros to ``m``, a
+multiple of four.
+
+The forward kernel saves the state at the start of each chunk; the backward kernel takes the chunks in
+reverse, recomputes four coordinates' states and decays through one, and scans back through them while they
+are in the nearest cache. The gradients of B and C are summed over the blocks of a tile in the lanes, then
+over the lanes, then over tiles by ``fold`` in a fixed order: nothing depends on how tiles are spread over
+threads.
+
+u, z, y and their gradients, and dt with its own, may be bfloat16; all else is float32 or float64.
 """
 
 import numpy as np
@@ -25,20 +31,21 @@ from hippodrome.ops._lanes_kernel import (
     spread,
     store,
     store_some,
-    total,
     wide,
     zeros,
 )
+from hippodrome.ops._sums_kernel import joined, quarters
 
 LN_2 = 1.0 / LOG2_E
+FOUR = 4 * LANES
 
 
 @njit(nogil=True)
-def _gather(source, first, size, n, factor, target, at):
-    """Rows of ``size`` channels by n, times a factor, into n vectors of sixteen channels, zeros behind."""
-    for k in range(n):
+def _gather(source, first, size, n, m, factor, target, at):
+    """Rows of ``size`` channels by n, times a factor, into m vectors of sixteen channels, zeros behind."""
+    for k in range(m):
         for i in range(LANES):
-            target[at + k * LANES + i] = source[first + i * n + k] * factor if i < size else 0
+            target[at + k * LANES + i] = source[first + i * n + k] * factor if i < size and k < n else 0
 
 
 @njit(nogil=True)
@@ -49,55 +56,50 @@ def _scatter(source, at, size, n, target, first):
             target[first + i * n + k] = source[at + k * LANES + i]
 
 
+@njit(nogil=True)
+def _rows(source, at, stride, steps, n, m, target):
+    """Steps of B or C into rows of m, zeros behind n; sixteen at once, the next row over the excess of one."""
+    for i in range(steps):
+        for k in range(0, n, LANES):
+            store(target, i * m + k, load_some(source, at + i * stride + k, n - k))
+
+
 @njit(nogil=True, cache=True)
 def forward(
     first, last, sizes, strides, use_softplus, u, dt, A, B, C, D, z, bias, state, resets, y, final, marks
 ):
     """Tiles [first, last); flat arrays, absent ones empty; sizes and strides as ``numba_`` gives them."""
-    t, d, n, g, span, group = sizes
+    t, d, n, m, g, span, group = sizes
     (u_b, u_t), (dt_b, dt_t), (z_b, z_t), (B_b, B_t, B_g), (C_b, C_t, C_g) = strides
     width = d // g
     blocks = (width + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     chunks = (t + span - 1) // span
-    rates, h = scratch(group * n * LANES, u), scratch(group * n * LANES, u)
-    deltas, drive, outs = (
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-    )
+    row = m * LANES
+    rates, h = scratch(group * row, A), scratch(group * row, A)
+    Bs, Cs = scratch(span * m + LANES, A), scratch(span * m + LANES, A)
+    deltas, drive, outs = scratch(span * LANES, A), scratch(span * LANES, A), scratch(span * LANES, A)
     for tile in range(first, last):
         low = (tile % groups) * group
         high = min(low + group, blocks)
         part, b = (tile // groups) % g, tile // groups // g
         for block in range(low, high):
-            start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * n * LANES
-            _gather(A, start * n, size, n, LOG2_E, rates, at)
-            _gather(state, (b * d + start) * n, size, n, 1.0, h, at)
+            start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * row
+            _gather(A, start * n, size, n, m, LOG2_E, rates, at)
+            _gather(state, (b * d + start) * n, size, n, m, 1.0, h, at)
         for chunk in range(chunks):
             t0 = chunk * span
             steps = min(t - t0, span)
+            _rows(B, b * B_b + t0 * B_t + part * B_g, B_t, steps, n, m, Bs)
+            _rows(C, b * C_b + t0 * C_t + part * C_g, C_t, steps, n, m, Cs)
             for block in range(low, high):
-                start, size, at = (
-                    part * width + block * LANES,
-                    width - block * LANES,
-                    (block - low) * n * LANES,
-                )
+                start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * row
                 if marks.size:
-                    to = (((b * chunks + chunk) * g + part) * blocks + block) * n * LANES
-                    for k in range(n):
+                    to = (((b * chunks + chunk) * g + part) * blocks + block) * row
+                    for k in range(m):
                         store(marks, to + k * LANES, load(h, at + k * LANES))
-                shift = load_some(bias, start, size) if bias.size else zeros(u)
-                skip = load_some(D, start, size) if D.size else zeros(u)
-                for i in range(steps):
-                    delta = load_some(dt, b * dt_b + (t0 + i) * dt_t + start, size) + shift
-                    if use_softplus:
-                        delta = softplus(delta)
-                    x = load_some(u, b * u_b + (t0 + i) * u_t + start, size)
-                    store(deltas, i * LANES, delta)
-                    store(drive, i * LANES, x * delta)
-                    store(outs, i * LANES, x * skip)
-                jb, jc = b * B_b + t0 * B_t + part * B_g, b * C_b + t0 * C_t + part * C_g
+                shift = load_some(bias, start, size) if bias.size else zeros(A)
+                skip = load_some(D, start, size) if D.size else zeros(A)
                 for i in range(steps):
                     ahead = t0 + span + i
                     prefetch(u, b * u_b + ahead * u_t + start, 0)
@@ -105,17 +107,34 @@ def forward(
                     if z.size:
                         prefetch(z, b * z_b + ahead * z_t + start, 0)
                     prefetch(y, (b * t + t0 + i) * d + start, 1)
-                    if resets.size and resets[b * t + t0 + i]:
-                        for k in range(n):
-                            store(h, at + k * LANES, zeros(u))
-                    delta, x, out = load(deltas, i * LANES), load(drive, i * LANES), load(outs, i * LANES)
-                    for k in range(n):
-                        j = at + k * LANES
-                        v = exp2(delta * load(rates, j)) * load(h, j) + x * spread(B, jb + k)
-                        store(h, j, v)
-                        out += v * spread(C, jc + k)
-                    store(outs, i * LANES, out)
-                    jb, jc = jb + B_t, jc + C_t
+                    delta = load_some(dt, b * dt_b + (t0 + i) * dt_t + start, size) + shift
+                    if use_softplus:
+                        delta = softplus(delta)
+                    x = load_some(u, b * u_b + (t0 + i) * u_t + start, size)
+                    store(deltas, i * LANES, delta)
+                    store(drive, i * LANES, x * delta)
+                    store(outs, i * LANES, x * skip)
+                for k in range(0, m, 4):
+                    j = at + k * LANES
+                    r0, r1 = load(rates, j), load(rates, j + LANES)
+                    r2, r3 = load(rates, j + 2 * LANES), load(rates, j + 3 * LANES)
+                    h0, h1 = load(h, j), load(h, j + LANES)
+                    h2, h3 = load(h, j + 2 * LANES), load(h, j + 3 * LANES)
+                    for i in range(steps):
+                        if resets.size and resets[b * t + t0 + i]:
+                            h0, h1, h2, h3 = zeros(A), zeros(A), zeros(A), zeros(A)
+                        delta, x, c = load(deltas, i * LANES), load(drive, i * LANES), i * m + k
+                        h0 = exp2(delta * r0) * h0 + x * spread(Bs, c)
+                        h1 = exp2(delta * r1) * h1 + x * spread(Bs, c + 1)
+                        h2 = exp2(delta * r2) * h2 + x * spread(Bs, c + 2)
+                        h3 = exp2(delta * r3) * h3 + x * spread(Bs, c + 3)
+                        even = h0 * spread(Cs, c) + h2 * spread(Cs, c + 2)
+                        odd = h1 * spread(Cs, c + 1) + h3 * spread(Cs, c + 3)
+                        store(outs, i * LANES, load(outs, i * LANES) + (even + odd))
+                    store(h, j, h0)
+                    store(h, j + LANES, h1)
+                    store(h, j + 2 * LANES, h2)
+                    store(h, j + 3 * LANES, h3)
                 for i in range(steps):
                     out = load(outs, i * LANES)
                     if z.size:
@@ -123,67 +142,130 @@ def forward(
                         out = out * gate * sigmoid(gate)
                     store_some(y, (b * t + t0 + i) * d + start, size, out)
         for block in range(low, high):
-            start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * n * LANES
+            start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * row
             _scatter(h, at, min(size, LANES), n, final, (b * d + start) * n)
+
+
+@njit(nogil=True)
+def _retrace(k, m, steps, cut, rates, at, deltas, drive, Bs, Cs, outs, trail, decays):
+    """Four coordinates' states and decays through a chunk: trail holds the state before it in row 0."""
+    j = at + k * LANES
+    r0, r1 = load(rates, j), load(rates, j + LANES)
+    r2, r3 = load(rates, j + 2 * LANES), load(rates, j + 3 * LANES)
+    h0, h1 = load(trail, 0), load(trail, LANES)
+    h2, h3 = load(trail, 2 * LANES), load(trail, 3 * LANES)
+    for i in range(steps):
+        delta, x, c, to = load(deltas, i * LANES), load(drive, i * LANES), i * m + k, i * FOUR
+        a0, a1, a2, a3 = exp2(delta * r0), exp2(delta * r1), exp2(delta * r2), exp2(delta * r3)
+        if cut[i]:
+            h0, h1, h2, h3 = zeros(trail), zeros(trail), zeros(trail), zeros(trail)
+        h0 = a0 * h0 + x * spread(Bs, c)
+        h1 = a1 * h1 + x * spread(Bs, c + 1)
+        h2 = a2 * h2 + x * spread(Bs, c + 2)
+        h3 = a3 * h3 + x * spread(Bs, c + 3)
+        store(decays, to, a0)
+        store(decays, to + LANES, a1)
+        store(decays, to + 2 * LANES, a2)
+        store(decays, to + 3 * LANES, a3)
+        store(trail, to + FOUR, h0)
+        store(trail, to + FOUR + LANES, h1)
+        store(trail, to + FOUR + 2 * LANES, h2)
+        store(trail, to + FOUR + 3 * LANES, h3)
+        even = h0 * spread(Cs, c) + h2 * spread(Cs, c + 2)
+        odd = h1 * spread(Cs, c + 1) + h3 * spread(Cs, c + 3)
+        store(outs, i * LANES, load(outs, i * LANES) + (even + odd))
+
+
+@njit(nogil=True)
+def _back(
+    k, m, steps, cut, rates, at, deltas, drive, pulls, Bs, Cs, trail, decays, carry, sum_A, grad_xs,
+    grad_deltas, sums_B, sums_C,
+):  # fmt: skip
+    """The same four coordinates' gradients back through the chunk; ``carry`` is that of the state behind."""
+    j = at + k * LANES
+    r0, r1 = load(rates, j), load(rates, j + LANES)
+    r2, r3 = load(rates, j + 2 * LANES), load(rates, j + 3 * LANES)
+    s0, s1 = load(carry, j), load(carry, j + LANES)
+    s2, s3 = load(carry, j + 2 * LANES), load(carry, j + 3 * LANES)
+    A0, A1, A2, A3 = zeros(trail), zeros(trail), zeros(trail), zeros(trail)
+    to = steps * FOUR
+    h0, h1 = load(trail, to), load(trail, to + LANES)
+    h2, h3 = load(trail, to + 2 * LANES), load(trail, to + 3 * LANES)
+    for i in range(steps - 1, -1, -1):
+        delta, x, pull, c = load(deltas, i * LANES), load(drive, i * LANES), load(pulls, i * LANES), i * m + k
+        s0, s1 = s0 + pull * spread(Cs, c), s1 + pull * spread(Cs, c + 1)
+        s2, s3 = s2 + pull * spread(Cs, c + 2), s3 + pull * spread(Cs, c + 3)
+        q = (i * m + k) * (LANES // 4)
+        store(sums_B, q, load(sums_B, q) + quarters(s0 * x, s1 * x, s2 * x, s3 * x))
+        store(sums_C, q, load(sums_C, q) + quarters(h0 * pull, h1 * pull, h2 * pull, h3 * pull))
+        even = s0 * spread(Bs, c) + s2 * spread(Bs, c + 2)
+        odd = s1 * spread(Bs, c + 1) + s3 * spread(Bs, c + 3)
+        store(grad_xs, i * LANES, load(grad_xs, i * LANES) + (even + odd))
+        to = i * FOUR
+        h0, h1 = load(trail, to), load(trail, to + LANES)
+        h2, h3 = load(trail, to + 2 * LANES), load(trail, to + 3 * LANES)
+        if cut[i]:
+            s0, s1, s2, s3 = zeros(trail), zeros(trail), zeros(trail), zeros(trail)
+        else:
+            s0, s1 = s0 * load(decays, to), s1 * load(decays, to + LANES)
+            s2, s3 = s2 * load(decays, to + 2 * LANES), s3 * load(decays, to + 3 * LANES)
+            p0, p1, p2, p3 = s0 * h0, s1 * h1, s2 * h2, s3 * h3
+            A0, A1, A2, A3 = A0 + p0 * delta, A1 + p1 * delta, A2 + p2 * delta, A3 + p3 * delta
+            change = (p0 * r0 + p2 * r2) + (p1 * r1 + p3 * r3)
+            store(grad_deltas, i * LANES, load(grad_deltas, i * LANES) + change)
+    store(carry, j, s0)
+    store(carry, j + LANES, s1)
+    store(carry, j + 2 * LANES, s2)
+    store(carry, j + 3 * LANES, s3)
+    # Sums over time run in float64 from chunk to chunk.
+    store(sum_A, j, load(sum_A, j) + wide(A0))
+    store(sum_A, j + LANES, load(sum_A, j + LANES) + wide(A1))
+    store(sum_A, j + 2 * LANES, load(sum_A, j + 2 * LANES) + wide(A2))
+    store(sum_A, j + 3 * LANES, load(sum_A, j + 3 * LANES) + wide(A3))
+
+
+@njit(nogil=True)
+def _totals(sums, steps, n, m, space, target, to):
+    """Sums over the lanes of what ``quarters`` left, into rows of n."""
+    quarter = m // 4
+    for i in range(steps):
+        for q in range(0, quarter, 4):
+            at = (i * quarter + q) * LANES
+            few = quarter - q
+            a = load(sums, at)
+            b = load(sums, at + LANES) if few > 1 else zeros(sums)
+            c = load(sums, at + 2 * LANES) if few > 2 else zeros(sums)
+            e = load(sums, at + 3 * LANES) if few > 3 else zeros(sums)
+            store(space, 0, joined(a, b, c, e))
+            for k in range(min(LANES, n - 4 * q)):
+                target[to + i * n + 4 * q + k] = space[k]
 
 
 @njit(nogil=True, cache=True)
 def backward(
-    first,
-    last,
-    sizes,
-    strides,
-    use_softplus,
-    u,
-    dt,
-    A,
-    B,
-    C,
-    D,
-    z,
-    bias,
-    resets,
-    marks,
-    grad_y,
-    grad_final,
-    grad_u,
-    grad_dt,
-    grad_z,
-    grad_state,
-    part_A,
-    part_B,
-    part_C,
-    part_D,
-    part_bias,
-):
+    first, last, sizes, strides, use_softplus, u, dt, A, B, C, D, z, bias, resets, marks, grad_y, grad_final,
+    grad_u, grad_dt, grad_z, grad_state, part_A, part_B, part_C, part_D, part_bias,
+):  # fmt: skip
     """Tiles [first, last) of the gradients; those of A, D and bias still apart by row, of B and C by tile."""
-    t, d, n, g, span, group = sizes
+    t, d, n, m, g, span, group = sizes
     (u_b, u_t), (dt_b, dt_t), (z_b, z_t), (B_b, B_t, B_g), (C_b, C_t, C_g), (y_b, y_t) = strides
     width = d // g
     blocks = (width + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     chunks = (t + span - 1) // span
-    row = n * LANES
-    rates, carry = scratch(group * row, u), scratch(group * row, u)
+    row = m * LANES
+    rates, carry = scratch(group * row, A), scratch(group * row, A)
     doubles = np.empty(0)
-    all_A, all_D, all_bias = (
-        scratch(group * row, doubles),
-        scratch(group * LANES, doubles),
-        scratch(group * LANES, doubles),
-    )
-    sum_A = scratch(row, u)
-    # For each step and state coordinate, side by side: the state after the step, its decay, and the sums for
-    # B and C. Row 0 holds the state before the chunk, the last row stays zero: what precedes a reset.
-    trail = scratch((span + 2) * 4 * row, u)
-    nothing = (span + 1) * 4 * row
-    xs, deltas, slopes, drive, pulls, turns = (
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-        scratch(span * LANES, u),
-    )
+    all_A = scratch(group * row, doubles)
+    all_D, all_bias = scratch(group * LANES, doubles), scratch(group * LANES, doubles)
+    Bs, Cs = scratch(span * m + LANES, A), scratch(span * m + LANES, A)
+    sums_B, sums_C = scratch(span * row // 4, A), scratch(span * row // 4, A)
+    trail, decays = scratch((span + 1) * FOUR, A), scratch(span * FOUR, A)
+    xs, deltas, slopes = scratch(span * LANES, A), scratch(span * LANES, A), scratch(span * LANES, A)
+    drive, pulls, turns = scratch(span * LANES, A), scratch(span * LANES, A), scratch(span * LANES, A)
+    outs, grad_xs = scratch(span * LANES, A), scratch(span * LANES, A)
+    grad_deltas, space = scratch(span * LANES, A), scratch(LANES, A)
+    cut = np.zeros(span, np.bool_)
     for tile in range(first, last):
         low = (tile % groups) * group
         high = min(low + group, blocks)
@@ -191,40 +273,22 @@ def backward(
         all_A[:], all_D[:], all_bias[:] = 0, 0, 0
         for block in range(low, high):
             start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * row
-            _gather(A, start * n, size, n, LOG2_E, rates, at)
-            _gather(grad_final, (b * d + start) * n, size, n, 1.0, carry, at)
+            _gather(A, start * n, size, n, m, LOG2_E, rates, at)
+            _gather(grad_final, (b * d + start) * n, size, n, m, 1.0, carry, at)
         for chunk in range(chunks - 1, -1, -1):
             t0 = chunk * span
             steps = min(t - t0, span)
-            for i in range(n, (steps + 1) * n):
-                store(trail, i * 4 * LANES + 2 * LANES, zeros(u))
-                store(trail, i * 4 * LANES + 3 * LANES, zeros(u))
+            _rows(B, b * B_b + t0 * B_t + part * B_g, B_t, steps, n, m, Bs)
+            _rows(C, b * C_b + t0 * C_t + part * C_g, C_t, steps, n, m, Cs)
+            sums_B[:], sums_C[:] = 0, 0
+            if resets.size:
+                for i in range(steps):
+                    cut[i] = resets[b * t + t0 + i]
             for block in range(low, high):
                 start, size, at = part * width + block * LANES, width - block * LANES, (block - low) * row
                 mark = (((b * chunks + chunk) * g + part) * blocks + block) * row
-                for k in range(n):
-                    store(trail, k * 4 * LANES, load(marks, mark + k * LANES))
-                    store(sum_A, k * LANES, zeros(u))
-                shift = load_some(bias, start, size) if bias.size else zeros(u)
-                skip = load_some(D, start, size) if D.size else zeros(u)
-                for i in range(steps):
-                    delta = load_some(dt, b * dt_b + (t0 + i) * dt_t + start, size) + shift
-                    if use_softplus:
-                        store(slopes, i * LANES, sigmoid(delta))
-                        delta = softplus(delta)
-                    x = load_some(u, b * u_b + (t0 + i) * u_t + start, size)
-                    pull = load_some(grad_y, b * y_b + (t0 + i) * y_t + start, size)
-                    if z.size:
-                        prefetch(grad_z, (b * t + t0 + i) * d + start, 1)
-                        gate = load_some(z, b * z_b + (t0 + i) * z_t + start, size)
-                        open_ = sigmoid(gate)
-                        store(turns, i * LANES, pull * open_ * (1.0 + gate * (1.0 - open_)))
-                        pull = pull * gate * open_
-                    store(xs, i * LANES, x)
-                    store(deltas, i * LANES, delta)
-                    store(drive, i * LANES, x * delta)
-                    store(pulls, i * LANES, pull)
-                jb, jc = b * B_b + t0 * B_t + part * B_g, b * C_b + t0 * C_t + part * C_g
+                shift = load_some(bias, start, size) if bias.size else zeros(A)
+                skip = load_some(D, start, size) if D.size else zeros(A)
                 for i in range(steps):
                     ahead = t0 - span + i
                     prefetch(u, b * u_b + ahead * u_t + start, 0)
@@ -233,63 +297,52 @@ def backward(
                     to = (b * t + t0 + i) * d + start
                     prefetch(grad_u, to, 1)
                     prefetch(grad_dt, to, 1)
-                    reset = resets.size > 0 and resets[b * t + t0 + i]
-                    after = (i + 1) * 4 * row
-                    before = nothing if reset else i * 4 * row
-                    delta, x = load(deltas, i * LANES), load(drive, i * LANES)
-                    out = load(xs, i * LANES) * skip
-                    for k in range(n):
-                        decay = exp2(delta * load(rates, at + k * LANES))
-                        v = decay * load(trail, before + k * 4 * LANES) + x * spread(B, jb + k)
-                        store(trail, after + k * 4 * LANES, v)
-                        store(trail, after + k * 4 * LANES + LANES, decay)
-                        out += v * spread(C, jc + k)
-                    if reset:
-                        for k in range(n):
-                            store(trail, after + k * 4 * LANES + LANES, zeros(u))
+                    delta = load_some(dt, b * dt_b + (t0 + i) * dt_t + start, size) + shift
+                    if use_softplus:
+                        store(slopes, i * LANES, sigmoid(delta))
+                        delta = softplus(delta)
+                    x = load_some(u, b * u_b + (t0 + i) * u_t + start, size)
+                    pull = load_some(grad_y, b * y_b + (t0 + i) * y_t + start, size)
                     if z.size:
                         prefetch(z, b * z_b + ahead * z_t + start, 0)
-                        store_some(grad_z, (b * t + t0 + i) * d + start, size, out * load(turns, i * LANES))
-                    jb, jc = jb + B_t, jc + C_t
-                grad_skip, grad_shift = zeros(u), zeros(u)
-                for i in range(steps - 1, -1, -1):
-                    jb, jc = jb - B_t, jc - C_t
-                    reset = resets.size > 0 and resets[b * t + t0 + i]
-                    after = (i + 1) * 4 * row
-                    before = nothing if reset else i * 4 * row
-                    delta, x, pull = load(deltas, i * LANES), load(drive, i * LANES), load(pulls, i * LANES)
-                    grad_x, grad_delta = zeros(u), zeros(u)
-                    for k in range(n):
-                        j = after + k * 4 * LANES
-                        s = load(carry, at + k * LANES) + pull * spread(C, jc + k)
-                        store(trail, j + 2 * LANES, load(trail, j + 2 * LANES) + s * x)
-                        store(trail, j + 3 * LANES, load(trail, j + 3 * LANES) + pull * load(trail, j))
-                        grad_x += s * spread(B, jb + k)
-                        s = s * load(trail, j + LANES)
-                        store(carry, at + k * LANES, s)
-                        s = s * load(trail, before + k * 4 * LANES)
-                        store(sum_A, k * LANES, load(sum_A, k * LANES) + s * delta)
-                        grad_delta += s * load(rates, at + k * LANES)
-                    x = load(xs, i * LANES)
+                        prefetch(grad_z, to, 1)
+                        gate = load_some(z, b * z_b + (t0 + i) * z_t + start, size)
+                        open_ = sigmoid(gate)
+                        store(turns, i * LANES, pull * open_ * (1.0 + gate * (1.0 - open_)))
+                        pull = pull * gate * open_
+                    store(xs, i * LANES, x)
+                    store(deltas, i * LANES, delta)
+                    store(drive, i * LANES, x * delta)
+                    store(pulls, i * LANES, pull)
+                    store(outs, i * LANES, x * skip)
+                    store(grad_xs, i * LANES, zeros(A))
+                    store(grad_deltas, i * LANES, zeros(A))
+                for k in range(0, m, 4):
+                    for j in range(0, FOUR, LANES):
+                        store(trail, j, load(marks, mark + k * LANES + j))
+                    _retrace(k, m, steps, cut, rates, at, deltas, drive, Bs, Cs, outs, trail, decays)
+                    _back(
+                        k, m, steps, cut, rates, at, deltas, drive, pulls, Bs, Cs, trail, decays, carry,
+                        all_A, grad_xs, grad_deltas, sums_B, sums_C,
+                    )  # fmt: skip
+                grad_skip, grad_shift = zeros(A), zeros(A)
+                for i in range(steps):
                     to = (b * t + t0 + i) * d + start
-                    store_some(grad_u, to, size, grad_x * delta + pull * skip)
-                    grad_delta = grad_delta * LN_2 + grad_x * x
+                    if z.size:
+                        store_some(grad_z, to, size, load(outs, i * LANES) * load(turns, i * LANES))
+                    x, pull, grad_x = load(xs, i * LANES), load(pulls, i * LANES), load(grad_xs, i * LANES)
+                    store_some(grad_u, to, size, grad_x * load(deltas, i * LANES) + pull * skip)
+                    grad_delta = load(grad_deltas, i * LANES) * LN_2 + grad_x * x
                     if use_softplus:
                         grad_delta = grad_delta * load(slopes, i * LANES)
                     store_some(grad_dt, to, size, grad_delta)
                     grad_shift += grad_delta
                     grad_skip += pull * x
-                # Sums over time run in float64 from chunk to chunk.
-                for k in range(n):
-                    j = at + k * LANES
-                    store(all_A, j, load(all_A, j) + wide(load(sum_A, k * LANES)))
                 j = (block - low) * LANES
                 store(all_D, j, load(all_D, j) + wide(grad_skip))
                 store(all_bias, j, load(all_bias, j) + wide(grad_shift))
-            to = (tile * t + t0) * n
-            for i in range(steps * n):
-                part_B[to + i] = total(load(trail, (i + n) * 4 * LANES + 2 * LANES))
-                part_C[to + i] = total(load(trail, (i + n) * 4 * LANES + 3 * LANES))
+            _totals(sums_B, steps, n, m, space, part_B, (tile * t + t0) * n)
+            _totals(sums_C, steps, n, m, space, part_C, (tile * t + t0) * n)
         for block in range(low, high):
             start, at = part * width + block * LANES, (block - low) * row
             size = min(width - block * LANES, LANES)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hippodrome.ops._arrays import dense, flat
 from hippodrome.ops._custom import register_second_order
 from hippodrome.ops._threads import run_tiles
 from hippodrome.ops.selective_scan import torch_
@@ -15,54 +16,37 @@ INPUTS = 10
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
-    """The kernels take float32 and float64 on the CPU; half precision is widened at the door."""
+    """The kernels take float32, float64 and bfloat16 on the CPU; float16 is widened at the door."""
     for x in tensors:
         if x is not None and x.device.type != "cpu":
             return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
     return None
 
 
-def _flat(x: Tensor) -> tuple[Any, tuple[int, ...]]:
-    """The memory under a tensor as a flat array, and the strides of all axes but the last, which is dense.
-
-    So a slice of a wider tensor is read where it lies, and the kernels see one kind of array only.
-    """
-    if not x.numel():
-        return x.detach().reshape(-1).numpy(), (0,) * max(x.dim() - 1, 2)
-    if x.stride(-1) != 1 and x.shape[-1] > 1:
-        x = x.contiguous()
-    span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return torch.as_strided(x.detach(), (span,), (1,)).numpy(), x.stride()[:-1]
-
-
 def _grouped(x: Tensor) -> tuple[Any, tuple[int, ...]]:
     """The same for B or C, with the stride of their groups, 0 where there is one."""
-    array, strides = _flat(x)
+    array, strides = flat(x)
     return array, strides if len(strides) == 3 else (*strides, 0)
-
-
-def _dense(x: Tensor) -> Any:
-    return x.detach().contiguous().view(-1).numpy()
 
 
 class Tiling(NamedTuple):
     """How a call is cut up. Nothing here depends on the number of threads, so results do not either."""
 
-    sizes: tuple[int, int, int, int, int, int]
-    """t, d, n, groups of B and C, steps of a chunk, and blocks of sixteen channels in a tile."""
+    sizes: tuple[int, int, int, int, int, int, int]
+    """t, d, n, n filled up to a multiple of four, groups of B and C, steps of a chunk, and blocks of sixteen
+    channels in a tile."""
     tiles: int
     marks: int
     """Elements of the checkpoints: the state at the start of each chunk."""
 
 
 def tiling(u: Tensor, A: Tensor, B: Tensor) -> Tiling:
-    """Chunks of 32 steps keep states in the near cache; a tile of 8 blocks shares one sum for B and C."""
+    """Chunks of 32 steps keep four states in the near cache; a tile of 8 blocks shares sums for B and C."""
     (b, t, d), n, g = u.shape, A.shape[1], B.shape[2] if B.dim() == 4 else 1
-    chunk = 32 if n <= 16 else 16
-    group = 8
+    m, chunk, group = -(-n // 4) * 4, 32, 8
     blocks = -(-(d // g) // 16)
     return Tiling(
-        (t, d, n, g, chunk, group), b * g * -(-blocks // group), b * -(-t // chunk) * g * blocks * n * 16
+        (t, d, n, m, g, chunk, group), b * g * -(-blocks // group), b * -(-t // chunk) * g * blocks * m * 16
     )
 
 
@@ -84,9 +68,9 @@ def _forward(
     from hippodrome.ops.selective_scan import _numba_kernel as kernel
 
     plan = tiling(u, A, B)
-    y, final, marks = u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(plan.marks if save else 0)
+    y, final, marks = u.new_empty(u.shape), A.new_empty(state.shape), A.new_empty(plan.marks if save else 0)
     if y.numel():
-        (us, u_strides), (dts, dt_strides), (zs, z_strides) = _flat(u), _flat(dt), _flat(z)
+        (us, u_strides), (dts, dt_strides), (zs, z_strides) = flat(u), flat(dt), flat(z)
         (Bs, B_strides), (Cs, C_strides) = _grouped(B), _grouped(C)
         run_tiles(
             kernel.forward,
@@ -94,8 +78,8 @@ def _forward(
             plan.sizes,
             (u_strides, dt_strides, z_strides, B_strides, C_strides),
             softplus,
-            *(us, dts, _dense(A), Bs, Cs, _dense(D), zs, _dense(dt_bias), _dense(state), _dense(resets)),
-            *(_dense(y), _dense(final), _dense(marks)),
+            *(us, dts, dense(A), Bs, Cs, dense(D), zs, dense(dt_bias), dense(state), dense(resets)),
+            *(dense(y), dense(final), dense(marks)),
         )
     return y, final, marks
 
@@ -103,7 +87,7 @@ def _forward(
 @_forward.register_fake
 def _(u, dt, A, B, C, D, z, dt_bias, state, resets, softplus, save):  # type: ignore[no-untyped-def]
     marks = tiling(u, A, B).marks if save else 0
-    return u.new_empty(u.shape), u.new_empty(state.shape), u.new_empty(marks)
+    return u.new_empty(u.shape), A.new_empty(state.shape), A.new_empty(marks)
 
 
 @torch.library.custom_op("hippodrome::selective_scan_backward", mutates_args=())
@@ -126,24 +110,24 @@ def _backward(
     from hippodrome.ops.selective_scan import _numba_kernel as kernel
 
     plan = tiling(u, A, B)
-    b, (t, _, n, g) = u.shape[0], plan.sizes[:4]
+    b, (t, _, n, _, g) = u.shape[0], plan.sizes[:5]
     grad_u, grad_dt, grad_A, grad_D = (x.new_empty(x.shape) for x in (u, dt, A, D))
     grad_z, grad_bias, grad_state = (x.new_empty(x.shape) for x in (z, dt_bias, state))
-    grad_B, grad_C = u.new_empty(b * g, t * n), u.new_empty(b * g, t * n)
+    grad_B, grad_C = A.new_empty(b * g, t * n), A.new_empty(b * g, t * n)
     if u.numel():
         part_A, part_D, part_bias = (x.new_empty(b * x.numel()) for x in (A, D, dt_bias))
-        part_B, part_C = u.new_empty(plan.tiles * t * n), u.new_empty(plan.tiles * t * n)
-        (us, u_strides), (dts, dt_strides), (zs, z_strides) = _flat(u), _flat(dt), _flat(z)
-        (Bs, B_strides), (Cs, C_strides), (ys, y_strides) = _grouped(B), _grouped(C), _flat(grad_y)
+        part_B, part_C = A.new_empty(plan.tiles * t * n), A.new_empty(plan.tiles * t * n)
+        (us, u_strides), (dts, dt_strides), (zs, z_strides) = flat(u), flat(dt), flat(z)
+        (Bs, B_strides), (Cs, C_strides), (ys, y_strides) = _grouped(B), _grouped(C), flat(grad_y)
         run_tiles(
             kernel.backward,
             plan.tiles,
             plan.sizes,
             (u_strides, dt_strides, z_strides, B_strides, C_strides, y_strides),
             softplus,
-            *(us, dts, _dense(A), Bs, Cs, _dense(D), zs, _dense(dt_bias), _dense(resets), _dense(marks)),
-            *(ys, _dense(grad_final), _dense(grad_u), _dense(grad_dt), _dense(grad_z), _dense(grad_state)),
-            *(_dense(x) for x in (part_A, part_B, part_C, part_D, part_bias)),
+            *(us, dts, dense(A), Bs, Cs, dense(D), zs, dense(dt_bias), dense(resets), dense(marks)),
+            *(ys, dense(grad_final), dense(grad_u), dense(grad_dt), dense(grad_z), dense(grad_state)),
+            *(dense(x) for x in (part_A, part_B, part_C, part_D, part_bias)),
         )
         for parts, result, outer in (
             (part_A, grad_A, 1),
@@ -157,11 +141,11 @@ def _backward(
                 width = 4096
                 count = parts.numel() // result.numel()
                 tiles = outer * -(-inner // width)
-                run_tiles(kernel.fold, tiles, count, inner, width, _dense(parts), _dense(result))
+                run_tiles(kernel.fold, tiles, count, inner, width, dense(parts), dense(result))
     if B.dim() == 4:
         grad_B = grad_B.view(b, g, t, n).transpose(1, 2).contiguous()
         grad_C = grad_C.view(b, g, t, n).transpose(1, 2).contiguous()
-    grad_B, grad_C = grad_B.view(B.shape), grad_C.view(C.shape)
+    grad_B, grad_C = grad_B.view(B.shape).to(B.dtype), grad_C.view(C.shape).to(C.dtype)
     return grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_state
 
 
@@ -206,12 +190,18 @@ def selective_scan(
     softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and final state; arguments as at the door."""
-    floats = (u, dt, A, B, C, D, z, dt_bias, initial_state)
-    wide = reduce(torch.promote_types, (x.dtype for x in floats if x is not None), torch.float32)
-    state = u.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state
-    absent = u.new_zeros(0)
-    arguments = (u, dt, A, B, C, *(absent if x is None else x for x in (D, z, dt_bias)), state)
+    given = [u, dt, A, B, C, *(x for x in (D, z, dt_bias, initial_state) if x is not None)]
+    wide = reduce(torch.promote_types, (x.dtype for x in given), torch.float32)
+    inputs = [x.dtype for x in (u, z) if x is not None]
+    # Along time bfloat16 is read and written as it lies; step sizes may be wider than the inputs.
+    main = torch.bfloat16 if wide == torch.float32 and set(inputs) == {torch.bfloat16} else wide
+    sizes = main if dt.dtype == main else wide
+    state = A.new_zeros(u.shape[0], *A.shape, dtype=wide) if initial_state is None else initial_state.to(wide)
+    skip, bias = (A.new_zeros(0, dtype=wide) if x is None else x.to(wide) for x in (D, dt_bias))
+    gate = u.new_zeros(0, dtype=main) if z is None else z.to(main)
     marks = resets if resets is not None else u.new_zeros((0, 0), dtype=torch.bool)
+    vectors = [x if x.dtype == main else x.to(wide) for x in (B, C)]
+    arguments = (u.to(main), dt.to(sizes), A.to(wide), *vectors, skip, gate, bias, state)
     save = torch.is_grad_enabled() and any(x.requires_grad for x in arguments)
-    y, final, _ = _forward(*(x.to(wide) for x in arguments), marks, softplus, save)
+    y, final, _ = _forward(*arguments, marks, softplus, save)
     return y.to(u.dtype), final
