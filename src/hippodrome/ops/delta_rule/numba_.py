@@ -113,9 +113,9 @@ def _gradient(ctx: Any, grad_y: Tensor, grad_final: Tensor, grad_marks: Tensor) 
 
 
 def _form(*inputs: Any) -> tuple[Tensor, Tensor]:
-    *floats, log_decay, state, resets = inputs
+    q, k, v, beta, log_decay, state, resets = inputs
     log_decay, resets = (x if x.numel() else None for x in (log_decay, resets))
-    return torch_.delta_rule(*floats, log_decay, state, resets)
+    return torch_.delta_rule(q, k, v, beta, log_decay, state, resets)
 
 
 _forward.register_autograd(_gradient, setup_context=_setup)

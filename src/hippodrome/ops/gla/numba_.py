@@ -105,8 +105,8 @@ def _gradient(ctx: Any, grad_y: Tensor, grad_final: Tensor, grad_marks: Tensor) 
 
 
 def _form(*inputs: Any) -> tuple[Tensor, Tensor]:
-    *floats, resets = inputs
-    return torch_.gla(*floats, resets if resets.numel() else None)
+    q, k, v, log_decay, state, resets = inputs
+    return torch_.gla(q, k, v, log_decay, state, resets if resets.numel() else None)
 
 
 _forward.register_autograd(_gradient, setup_context=_setup)
