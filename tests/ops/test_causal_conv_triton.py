@@ -5,6 +5,7 @@ import torch
 
 from hippodrome.ops.causal_conv import BACKENDS, causal_conv, triton_
 from hippodrome.ops.causal_conv.examples import inputs
+from hippodrome.testing._op_case import leaf, pull, recording
 from hippodrome.testing.ops import OpCase, _compare_on, close
 from hippodrome.testing.triton_ import can_compile, check_compiles, check_triton, device
 
@@ -76,6 +77,19 @@ def test_a_reset_hides_what_is_not_a_number() -> None:
 @pytest.mark.triton
 def test_the_check_at_first_use_passes() -> None:
     triton_._check(WHERE)
+
+
+@placed
+@pytest.mark.triton
+def test_registration() -> None:
+    one = case(b=1)
+    leaves = tuple(leaf(z) for z in one.arguments(4, torch.float32))
+    with recording() as calls:
+        pull(leaves, one.run(leaves), one.names)
+    assert len(calls) == 2
+    for operator, arguments, keywords in calls.values():
+        tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+        torch.library.opcheck(operator, tuple(leaf(z) for z in arguments), keywords, test_utils=tests)
 
 
 @pytest.mark.cubin

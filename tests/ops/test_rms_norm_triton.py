@@ -8,6 +8,7 @@ import torch
 from hippodrome.ops import _triton
 from hippodrome.ops.rms_norm import BACKENDS, rms_norm, triton_
 from hippodrome.ops.rms_norm.examples import inputs
+from hippodrome.testing._op_case import leaf, pull, recording
 from hippodrome.testing.ops import OpCase, _compare_on, close
 from hippodrome.testing.triton_ import can_compile, check_compiles, check_triton, device
 
@@ -92,6 +93,19 @@ def test_weights_may_stay_in_float32_beside_bfloat16_and_rows_have_any_axes() ->
 @pytest.mark.triton
 def test_the_check_at_first_use_passes() -> None:
     triton_._check(WHERE)
+
+
+@placed
+@pytest.mark.triton
+def test_registration() -> None:
+    one = case(b=1)
+    leaves = tuple(leaf(z) for z in one.arguments(4, torch.float32))
+    with recording() as calls:
+        pull(leaves, one.run(leaves), one.names)
+    assert len(calls) == 2
+    for operator, arguments, keywords in calls.values():
+        tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+        torch.library.opcheck(operator, tuple(leaf(z) for z in arguments), keywords, test_utils=tests)
 
 
 @pytest.mark.cubin

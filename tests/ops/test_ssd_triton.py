@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hippodrome.ops import _triton
-from hippodrome.ops.ssd import BACKENDS, ssd, triton_
+from hippodrome.ops.ssd import BACKENDS, ssd, ssd_packed, triton_
 from hippodrome.ops.ssd.examples import inputs
+from hippodrome.testing._op_case import leaf, pull, recording
 from hippodrome.testing.ops import OpCase, _compare_on, close
 from hippodrome.testing.triton_ import can_compile, check_compiles, check_triton, device
 
@@ -93,6 +94,21 @@ def test_steps_may_stay_in_float32_beside_bfloat16(small) -> None:
 
 @placed
 @pytest.mark.triton
+def test_one_tensor_of_x_B_and_C_and_one_gradient(small) -> None:
+    x, dt, A, B, C, D, state, resets = case(b=1, h=2, g=1).arguments(20, torch.float64)
+    xBC = torch.cat([z.flatten(2) for z in (x, B, C)], -1)
+    found = []
+    for backend in ("triton", "reference"):
+        leaves = [z.clone().requires_grad_() for z in (xBC, dt, A, D, state)]
+        y, last = ssd_packed(*leaves, resets, groups=1, d_state=5, chunk=16, backend=backend)
+        first = torch.autograd.grad((y**2).sum() + (last**3).sum(), leaves, create_graph=True)
+        found.append((y, last, *first, *torch.autograd.grad(sum((z**2).sum() for z in first), leaves)))
+    for actual, expected in zip(*found, strict=True):
+        close(actual, expected, 1e-9, "packed")
+
+
+@placed
+@pytest.mark.triton
 def test_nothing_to_do_gives_the_state_back() -> None:
     x, dt, A, B, C, D, state, _ = (
         z.to(WHERE).requires_grad_() if z is not None else z for z in inputs(t=1, with_resets=False)
@@ -108,6 +124,19 @@ def test_nothing_to_do_gives_the_state_back() -> None:
 def test_the_checks_at_first_use_pass(small) -> None:
     triton_._check(WHERE)
     triton_._check_halves(WHERE)
+
+
+@placed
+@pytest.mark.triton
+def test_registration(small) -> None:
+    one = case(b=1, h=2, g=1)
+    leaves = tuple(leaf(z) for z in one.arguments(4, torch.float32))
+    with recording() as calls:
+        pull(leaves, one.run(leaves), one.names)
+    assert len(calls) == 2
+    for operator, arguments, keywords in calls.values():
+        tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+        torch.library.opcheck(operator, tuple(leaf(z) for z in arguments), keywords, test_utils=tests)
 
 
 @pytest.mark.cubin

@@ -134,8 +134,8 @@ def ssd_packed(
     x = x.unflatten(-1, (dt.shape[-1], inner // dt.shape[-1]))
     B, C = B.unflatten(-1, (groups, d_state)), C.unflatten(-1, (groups, d_state))
     chosen = _chosen(x, dt, A, B, C, D, initial_state, resets, chunk, backend)
-    if chosen is numba_:
-        return numba_.ssd_packed(xBC, dt, A, D, initial_state, resets, groups, d_state, chunk)
+    if chosen is triton_ or chosen is numba_:
+        return chosen.ssd_packed(xBC, dt, A, D, initial_state, resets, groups, d_state, chunk)
     return chosen.ssd(x, dt, A, B, C, D, initial_state, resets, chunk)  # type: ignore[no-any-return]
 
 

@@ -293,6 +293,8 @@ def grad_inputs(
     grad_dt,
     grad_rate,
     grad_skip,
+    stride_gb,
+    stride_gt,
     stride_yb,
     stride_yt,
     stride_yh,
@@ -341,7 +343,7 @@ def grad_inputs(
     dt += b * stride_db + first * stride_dt
     B += b * stride_bb + first * stride_bt + group.to(tl.int64) * stride_bg
     C += b * stride_cb + first * stride_ct + group.to(tl.int64) * stride_cg
-    grad_x += (b * T + first) * H * P
+    grad_x += b * stride_gb + first * stride_gt
     grad_dt += (b * T + first) * H
     resets += b * T + first
     # Squares of this kernel have the writing step j in rows and the reading step i in columns.
@@ -398,7 +400,7 @@ def grad_inputs(
                 total += tl.load(D + head).to(ACC) * slope.to(ACC)
                 skipped += tl.sum(slope.to(ACC) * given, 0)
             tl.store(
-                grad_x + i[:, None] * H * P + head * P + p[None, :],
+                grad_x + i[:, None] * stride_gt + head * P + p[None, :],
                 total,
                 mask=inside[:, None] & (p < P)[None, :],
             )

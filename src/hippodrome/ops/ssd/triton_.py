@@ -7,16 +7,10 @@ from torch import Tensor
 
 from hippodrome.ops import _triton
 from hippodrome.ops._custom import register_second_order
-from hippodrome.ops.ssd import torch_
+from hippodrome.ops.ssd import _triton_launch, torch_
 from hippodrome.ops.ssd.examples import inputs
 
 NAME = "triton"
-CHUNK = 64
-"""Steps of a chunk at most: their mutual decays and scores, a square, stay in registers."""
-TILES = ((64, 64), (32, 64), (32, 32), (16, 32), (16, 16))
-"""Tiles of the state that the pass over all chunks may take, largest first."""
-FAR = 2**31
-"""Offsets inside a tile are of 32 bits; a tensor whose tiles reach further is copied."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -48,95 +42,15 @@ def _check_halves(device: torch.device) -> None:
 
 def _small() -> tuple[Tensor | None, ...]:
     """Arguments for whose sizes, of whole sixteens but no whole tiles, most calls need the same kernels."""
-    return inputs(b=1, t=CHUNK + 9, h=2, p=48, n=80, g=1, with_resets=False)
+    return inputs(b=1, t=_triton_launch.CHUNK + 9, h=2, p=48, n=80, g=1, with_resets=False)
 
 
 def _fast(*z: Any) -> tuple[Tensor, Tensor]:
-    return ssd(*z, CHUNK)
+    return ssd(*z, _triton_launch.CHUNK)
 
 
 def _plain(*z: Any) -> tuple[Tensor, Tensor]:
-    return torch_.ssd(*z, CHUNK)
-
-
-def _heads(x: Tensor) -> Tensor:
-    """A (b, t, h, .) tensor that a tile can be read from: rows without gaps, and not too far apart."""
-    x = _triton.rows(x)
-    return x.contiguous() if CHUNK * x.stride(1) >= FAR else x
-
-
-def _tiles(x: Tensor, n: int) -> dict[str, int]:
-    """Sides of the tiles of the channels of x and of the state that the kernels of one chunk take."""
-    most = 32 if x.dtype.itemsize > 2 else 64
-    return {"BP": _side(x.shape[-1], most), "BN": _side(n, most)}
-
-
-def _side(size: int, most: int) -> int:
-    """A power of two that covers the size, from 16, the least side of a product, to ``most``."""
-    return min(max(_triton.power(size), 16), most)
-
-
-def _steps(dtype: torch.dtype, chunk: int, t: int) -> int:
-    return _side(min(chunk, t), CHUNK // 2 if dtype.itemsize > 2 else CHUNK)
-
-
-def _registers(x: Tensor) -> dict[str, int]:
-    """Half of a multiprocessor's registers for one program, where next to none spill: then two fit."""
-    return {"maxnreg": 128} if x.dtype.itemsize == 2 else {}
-
-
-def _abreast(heads: int, programs: int, x: Tensor) -> int:
-    """How many of a group's heads one program takes in turn, with enough programs left to fill the device."""
-    parts = min(heads, -(-4 * _triton.processors(x) // max(programs, 1)))
-    return -(-heads // parts)
-
-
-def _boundaries(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, state: Tensor, resets: Tensor, steps: int, reverse: bool
-) -> tuple[Tensor, Tensor]:
-    """What each chunk starts from, (b, h, chunks, p, n), and what the last one leaves."""
-    from hippodrome.ops.ssd import _triton_kernel as kernel
-
-    b, t, h, p = x.shape
-    g, n = B.shape[2:]
-    dtype = x.dtype if x.dtype == torch.bfloat16 else _triton.wide(x.dtype)
-    before = x.new_empty((b, h, -(-t // steps), p, n), dtype=dtype)
-    last = torch.empty_like(state)
-    most = 32 if x.dtype == torch.float64 else 64
-    for tile in TILES:
-        rows, columns = _side(p, min(tile[0], most)), _side(n, min(tile[1], most))
-        programs = b * h * -(-p // rows) * -(-n // columns)
-        if programs >= _triton.processors(x):
-            break
-    types = kernel.types(x.dtype, _triton.interpreted())
-    del types["RAW"]
-    kernel.states[(b * h, -(-p // rows), -(-n // columns))](
-        x,
-        dt,
-        A,
-        B,
-        resets,
-        state,
-        before,
-        last,
-        *x.stride()[:3],
-        *dt.stride(),
-        *B.stride()[:3],
-        t,
-        h,
-        p,
-        n,
-        h // g,
-        BT=steps,
-        BP=rows,
-        BN=columns,
-        REVERSE=reverse,
-        HAS_RESETS=resets.numel() > 0,
-        **types,
-        num_warps=4,
-        num_stages=3,
-    )
-    return before, last
+    return torch_.ssd(*z, _triton_launch.CHUNK)
 
 
 @torch.library.custom_op("hippodrome::ssd_triton", mutates_args=())
@@ -151,51 +65,7 @@ def _forward(
     resets: Tensor,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    from hippodrome.ops.ssd import _triton_kernel as kernel
-
-    b, t, h, p = x.shape
-    g, n = B.shape[2:]
-    if not x.numel() or not n:
-        return torch.zeros(x.shape, dtype=x.dtype, device=x.device), state.clone()
-    x, B, C, state = _heads(x), _heads(B), _heads(C), state.contiguous()
-    A, D = A.contiguous(), D.contiguous()
-    marks = resets.contiguous().view(torch.uint8)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    steps, tiles = _steps(x.dtype, chunk, t), _tiles(x, n)
-    pairs, slices = b * -(-t // steps), -(-p // tiles["BP"])
-    abreast = _abreast(h // g, pairs * g * slices, x)
-    with _triton.on(x):
-        before, last = _boundaries(x, dt, A, B, state, marks, steps, False)
-        kernel.outputs[(pairs, g * -(-(h // g) // abreast), slices)](
-            x,
-            dt,
-            A,
-            B,
-            C,
-            D,
-            marks,
-            before,
-            y,
-            *x.stride()[:3],
-            *dt.stride(),
-            *B.stride()[:3],
-            *C.stride()[:3],
-            t,
-            h,
-            p,
-            n,
-            h // g,
-            abreast,
-            BT=steps,
-            **tiles,
-            HAS_D=D.numel() > 0,
-            HAS_RESETS=marks.numel() > 0,
-            **kernel.types(x.dtype, _triton.interpreted()),
-            num_warps=8,
-            num_stages=2,
-            **_registers(x),
-        )
-    return y, last
+    return _triton_launch.outputs(x, dt, A, B, C, D, state, resets, chunk)
 
 
 @_forward.register_fake
@@ -217,89 +87,10 @@ def _backward(
     resets: Tensor,
     chunk: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from hippodrome.ops.ssd import _triton_kernel as kernel
-
-    b, t, h, p = x.shape
-    g, n = B.shape[2:]
-    if not x.numel() or not n:
-        zeros = (torch.zeros(z.shape, dtype=z.dtype, device=z.device) for z in (x, dt, A, B, C, D))
-        return (*zeros, grad_last.clone())  # type: ignore[return-value]
-    x, B, C, state = _heads(x), _heads(B), _heads(C), state.contiguous()
-    A, D = A.contiguous(), D.contiguous()
-    grad_y, grad_last = _heads(grad_y), grad_last.contiguous()
-    marks = resets.contiguous().view(torch.uint8)
-    steps, tiles = _steps(x.dtype, chunk, t), _tiles(x, n)
-    pairs, slices = b * -(-t // steps), -(-n // tiles["BN"])
-    types = kernel.types(x.dtype, _triton.interpreted())
-    options = {"BT": steps, **tiles, "HAS_RESETS": marks.numel() > 0, **types}
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    grad_dt = torch.empty(dt.shape, dtype=dt.dtype, device=x.device)
-    grad_rate, grad_skip = (x.new_empty((pairs, h), dtype=A.dtype) for _ in range(2))
-    strides = (*grad_y.stride()[:3], *x.stride()[:3], *dt.stride(), *B.stride()[:3], *C.stride()[:3])
-    with _triton.on(x):
-        before, _last = _boundaries(x, dt, A, B, state, marks, steps, False)
-        after, grad_state = _boundaries(grad_y, dt, A, C, grad_last, marks, steps, True)
-        abreast = _abreast(h // g, pairs * g, x)
-        kernel.grad_inputs[(pairs, g * -(-(h // g) // abreast))](
-            grad_y,
-            x,
-            dt,
-            A,
-            B,
-            C,
-            D,
-            marks,
-            before,
-            after,
-            grad_x,
-            grad_dt,
-            grad_rate,
-            grad_skip,
-            *strides,
-            t,
-            h,
-            p,
-            n,
-            h // g,
-            abreast,
-            HAS_D=D.numel() > 0,
-            **options,
-            num_warps=8,
-            num_stages=2,
-        )
-        abreast = _abreast(h // g, pairs * g * slices, x)
-        parts = -(-(h // g) // abreast)
-        # Parts are summed by PyTorch, in an order of its own that is the same in every run.
-        dtype = B.dtype if parts == 1 else A.dtype
-        grad_b, grad_c = (x.new_empty((parts, *B.shape), dtype=dtype) for _ in range(2))
-        kernel.grad_directions[(pairs, g * parts, slices)](
-            grad_y,
-            x,
-            dt,
-            A,
-            B,
-            C,
-            marks,
-            before,
-            after,
-            grad_b,
-            grad_c,
-            *strides,
-            b,
-            t,
-            h,
-            p,
-            n,
-            h // g,
-            g,
-            abreast,
-            **options,
-            num_warps=8,
-            num_stages=2,
-        )
-    sums = [z[0] if parts == 1 else z.sum(0).to(B.dtype) for z in (grad_b, grad_c)]
-    grad_d = grad_skip.sum(0) if D.numel() else torch.zeros_like(D)
-    return grad_x, grad_dt, grad_rate.sum(0), *sums, grad_d, grad_state  # type: ignore[return-value]
+    return grad_x, *_triton_launch.gradients(
+        grad_y, grad_last, x, dt, A, B, C, D, state, resets, chunk, grad_x
+    )
 
 
 @_backward.register_fake
@@ -327,6 +118,81 @@ _forward.register_autograd(_gradient, setup_context=_setup)
 register_second_order(_backward, _form, outputs=2, inputs=8)
 
 
+def _parts(xBC: Tensor, heads: int, groups: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x, B and C out of one tensor, as views."""
+    x, B, C = xBC.split([xBC.shape[-1] - 2 * groups * n, groups * n, groups * n], -1)
+    return x.unflatten(-1, (heads, -1)), B.unflatten(-1, (groups, n)), C.unflatten(-1, (groups, n))
+
+
+@torch.library.custom_op("hippodrome::ssd_triton_packed", mutates_args=())
+def _forward_packed(
+    xBC: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor,
+    state: Tensor,
+    resets: Tensor,
+    groups: int,
+    n: int,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    x, B, C = _parts(xBC, dt.shape[-1], groups, n)
+    return _triton_launch.outputs(x, dt, A, B, C, D, state, resets, chunk)
+
+
+@_forward_packed.register_fake
+def _(xBC, dt, A, D, state, resets, groups, n, chunk):  # type: ignore[no-untyped-def]
+    return xBC.new_empty((*dt.shape, state.shape[2])), state.new_empty(state.shape)
+
+
+@torch.library.custom_op("hippodrome::ssd_triton_packed_backward", mutates_args=())
+def _backward_packed(
+    grad_y: Tensor,
+    grad_last: Tensor,
+    xBC: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor,
+    state: Tensor,
+    resets: Tensor,
+    groups: int,
+    n: int,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    given = torch.empty(xBC.shape, dtype=xBC.dtype, device=xBC.device)
+    (x, B, C), (to_x, to_b, to_c) = (_parts(z, dt.shape[-1], groups, n) for z in (xBC, given))
+    found = _triton_launch.gradients(grad_y, grad_last, x, dt, A, B, C, D, state, resets, chunk, to_x)
+    grad_dt, grad_a, grad_b, grad_c, grad_d, grad_state = found
+    to_b.copy_(grad_b)
+    to_c.copy_(grad_c)
+    return given, grad_dt, grad_a, grad_d, grad_state
+
+
+@_backward_packed.register_fake
+def _(grad_y, grad_last, xBC, dt, A, D, state, resets, groups, n, chunk):  # type: ignore[no-untyped-def]
+    return tuple(z.new_empty(z.shape) for z in (xBC, dt, A, D, state))
+
+
+def _setup_packed(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:6])
+    ctx.options = inputs[6:]
+
+
+def _gradient_packed(ctx: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward_packed(grad_y, grad_last, *ctx.saved_tensors, *ctx.options), None, None, None, None)
+
+
+def _form_packed(
+    xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, state: Tensor, resets: Tensor, groups: int, n: int
+) -> tuple[Tensor, Tensor]:
+    x, B, C = _parts(xBC, dt.shape[-1], groups, n)
+    return _form(x, dt, A, B, C, D, state, resets)
+
+
+_forward_packed.register_autograd(_gradient_packed, setup_context=_setup_packed)
+register_second_order(_backward_packed, _form_packed, outputs=2, inputs=6, options=2)
+
+
 def ssd(
     x: Tensor,
     dt: Tensor,
@@ -339,16 +205,54 @@ def ssd(
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last state; arguments as at the door."""
-    b, _, h, p = x.shape
+    dtype = _storage(x, dt, A, B, C)
+    last_axis, narrow = (x.shape[-1], B.shape[-1]), (z.to(dtype) for z in (B, C))
+    sizes, rates, *rest = _widened(x, dt, A, D, initial_state, resets, dtype, last_axis)
+    y, last = _forward(x.to(dtype), sizes, rates, *narrow, *rest, chunk)
+    return y.to(x.dtype), last.to(_triton.wide(x.dtype))
+
+
+def ssd_packed(
+    xBC: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor | None,
+    initial_state: Tensor | None,
+    resets: Tensor | None,
+    groups: int,
+    n: int,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """The same with x, B and C side by side in one tensor, and so in one gradient."""
+    dtype = _storage(xBC, dt, A)
+    p = (xBC.shape[-1] - 2 * groups * n) // dt.shape[-1]
+    rest = _widened(xBC, dt, A, D, initial_state, resets, dtype, (p, n))
+    y, last = _forward_packed(xBC.to(dtype), *rest, groups, n, chunk)
+    return y.to(xBC.dtype), last.to(_triton.wide(xBC.dtype))
+
+
+def _storage(x: Tensor, *others: Tensor) -> torch.dtype:
+    """The dtype of all that is as large as x: its own where that has 16 bits, else the widest there is."""
     dtype = x.dtype
-    if dtype.itemsize > 2:
-        for z in (dt, A, B, C):
-            dtype = torch.promote_types(dtype, z.dtype)
+    for z in others if dtype.itemsize > 2 else ():
+        dtype = torch.promote_types(dtype, z.dtype)
+    return dtype
+
+
+def _widened(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor | None,
+    state: Tensor | None,
+    resets: Tensor | None,
+    dtype: torch.dtype,
+    last: tuple[int, int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """dt, A, D, state and resets, tensors for what is absent; steps of 16 bits stay as they are stored."""
     wide = _triton.wide(dtype)
     sizes = dt if dt.dtype == dtype else dt.to(wide)
-    state = x.new_zeros((b, h, p, B.shape[-1]), dtype=wide) if initial_state is None else initial_state
     skip = x.new_zeros(0, dtype=wide) if D is None else D.to(wide)
+    first = x.new_zeros((x.shape[0], dt.shape[-1], *last), dtype=wide) if state is None else state.to(wide)
     marks = x.new_zeros((0, 0), dtype=torch.bool) if resets is None else resets
-    narrow = (z.to(dtype) for z in (B, C))
-    y, last = _forward(x.to(dtype), sizes, A.to(wide), *narrow, skip, state.to(wide), marks, chunk)
-    return y.to(x.dtype), last.to(_triton.wide(x.dtype))
+    return sizes, A.to(wide), skip, first, marks
