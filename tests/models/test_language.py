@@ -133,6 +133,62 @@ def test_loss_is_the_cross_entropy_of_the_logits() -> None:
     torch.testing.assert_close(model.loss(batch), plain, rtol=1e-12, atol=0)
 
 
+def test_a_tied_table_gets_both_gradients_in_one_dense_tensor() -> None:
+    model, batch = LanguageModel.example().double(), LanguageModel.example_batch()
+    table = model.embedding.weight
+    logits, _ = model(batch.tokens)
+    plain = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+    (expected,) = torch.autograd.grad(plain, table)
+    loss = model.loss(batch)
+    for _ in range(2):
+        (found,) = torch.autograd.grad(loss, table, retain_graph=True)
+        assert found.layout == torch.strided
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    model.loss(batch).backward()
+    (2 * model.loss(batch)).backward()
+    torch.testing.assert_close(table.grad, 3 * expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_loss_of_a_tied_model_differentiates_twice() -> None:
+    model, batch = LanguageModel.example().double(), LanguageModel.example_batch()
+    table = model.embedding.weight
+    logits, _ = model(batch.tokens)
+    plain = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+    seconds = []
+    for loss in (plain, model.loss(batch)):
+        (first,) = torch.autograd.grad(loss, table, create_graph=True)
+        seconds.append(torch.autograd.grad((first**2).sum(), table)[0])
+    torch.testing.assert_close(seconds[1], seconds[0], rtol=1e-8, atol=1e-12)
+
+
+def test_an_embedding_with_a_hook_is_called() -> None:
+    model, batch, seen = LanguageModel.example(), LanguageModel.example_batch(), []
+    model.embedding.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    model.loss(batch).backward()
+    assert seen == [(*batch.tokens.shape, model.embedding.embedding_dim)]
+
+
+def test_bfloat16_autocast_stays_finite_over_steps_with_large_activations() -> None:
+    for mixer in (Mamba, Mamba2):
+        torch.manual_seed(0)
+        model = language(mixer, 32, 2, 64)
+        with torch.no_grad():
+            model.embedding.weight.mul_(1e4)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-2, fused=True)
+        tokens = torch.randint(64, (2, 65))
+        for _ in range(5):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model.loss(TokenBatch(tokens[:, :-1], tokens[:, 1:]))
+            loss.backward()
+            assert bool(loss.isfinite())
+            for name, parameter in model.named_parameters():
+                assert parameter.grad is not None, name
+                assert parameter.grad.dtype == torch.float32, name
+                assert bool(parameter.grad.isfinite().all()), name
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def test_packed_documents_do_not_see_each_other() -> None:
     model = LanguageModel.example().double()
     tokens = torch.randint(11, (1, 9))

@@ -53,13 +53,15 @@ def stack_spec(
     d_hidden: int | None = None,
     norm: str = "rms",
     dropout: float = 0.0,
+    recompute: bool = False,
 ) -> dict[str, Any]:
     """The spec of a stack of blocks after a pattern.
 
     ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
-    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``.
+    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``. ``recompute`` trades time for memory in
+    training.
     """
     layers = parse_pattern(pattern, depth)
     options = options or {}
@@ -86,7 +88,7 @@ def stack_spec(
                 "dropout": dropout,
             }
         )
-    return {"kind": "stack", "blocks": blocks}
+    return {"kind": "stack", "blocks": blocks, **({"recompute": True} if recompute else {})}
 
 
 def _both_ways(mixer: dict[str, Any]) -> dict[str, Any]:

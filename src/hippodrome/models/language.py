@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models._cross_entropy import IGNORED, linear_cross_entropy, score
+from hippodrome.models._lookup import tied_lookup
 from hippodrome.models.base import Model, Objective
 from hippodrome.ops.linear import linear
 from hippodrome.shapes import Mean, TokenBatch
@@ -121,7 +122,8 @@ class LanguageModel(Model):
 
     def loss(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, in float32 at least."""
-        features, _ = self.features(batch.tokens, resets=batch.resets)
+        tokens = tied_lookup(self.embedding, batch.tokens) if self.tie else self.embedding(batch.tokens)
+        features, _ = self.backbone(tokens, None, resets=batch.resets)
         return linear_cross_entropy(features.flatten(0, 1), self.head_weight, batch.targets.flatten())
 
     def metrics(self, batch: TokenBatch) -> Mapping[str, Mean]:
