@@ -53,8 +53,8 @@ def test_a_peak_is_what_a_contender_holds_beyond_its_inputs() -> None:
     if found["forward"] is None:
         pytest.skip("this system does not say how much a process holds")
     size = 4096 * 1024 * 4
-    assert size <= found["forward"] < 64 * size
-    assert found["forward + backward"] >= 2 * size  # the gradients of a and x at least
+    assert 0.9 * size <= found["forward"] < 64 * size  # h at least
+    assert found["forward + backward"] >= 1.9 * size  # the gradients of a and x at least
 
 
 def test_a_worker_that_fails_is_told_in_a_sentence() -> None:

@@ -88,18 +88,16 @@ def test_a_wrong_answer_on_a_gpu_fails_its_check(monkeypatch: pytest.MonkeyPatch
         gpu.check_rows(Ask("gpu-check", 1, QUICK, Where(), tiny=True))
 
 
-def test_the_loop_for_a_graph_is_the_greedy_loop() -> None:
+def test_both_loops_of_decoding_are_greedy_decoding() -> None:
     model = language.model_of("hippodrome", "mamba", 32, 16, 1).eval()
-    loop = gpu.plain_loop(model, CPU)
-    state = model.init_state(1)
-    ids = torch.zeros(1, dtype=torch.long)
-    for _ in range(3):
-        loop.step()
-        logits, state = model.step(ids, state)
-        ids = logits.argmax(-1)
-    assert torch.equal(loop.ids, ids)
-    for mine, theirs in zip(loop.state, gpu._flat(state), strict=True):
-        assert torch.allclose(mine, theirs)
+    state, ids = model.init_state(1), torch.zeros(1, dtype=torch.long)
+    decoder = gpu.Decoder(model, model.init_state(1))
+    loops = [gpu.decoder_loop(decoder, CPU), gpu.plain_loop(model, CPU)]
+    with torch.no_grad():
+        for _ in range(6):
+            logits, state = model.step(ids, state)
+            ids = logits.argmax(-1)
+            assert [int(step()) for step in loops] == [int(ids)] * 2
 
 
 def test_rows_are_chosen_by_name_prefix_and_level() -> None:

@@ -35,9 +35,9 @@ class Use(NamedTuple):
 
 
 def uses(body: Any, length: int, device: torch.device, dtype: torch.dtype = torch.float32) -> list[Use]:
-    """Runs a backbone or mixer once forward, backward and one step, and counts what its operators chose.
+    """Runs a backbone or mixer forward, backward and one step, and counts what its operators chose.
 
-    Below float32 it runs under autocast, as training does.
+    The step runs twice, as it is and in place. Below float32 all of it runs under autocast, as training does.
     """
     x = torch.randn(1, length, body.d_model, device=device, requires_grad=True)
     narrow = torch.autocast(device.type, dtype) if dtype != torch.float32 else nullcontext()
@@ -59,6 +59,10 @@ def uses(body: Any, length: int, device: torch.device, dtype: torch.dtype = torc
                 with watching() as choices:
                     body.step(x[:, -1], state)
             seen("step", choices)
+            # What decoding calls: a step that overwrites the state.
+            with torch.no_grad(), watching() as choices:
+                body.advance_(x[:, -1], body.init_state(1, length + 1))
+            seen("step in place", choices)
     return [
         Use(phase, c.op, c.backend, count, c.refusals, c.forced, c.backends)
         for (phase, c), count in calls.items()

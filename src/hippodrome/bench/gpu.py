@@ -3,10 +3,10 @@
 The builders are those of the rows for a CPU, so that all but the capture of a graph runs on both.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from hippodrome.bench.ops import (
     trained,
 )
 from hippodrome.bench.row import Ask, Contender, Row, Timing, Where
+from hippodrome.generate.decoder import Decoder, owned
 
 BOTH = ("float32", "bfloat16")
 TOKENS = 8
@@ -88,54 +89,35 @@ def check_rows(ask: Ask) -> list[Timing]:
     return found
 
 
-def _flat(state: Any) -> Iterator[Tensor]:
-    """The tensors of a state, layer after layer."""
-    if isinstance(state, Tensor):
-        yield state
-    else:
-        for part in state:
-            yield from _flat(part)
-
-
-class GreedyLoop(NamedTuple):
-    """A step of decoding, and the tensors that it reads and overwrites: what a captured graph needs."""
-
-    step: Callable[[], None]
-    ids: Tensor
-    state: list[Tensor]
-
-
-def plain_loop(model: Any, device: torch.device) -> GreedyLoop:
-    """One greedy token after another, the state overwritten, as a loop in Python does it."""
+def plain_loop(model: Any, device: torch.device) -> Callable[[], Tensor]:
+    """The likeliest token after the last one, the state overwritten, each operation launched from Python."""
     ids = torch.zeros(1, dtype=torch.long, device=device)
-    state = model.init_state(1)
-    owned = list(_flat(state))
+    state = owned(model.init_state(1))
 
-    def step() -> None:
-        logits, after = model.step(ids, state)
-        for old, new in zip(owned, list(_flat(after)), strict=True):
-            old.copy_(new)
-        ids.copy_(logits.argmax(-1))
+    def step() -> Tensor:
+        return ids.copy_(model.advance_(ids, state).argmax(-1))
 
-    return GreedyLoop(step, ids, owned)
+    return step
 
 
-def captured(step: Callable[[], None]) -> Callable[[], None]:
-    """The same work as a CUDA graph, which one call launches whole."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+def decoder_loop(decoder: Decoder, device: torch.device) -> Callable[[], Tensor]:
+    """The same by what ``generate`` decodes with, which replays a CUDA graph where there is one.
+
+    The step raises ValueError on a GPU where the graph could not be recorded: it would be the plain loop.
+    """
+    ids = torch.zeros(1, dtype=torch.long, device=device)
+
+    def step() -> Tensor:
+        found = ids.copy_(decoder.next(ids).argmax(-1))
+        if device.type == "cuda" and decoder.uncaptured is not None:
+            raise ValueError(f"there is no CUDA graph to measure: {decoder.uncaptured}")
+        return found
+
+    return step
 
 
 def decode_rows(ask: Ask) -> list[Timing]:
-    """Seconds a token at batch 1: a plain loop, the same as a CUDA graph, and moving the weights' bytes."""
+    """Seconds a token at batch 1: as a CUDA graph, in a plain loop, and moving the weights' bytes."""
     device = ask.where.device
     vocab, (width, depth) = 50280, {"130m": (768, 24), "2.8b": (2560, 64)}[ask.kind]
     if ask.tiny:
@@ -146,14 +128,14 @@ def decode_rows(ask: Ask) -> list[Timing]:
     size = sum(p.nbytes for p in model.parameters())
     source = torch.ones(size // 8, device=device)
     into = torch.empty_like(source)
-    with torch.inference_mode():
-        step = plain_loop(model, device).step
-        steps = {"hippodrome, plain loop": step}
-        if device.type == "cuda":
-            steps = {"hippodrome, CUDA graph": captured(step), **steps}
-        floor = "a copy of as many bytes as the weights"
-        calls = {name: _several(step) for name, step in steps.items()}
-        taken = take_turns({**calls, floor: _several(lambda: into.copy_(source))}, ask.pace, device)
+    floor = "a copy of as many bytes as the weights"
+    steps = {
+        "hippodrome, generate's loop": decoder_loop(Decoder(model, model.init_state(1)), device),
+        "hippodrome, plain loop": plain_loop(model, device),
+        floor: lambda: into.copy_(source),
+    }
+    with torch.no_grad():
+        taken = take_turns({name: _several(step) for name, step in steps.items()}, ask.pace, device)
     return [
         timing(
             ask.row,

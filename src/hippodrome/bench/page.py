@@ -197,7 +197,7 @@ def markdown(timings: Sequence[Timing], about: Mapping[str, Any]) -> str:
         "not in the times. The median stands with the middle half of the runs. Ratios are over Hippodrome's "
         "own line of the phase, and over the floor: above 1 the contender takes longer. A contender in "
         "*italics* is a floor, not a rival: work that the others cannot avoid. Memory is the most that a "
-        "process of the contender alone, under the allocator's own settings, held beyond its inputs.",
+        "process of the contender alone, whose freed memory goes back at once, held beyond its inputs.",
     ]
     notes: Mapping[str, Sequence[str]] = about.get("notes", {})
     seen = None

@@ -15,6 +15,8 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 """On glibc, large temporaries would otherwise time page faults instead of arithmetic."""
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""On glibc, every tensor is then memory of its own, which goes back to the system when it is freed."""
 
 
 def under(
@@ -46,13 +48,14 @@ def in_process(
 ) -> dict[str, Any]:
     """What ``hippodrome.bench.worker`` answers for a job; ValueError with its last words if it fails.
 
-    ``plain`` takes the allocator's settings away: memory that is freed then goes back to the system, as
+    ``plain`` takes the allocator's settings away and lets memory that is freed go back to the system, as
     counting it needs. ``settings`` are more variables for the process.
     """
     options = {"threads": threads, **options}
     words = [sys.executable, "-m", "hippodrome.bench.worker", job, json.dumps(options)]
     if plain or settings:
-        changed = under(settings or {}, words, without=list(ALLOCATOR) if plain else [])
+        wanted = {**(RETURNED if plain else {}), **(settings or {})}
+        changed = under(wanted, words, without=list(ALLOCATOR) if plain else [])
         if changed is None and settings:
             raise ValueError("this system has no `env` to run a process under other settings")
         words = changed or words
