@@ -29,12 +29,12 @@ def _check(device: torch.device) -> None:
     _triton.agree(_fast, _plain, inputs(b=1, t=TOKENS + 9, d=CHANNELS + 16, with_resets=False), device)
 
 
-def _fast(*z: Any) -> tuple[Tensor, Tensor]:
-    return causal_conv(*z, True)
+def _fast(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor, resets: None) -> tuple[Tensor, Tensor]:
+    return causal_conv(x, weight, bias, state, resets, True)
 
 
-def _plain(*z: Any) -> tuple[Tensor, Tensor]:
-    return torch_.causal_conv(*z, True)
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor, resets: None) -> tuple[Tensor, Tensor]:
+    return torch_.causal_conv(x, weight, bias, state, resets, True)
 
 
 def _tile(t: int, d: int) -> dict[str, int]:

@@ -29,12 +29,12 @@ def _check(device: torch.device) -> None:
     _triton.agree(_fast, _plain, inputs(d=3 * 80), device)
 
 
-def _fast(*z: Any) -> tuple[Tensor]:
-    return (rms_norm(*z, 1e-5, 3),)
+def _fast(x: Tensor, weight: Tensor, z: Tensor) -> tuple[Tensor]:
+    return (rms_norm(x, weight, z, 1e-5, 3),)
 
 
-def _plain(*z: Any) -> tuple[Tensor]:
-    return (torch_.rms_norm(*z, 1e-5, 3),)
+def _plain(x: Tensor, weight: Tensor, z: Tensor) -> tuple[Tensor]:
+    return (torch_.rms_norm(x, weight, z, 1e-5, 3),)
 
 
 def _plan(x: Tensor, groups: int) -> dict[str, int]:

@@ -46,11 +46,13 @@ def _small() -> tuple[Tensor | None, ...]:
 
 
 def _fast(*z: Any) -> tuple[Tensor, Tensor]:
-    return ssd(*z, _triton_launch.CHUNK)
+    arguments: Any = (*z, _triton_launch.CHUNK)
+    return ssd(*arguments)
 
 
 def _plain(*z: Any) -> tuple[Tensor, Tensor]:
-    return torch_.ssd(*z, _triton_launch.CHUNK)
+    arguments: Any = (*z, _triton_launch.CHUNK)
+    return torch_.ssd(*arguments)
 
 
 @torch.library.custom_op("hippodrome::ssd_triton", mutates_args=())
