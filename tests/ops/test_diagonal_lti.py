@@ -12,6 +12,7 @@ from hippodrome.ops.diagonal_lti import BACKENDS, diagonal_lti
 from hippodrome.ops.diagonal_lti.examples import inputs
 from hippodrome.ops.fft_conv import fft_conv
 from hippodrome.ops.vandermonde import vandermonde
+from hippodrome.testing._op_case import leaf
 from hippodrome.testing.ops import CHECKS, check_float64, check_op, check_resets, close, names
 
 NAMES = names(BACKENDS)
@@ -31,6 +32,43 @@ def test_contract_at_other_sizes(backend, n, d):
     """Odd numbers of modes, part-filled and several tiles of channels, and the longer chunk of many modes."""
     examples = partial(inputs, b=2, n=n, d=d)
     check_op(diagonal_lti, [backend], examples, along_time=("u",), checks=[check_float64, check_resets])
+
+
+def test_bfloat16_is_rounded_once_on_the_way_out():
+    """Against the definition on the same rounded numbers: half a unit in the last place, and float32."""
+    u, *rest = inputs(t=150, d=33, dtype=torch.float32)
+    u, pull = u.bfloat16(), torch.randn(u.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+    def run(arguments, backend, pull):
+        leaves = [leaf(z) for z in arguments]
+        outputs = diagonal_lti(*leaves, backend=backend)
+        wanted = [z for z in leaves if z.is_floating_point()]
+        return [*outputs, *torch.autograd.grad(outputs[0], wanted, pull)], wanted
+
+    actual, wanted = run((u, *rest), "numba", pull)
+    wide = tuple(z.double() if z.is_floating_point() else z for z in (u, *rest))
+    expected, _ = run(wide, "reference", pull.double())
+    for z, value, like in zip(actual, expected, (u, rest[2], *wanted), strict=True):
+        assert z.dtype == like.dtype
+        room = value.abs() / 256 if z.dtype == torch.bfloat16 else torch.zeros_like(value)
+        assert ((z - value).abs() <= room + 1e-5 * value.abs().max()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_bits_whatever_the_threads_and_run_to_run(dtype):
+    u, *rest = inputs(b=5, t=3000, d=33, n=5, dtype=torch.float32)
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2, 3):
+            torch.set_num_threads(threads)
+            leaves = [leaf(z) for z in (u.to(dtype), *rest)]
+            outputs = diagonal_lti(*leaves, backend="numba")
+            wanted = [z for z in leaves if z.is_floating_point()]
+            seen.append([*outputs, *torch.autograd.grad(outputs, wanted, [z.detach() for z in outputs])])
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all(torch.equal(z, value) for z, value in zip(other, seen[0], strict=True))
 
 
 @given(t=st.integers(1, 300), marks=st.lists(st.integers(0, 299), max_size=6), n=st.sampled_from([2, 18]))

@@ -40,7 +40,8 @@ def diagonal_lti(
         skip: weight of the input in the output, (d); 0 when None.
         backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
-    The state and all sums are float32 at least; y has the dtype of u.
+    The state and all sums are float32 at least; y has the dtype of u, and bfloat16 is read and written as it
+    lies.
 
     Raises:
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.

@@ -14,10 +14,11 @@ Backward, with g = grad_y, G the gradient of S' and M[i, j] = g_i . x_j,
     grad_B_j = f_j dt_j G^T x_j + sum_{i >= j} grad_K[i, j] C_i.
 
 Tensors come as flat arrays with strides (batch, time, head or group), so that views into one wide projection
-need no copy; x, B, C, y and their gradients may be bfloat16, all else is float32 or wider. What a chunk needs
-is first fetched into scratch, as rows or as columns of whole vectors with zeros behind them. States lie there
-n by p, so that the lanes of a vector are channels of the head. ``sizes`` is (t, h, p, g, n, q), q the chunk.
-Where the backward begins anew (every SEGMENT chunks) the forward leaves the states in ``marks``.
+need no copy; dt and its gradient are (b, h, t). x, B, C, y and their gradients may be bfloat16, all else is
+float32 or wider. What a chunk needs is first fetched into scratch, as rows or columns of whole vectors with
+zeros behind them. States lie there n by p, so that the lanes of a vector are channels of the head. ``sizes``
+is (t, h, p, g, n, q), q the chunk. Where the backward begins anew (every SEGMENT chunks) the forward leaves
+the states in ``marks``.
 """
 
 from llvmlite import ir
@@ -31,6 +32,7 @@ from hippodrome.ops._lanes_kernel import (
     intrinsic,
     load,
     load_some,
+    prefetch,
     scratch,
     store,
     store_some,
@@ -105,12 +107,22 @@ def place(strides, b, i, head):
 @njit(nogil=True, cache=True)
 def fetch(x, at, pitch, length, size, out):
     """Rows of ``size`` numbers, ``pitch`` apart, as padded rows; zeros below them to a whole square."""
-    width = padded(size)
+    width, whole = padded(size), size - size % LANES
     for i in range(length):
-        for c in range(0, width, LANES):
-            store(out, i * width + c, load_some(x, at + i * pitch + c, size - c))
+        for c in range(0, whole, LANES):
+            store(out, i * width + c, load(x, at + i * pitch + c))
+        if whole < size:
+            store(out, i * width + whole, load_some(x, at + i * pitch + whole, size - whole))
     for i in range(length * width, padded(length) * width, LANES):
         store(out, i, zeros(out))
+
+
+@njit(nogil=True, cache=True)
+def ask(x, at, pitch, length, size):
+    """Bring the rows of the next chunk nearer, pieces of longer rows, which no hardware foresees."""
+    for i in range(length):
+        for c in range(0, size, 64 // x.itemsize):
+            prefetch(x, at + i * pitch + c, 0)
 
 
 @njit(nogil=True, cache=True)
@@ -153,14 +165,12 @@ def scale(out, at, count, factor):
 
 
 @njit(nogil=True, cache=True)
-def chunk_decays(dt, at, stride, rate, resets, at_reset, length, steps, d, e, f):
+def chunk_decays(dt, at, rate, resets, at_reset, length, steps, d, e, f):
     """Fill steps, d, e and f of one chunk of one head; ``resets`` may be empty, and steps behind it are 0."""
-    for i in range(length):
-        steps[i] = dt[at + i * stride]
-    for i in range(length, padded(length)):
-        steps[i] = 0
     for i in range(0, length, LANES):
-        store(d, i, exp2(load(steps, i) * rate * LOG2_E))
+        sizes = load_some(dt, at + i, length - i)
+        store(steps, i, sizes)
+        store(d, i, exp2(sizes * rate * LOG2_E))
     if resets.size > 0:
         for i in range(length):
             if resets[at_reset + i]:
@@ -252,9 +262,9 @@ def forward(
                     marks[at : at + size] = S[at_s : at_s + size]
                 at_x = place(strides_x, b, start, head)
                 fetch(x, at_x, strides_x[1], length, p, x_rows)
-                chunk_decays(
-                    dt, (b * t + start) * h + head, h, A[head], resets, b * t + start, length, steps, d, e, f
-                )
+                ask(x, place(strides_x, b, start + q, head), strides_x[1], q, p)
+                at_dt, row = (b * h + head) * t + start, b * t + start
+                chunk_decays(dt, at_dt, A[head], resets, row, length, steps, d, e, f)
                 # W[i, j] = L[i, j] K[i, j] dt_j.
                 for j in range(0, length, LANES):
                     kept, factors = zeros(dt), load(steps, j)
@@ -287,6 +297,17 @@ def forward(
 
 
 @njit(nogil=True, cache=True)
+def add_up(parts, length, square, out):
+    """The sum of each of ``length`` vectors, sixteen at a time."""
+    for i in range(0, length, LANES):
+        turn(parts, i * LANES, LANES, square, 0, LANES)
+        sums = load(square, 0)
+        for k in range(1, LANES):
+            sums = sums + load(square, k * LANES)
+        store(out, i, sums)
+
+
+@njit(nogil=True, cache=True)
 def within_chunk(length, width, d, steps, K, at_k, M, W, grad_scores, at_g):
     """From M = g x^T make W = L K, add K's gradient to ``grad_scores``, make M the gradient of log L."""
     for j in range(0, length, LANES):
@@ -308,13 +329,13 @@ def within_chunk(length, width, d, steps, K, at_k, M, W, grad_scores, at_g):
 
 
 @njit(nogil=True, cache=True)
-def decay_gradients(length, width, M, sums, r, s, z, out):
+def decay_gradients(length, width, M, parts, square, r, s, z, out):
     """Gradient of each log decay a_k of a chunk, as sums of like terms: no difference of large sums.
 
     a_k is part of every M[i, j] with j < k <= i, of what reaches outputs i >= k from before the chunk (r), of
     what steps j < k leave at its end (s), and of what the first state leaves there (z).
     """
-    clear(sums, 0, length * LANES)
+    clear(parts, 0, length * LANES)
     for j in range(0, length, LANES):
         column = zeros(M)
         for k in range(length - 1, j, -1):
@@ -322,11 +343,12 @@ def decay_gradients(length, width, M, sums, r, s, z, out):
             # Only lanes before k count, now and for all smaller k.
             if k < j + LANES:
                 column = below(column, k - j)
-            store(sums, k * LANES, load(sums, k * LANES) + column)
+            store(parts, k * LANES, load(parts, k * LANES) + column)
+    add_up(parts, length, square, out)
     later = r.dtype.type(0)
     for k in range(length - 1, -1, -1):
         later += r[k]
-        out[k] = z + later + total(load(sums, k * LANES))
+        out[k] += z + later
     earlier = s.dtype.type(0)
     for k in range(length):
         out[k] += earlier
@@ -346,7 +368,7 @@ def pull_readouts(T, n, length, width, e, c_flat, out, at, r):
 
 
 @njit(nogil=True, cache=True)
-def by_states(length, wide, f, steps, x_rows, U, s):
+def by_states(length, wide, f, steps, x_rows, U, parts, square, s):
     """Make U_j = f_j G B_j of G B_j, and s_j = dt_j x_j . U_j, which is f_j dt_j (G^T x_j) . B_j."""
     for j in range(length):
         sums, kept = zeros(U), f[j]
@@ -354,7 +376,10 @@ def by_states(length, wide, f, steps, x_rows, U, s):
             here = load(U, c) * kept
             store(U, c, here)
             sums = sums + here * load(x_rows, c)
-        s[j] = total(sums) * steps[j]
+        store(parts, j * LANES, sums)
+    add_up(parts, length, square, s)
+    for j in range(0, length, LANES):
+        store(s, j, load(s, j) * load(steps, j))
 
 
 @njit(nogil=True, cache=True)
@@ -389,7 +414,7 @@ def backward(
     x_rows, y_rows, U = scratch(width * wide, dt), scratch(width * wide, dt), scratch(width * wide, dt)
     x_flat, y_flat = scratch(width * wide, dt), scratch(width * wide, dt)
     rows_n, b_flat, c_flat = scratch(width * deep, dt), scratch(width * deep, dt), scratch(width * deep, dt)
-    W, M, sums = scratch(width * width, dt), scratch(width * width, dt), scratch(width * LANES, dt)
+    W, M, parts = scratch(width * width, dt), scratch(width * width, dt), scratch(width * LANES, dt)
     T, square = scratch(deep * width, dt), scratch(deep * wide, dt)
     begins = scratch(span * block * size + deep * wide, dt)
     for tile in range(first, last_tile):
@@ -407,8 +432,9 @@ def backward(
                     begins[here : here + size] = begins[here - block * size : here - (block - 1) * size]
                     at_x = place(strides_x, b, start - q, head)
                     fetch(x, at_x, strides_x[1], q, p, x_rows)
-                    at_dt, row = (b * t + start - q) * h + head, b * t + start - q
-                    chunk_decays(dt, at_dt, h, A[head], resets, row, q, steps, d, e, f)
+                    ask(x, place(strides_x, b, start, head), strides_x[1], q, p)
+                    at_dt, row = (b * h + head) * t + start - q, b * t + start - q
+                    chunk_decays(dt, at_dt, A[head], resets, row, q, steps, d, e, f)
                     take_states(q, p, n, e, f, steps, x_rows, U, rows_n, begins, here)
                 elif c > 0:
                     at = (((c // SEGMENT - 1) * batch + b) * h + head) * size
@@ -440,12 +466,14 @@ def backward(
                 at_g = (b * h + head) * deep * wide
                 at_x = place(strides_x, b, start, head)
                 at_y = place(strides_y, b, start, head)
-                at_dt = (b * t + start) * h + head
+                at_dt, row = (b * h + head) * t + start, b * t + start
                 fetch(x, at_x, strides_x[1], length, p, x_rows)
                 turn_rows(x_rows, length, wide, x_flat, width)
+                ask(x, place(strides_x, b, start - q, head), strides_x[1], q, p)
                 fetch(grad_y, at_y, strides_y[1], length, p, y_rows)
                 turn_rows(y_rows, length, wide, y_flat, width)
-                chunk_decays(dt, at_dt, h, A[head], resets, b * t + start, length, steps, d, e, f)
+                ask(grad_y, place(strides_y, b, start - q, head), strides_y[1], q, p)
+                chunk_decays(dt, at_dt, A[head], resets, row, length, steps, d, e, f)
 
                 clear(M, 0, length * width)
                 for i in range(0, length, ROWS):
@@ -459,7 +487,7 @@ def backward(
                 # To u = dt x: from the state at the end, then from the outputs within the chunk.
                 clear(U, 0, length * wide)
                 add_product(U, 0, wide, b_flat, 0, 1, width, pulled, at_g, wide, length, wide, n)
-                by_states(length, wide, f, steps, x_rows, U, s)
+                by_states(length, wide, f, steps, x_rows, U, parts, square, s)
                 for j in range(0, length, ROWS):
                     rows, at = min(ROWS, length - j), j * width + j
                     add_product(
@@ -479,7 +507,7 @@ def backward(
                     ahead = load(pulled, at_g + k) * e[length - 1]
                     survival = survival + load(begins, at_s + k) * ahead
                     store(pulled, at_g + k, ahead)
-                decay_gradients(length, width, M, sums, r, s, total(survival), rates)
+                decay_gradients(length, width, M, parts, square, r, s, total(survival), rates)
 
                 skip = D[head] if D.size > 0 else D.dtype.type(0)
                 by_skip, grad_a = zeros(dt), dt.dtype.type(0)
@@ -493,8 +521,11 @@ def backward(
                         by_skip = by_skip + xs * gs
                         store_some(grad_x, out + k, p - k, us * step + gs * skip)
                         store(y_rows, at, gs * left)
-                    grad_dt[at_dt + j * h] = total(by_step) + A[head] * rates[j]
-                    grad_a += step * rates[j]
+                    store(parts, j * LANES, by_step)
+                add_up(parts, length, square, r)
+                for j in range(length):
+                    grad_dt[at_dt + j] = r[j] + A[head] * rates[j]
+                    grad_a += steps[j] * rates[j]
                 grad_rate[(b * chunks + c) * h + head] = grad_a
                 grad_skip[(b * chunks + c) * h + head] = total(by_skip)
                 add_product(pulled, at_g, wide, c_flat, 0, width, 1, y_rows, 0, wide, n, wide, length)

@@ -65,6 +65,7 @@ def _run_forward(
         return y.zero_(), last.zero_() if not state.numel() else last.copy_(state), dt.new_empty(0)
     marks = dt.new_empty(_marks(x, B, chunk) if keep else 0)
     sizes = (t, h, p, g, n, min(chunk, t))
+    steps = dense(dt.transpose(1, 2))
     # Heads abreast share rows of B and C; threads take several turns, so that a late one holds up none.
     block = max(1, min(4, b * h // (4 * torch.get_num_threads())))
     share_tiles(
@@ -72,7 +73,7 @@ def _run_forward(
         b * g * -(-(h // g) // block),
         block,
         *flat(x),
-        dense(dt),
+        steps,
         dense(A),
         *flat(B),
         *flat(C),
@@ -119,7 +120,7 @@ def _run_backward(
     chunks, width = -(-t // q), kernel.padded(q)
     sizes = (t, h, p, g, n, q)
     flat_b, flat_c = flat(B), flat(C)
-    grad_dt = torch.empty(dt.shape, dtype=dt.dtype)
+    steps, grad_dt = dense(dt.transpose(1, 2)), dt.new_empty(b, h, t)
     grad_rate, grad_skip = dt.new_empty(b * chunks, h), dt.new_empty(b * chunks, h)
     grad_state = dt.new_empty(b, h, p, n)
     # What heads share is added up in blocks of them: the more blocks, the more there is to add, the fewer,
@@ -139,7 +140,7 @@ def _run_backward(
             chunk_from,
             chunk_to,
             *flat(x),
-            dense(dt),
+            steps,
             dense(A),
             *flat_b,
             *flat_c,
@@ -176,6 +177,7 @@ def _run_backward(
     # Summed by numpy, in one order whatever the number of threads.
     grad_a = torch.from_numpy(grad_rate.numpy().sum(0))
     grad_d = torch.from_numpy(grad_skip.numpy().sum(0)) if D.numel() else torch.zeros_like(D)
+    grad_dt = grad_dt.transpose(1, 2).contiguous()
     return grad_dt, grad_a, grad_d, grad_state if state.numel() else torch.zeros_like(state)
 
 
@@ -217,10 +219,11 @@ def _backward(
     chunk: int,
     marks: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grads = tuple(torch.empty(z.shape, dtype=z.dtype) for z in (x, B, C))
-    others = _run_backward(grad_y, grad_last, x, dt, A, B, C, D, state, resets, chunk, marks, *grads)
+    grad_x, grad_b, grad_c = (torch.empty(z.shape, dtype=z.dtype) for z in (x, B, C))
+    into = (grad_x, grad_b, grad_c)
+    others = _run_backward(grad_y, grad_last, x, dt, A, B, C, D, state, resets, chunk, marks, *into)
     grad_dt, grad_a, grad_d, grad_state = others
-    return grads[0], grad_dt, grad_a, *grads[1:], grad_d, grad_state
+    return grad_x, grad_dt, grad_a, grad_b, grad_c, grad_d, grad_state
 
 
 @_backward.register_fake
