@@ -19,10 +19,8 @@ NAMES = [backend.NAME for backend in BACKENDS]
     ("dtype", "tolerance"), [(torch.float64, DOUBLE), (torch.float32, SINGLE), (torch.bfloat16, HALF)]
 )
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("sizes", [(2, 37, 21), (1, 1, 1), (8, 48, 16), (1, 15, 9), (3, 160, 7)])
+@pytest.mark.parametrize("sizes", [(2, 37, 21), (1, 1, 1), (4, 48, 16), (1, 15, 9), (3, 160, 7)])
 def test_values(backend, dtype, tolerance, bias, sizes):
-    if dtype == torch.bfloat16:
-        sizes = (min(sizes[0], 2), *sizes[1:])
     arguments = inputs(*sizes, dtype=dtype, bias=bias)
     y = linear(*arguments, backend=backend)
     assert y.dtype == dtype
@@ -30,7 +28,7 @@ def test_values(backend, dtype, tolerance, bias, sizes):
 
 
 @settings(max_examples=25, deadline=None)
-@given(rows=st.lists(st.integers(1, 2), max_size=3), i=st.integers(1, 70), o=st.integers(1, 40))
+@given(rows=st.lists(st.integers(1, 2), max_size=2), i=st.integers(1, 70), o=st.integers(1, 40))
 def test_any_shape(rows, i, o):
     _, weight, bias = inputs(1, i, o)
     x = torch.randn(*rows, i, dtype=torch.float64)
@@ -73,9 +71,8 @@ def test_gradients_go_through_pytorch():
 def test_what_the_kernel_leaves_to_pytorch():
     x, weight, bias = inputs(dtype=torch.float32)
     for wrong, sentence in (
-        ((torch.randn(9, 37), weight, bias), "1 to 8 rows"),
-        ((x[:0], weight, bias), "1 to 8 rows"),
-        ((torch.randn(3, 37).bfloat16(), weight.bfloat16(), None), "1 to 2 rows"),
+        ((torch.randn(5, 37), weight, bias), "1 to 4 rows"),
+        ((x[:0], weight, bias), "1 to 4 rows"),
         ((x.half(), weight.half(), None), "float32, bfloat16 and float64"),
         ((x, weight.bfloat16(), None), "all alike"),
         ((x, weight.T, None), "dense rows"),

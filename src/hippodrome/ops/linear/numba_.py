@@ -7,8 +7,9 @@ from hippodrome.ops._light import light_op, unfit
 from hippodrome.ops._threads import run_tiles
 
 NAME = "numba"
-ROWS = {torch.float32: 8, torch.float64: 8, torch.bfloat16: 2}
-"""Rows up to which the kernel is faster; for more PyTorch's product is, which multiplies bfloat16 as such."""
+ROWS = 4
+"""Rows up to which the weights' bytes, not the arithmetic, set the time; PyTorch's product is for more."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 ALONE = 2**22
 """Bytes of weights below which one thread reads them alone."""
 
@@ -22,11 +23,10 @@ def refusal(*tensors: Tensor | None) -> str | None:
     assert weight is not None
     if not (x.is_cpu and weight.is_cpu):
         return f"the Numba kernel runs on the CPU; got tensors on {x.device} and {weight.device}."
-    most = ROWS.get(x.dtype)
-    if most is None or x.dtype != weight.dtype:
+    if x.dtype != weight.dtype or x.dtype not in DTYPES:
         return f"the kernel takes float32, bfloat16 and float64, all alike; got {x.dtype} and {weight.dtype}."
-    if x.dim() == 0 or x.numel() > most * x.shape[-1] or not x.numel():
-        return f"the kernel is for 1 to {most} rows; got x of shape {tuple(x.shape)}."
+    if x.dim() == 0 or x.numel() > ROWS * x.shape[-1] or not x.numel():
+        return f"the kernel is for 1 to {ROWS} rows; got x of shape {tuple(x.shape)}."
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1] or weight.stride(1) != 1 or not weight.shape[0]:
         return f"weight must be (o, {x.shape[-1]}) with dense rows; got shape {tuple(weight.shape)}."
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype or not bias.is_cpu):
