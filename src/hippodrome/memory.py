@@ -15,7 +15,7 @@ def keep_memory() -> bool:
     As installed, glibc takes every large tensor from the system anew and gives it back when the tensor dies,
     and the system fills each page with zeros at its first touch: about an eighth of a training step's time
     with a vocabulary of 50,000. Call this once, before large tensors are made; the process then stays as
-    large as it ever was. The command line does it for every verb. Where the C library is not glibc nothing happens.
+    large as it ever was. The command line does it for every verb. Under another C library nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -46,7 +46,8 @@ def command(
     """Train one model on your data. A run that was stopped goes on with --resume.
 
     Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
-    -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout, recompute).
+    -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout,
+    recompute).
     """
     from hippodrome import runs
     from hippodrome.train.settings import TrainSettings

@@ -60,8 +60,8 @@ def stack_spec(
     ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
-    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``. ``recompute`` trades time for memory in
-    training.
+    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``. ``recompute`` trades time for
+    memory in training.
     """
     layers = parse_pattern(pattern, depth)
     options = options or {}

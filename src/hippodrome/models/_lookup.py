@@ -16,8 +16,8 @@ def tied_lookup(embedding: nn.Embedding, ids: Int[Tensor, "b t"]) -> Float[Tenso
     (hooks, parametrizations, adapters in its place) is called like any other module.
     """
     weight = embedding.weight
-    hooks = (embedding._forward_hooks, embedding._forward_pre_hooks)
-    hooks += (embedding._backward_hooks, embedding._backward_pre_hooks)
+    hooks = [embedding._forward_hooks, embedding._forward_pre_hooks]
+    hooks += [embedding._backward_hooks, embedding._backward_pre_hooks]
     plain = type(embedding) is nn.Embedding and type(weight) is nn.Parameter and not any(hooks)
     options = (embedding.padding_idx, embedding.max_norm, embedding.scale_grad_by_freq or None)
     plain = plain and options == (None, None, None) and weight.device.type in ("cpu", "cuda")
