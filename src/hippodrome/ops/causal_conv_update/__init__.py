@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hippodrome.ops._check import check_arguments
-from hippodrome.ops._door import choose
+from hippodrome.ops._door import choose, watched
 from hippodrome.ops.causal_conv_update import numba_, reference, torch_, triton_
 
 BACKENDS = (triton_, numba_, torch_, reference)
@@ -51,8 +51,11 @@ def causal_conv_update(
             {"x": (x, "b d"), "weight": (weight, "d w"), "bias": (bias, "d"), "state": (state, "b w-1 d")},
             {"w-1": w - 1},
         )
-    chosen = choose("causal_conv_update", BACKENDS, backend, x, weight, bias, state)
-    y: Tensor = chosen.causal_conv_update(x, weight, bias, state, activation == "silu")
+    arguments = (x, weight, bias, state)
+    if backend is None and not watched() and numba_.refusal(*arguments) is None:
+        return numba_.causal_conv_update(*arguments, activation == "silu")
+    chosen = choose("causal_conv_update", BACKENDS, backend, *arguments)
+    y: Tensor = chosen.causal_conv_update(*arguments, activation == "silu")
     return y
 
 
