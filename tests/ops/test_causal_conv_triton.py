@@ -61,6 +61,19 @@ def test_float64_and_gradients_of_gradients() -> None:
 
 @placed
 @pytest.mark.triton
+def test_weights_may_stay_in_float32_beside_bfloat16() -> None:
+    x, weight, bias, state, resets = case().arguments(9, torch.float32)
+    x, leaf = x.bfloat16(), weight.T.contiguous().T.requires_grad_()
+    y, last = causal_conv(x, leaf, bias, state, resets, backend="triton")
+    expected, expected_last = causal_conv(x, weight, bias, state, resets, backend="reference")
+    assert (y.dtype, last.dtype) == (torch.bfloat16, torch.float32)
+    close(y, expected, 1e-2, "y")
+    close(last, expected_last, 1e-6, "last")
+    assert torch.autograd.grad(y.sum(), leaf)[0].dtype == torch.float32
+
+
+@placed
+@pytest.mark.triton
 def test_a_reset_hides_what_is_not_a_number() -> None:
     x, weight, bias, state, _ = (z if z is None else z.to(WHERE) for z in inputs(b=1, t=6, d=2))
     resets = torch.zeros(1, 6, dtype=torch.bool, device=WHERE)

@@ -31,6 +31,12 @@ def _token(x, past, stride, first, i, d, seen, D, W, ACC: tl.constexpr):
 
 
 @triton.jit
+def _taps(weight, stride_wd, stride_ww, lag, d, D, W, ACC: tl.constexpr):
+    """The weights, one of each channel, of the tap ``lag`` tokens back."""
+    return tl.load(weight + d * stride_wd + (W - 1 - lag) * stride_ww, mask=d < D, other=0.0).to(ACC)[None, :]
+
+
+@triton.jit
 def _fresh(resets, t, T, HAS_RESETS: tl.constexpr):
     """Whether tokens t, of which some may lie outside, see what came before them."""
     if HAS_RESETS:
@@ -45,6 +51,8 @@ def _convolved(
     bias,
     past,
     resets,
+    stride_wd,
+    stride_ww,
     stride,
     first,
     i,
@@ -63,8 +71,8 @@ def _convolved(
     )
     seen = inside
     for lag in tl.range(0, W, loop_unroll_factor=4):
-        taps = tl.load(weight + (W - 1 - lag) * D + d, mask=d < D, other=0.0).to(ACC)
-        total += taps[None, :] * _token(x, past, stride, first, i - lag, d, seen, D, W, ACC)
+        taps = _taps(weight, stride_wd, stride_ww, lag, d, D, W, ACC)
+        total += taps * _token(x, past, stride, first, i - lag, d, seen, D, W, ACC)
         seen = seen & _fresh(resets, t - lag, T, HAS_RESETS)
     return total
 
@@ -78,6 +86,8 @@ def forward(
     resets,
     y,
     last,
+    stride_wd,
+    stride_ww,
     stride_b,
     stride_t,
     T,
@@ -100,7 +110,9 @@ def forward(
     y += (b * T + first) * D
     past += b * (W - 1) * D
     resets += b * T
-    total = _convolved(x, weight, bias, past, resets, stride_t, first, i, d, T, D, W, HAS_RESETS, ACC)
+    total = _convolved(
+        x, weight, bias, past, resets, stride_wd, stride_ww, stride_t, first, i, d, T, D, W, HAS_RESETS, ACC
+    )
     if SILU:
         total = total / (1.0 + tl.exp(-total))
     tl.store(y + i[:, None] * D + d[None, :], total, mask=(t < T)[:, None] & (d < D)[None, :])
@@ -122,6 +134,8 @@ def _slope(
     bias,
     past,
     resets,
+    stride_wd,
+    stride_ww,
     stride_y,
     stride,
     first,
@@ -139,7 +153,9 @@ def _slope(
     mask = ((t >= 0) & (t < T))[:, None] & (d < D)[None, :]
     slope = tl.load(grad_y + i[:, None] * stride_y + d[None, :], mask=mask, other=0.0).to(ACC)
     if SILU:
-        total = _convolved(x, weight, bias, past, resets, stride, first, i, d, T, D, W, HAS_RESETS, ACC)
+        total = _convolved(
+            x, weight, bias, past, resets, stride_wd, stride_ww, stride, first, i, d, T, D, W, HAS_RESETS, ACC
+        )
         share = 1.0 / (1.0 + tl.exp(-total))
         slope *= share * (1.0 + total * (1.0 - share))
     return slope
@@ -154,6 +170,8 @@ def slopes(
     past,
     resets,
     slope,
+    stride_wd,
+    stride_ww,
     stride_yb,
     stride_yt,
     stride_b,
@@ -184,6 +202,8 @@ def slopes(
         bias,
         past,
         resets,
+        stride_wd,
+        stride_ww,
         stride_yt,
         stride_t,
         first,
@@ -212,6 +232,8 @@ def backward(
     grad_x,
     grad_past,
     partial,
+    stride_wd,
+    stride_ww,
     stride_yb,
     stride_yt,
     stride_b,
@@ -259,6 +281,8 @@ def backward(
             bias,
             past,
             resets,
+            stride_wd,
+            stride_ww,
             stride_yt,
             stride_t,
             first,
@@ -273,8 +297,8 @@ def backward(
         )
         if lag == 0:
             own = slope
-        taps = tl.load(weight + (W - 1 - lag) * D + d, mask=d < D, other=0.0).to(ACC)
-        total += tl.where(seen[:, None], slope, 0.0) * taps[None, :]
+        taps = _taps(weight, stride_wd, stride_ww, lag, d, D, W, ACC)
+        total += tl.where(seen[:, None], slope, 0.0) * taps
     # What the final window takes of the last: those that no reset cuts off from the end, which ``seen`` now
     # says of them, as no token after the end counts for one.
     ends = t - (T - W + 1)

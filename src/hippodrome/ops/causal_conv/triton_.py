@@ -59,12 +59,13 @@ def _forward(
     with _triton.on(x):
         kernel.forward[(b * -(-t // tile["BT"]), -(-d // tile["BD"]))](
             x,
-            weight.T.contiguous(),
+            weight,
             bias.contiguous(),
             past,
             marks,
             y,
             last,
+            *weight.stride(),
             *x.stride()[:2],
             t,
             d,
@@ -102,24 +103,25 @@ def _backward(
         zeros = (torch.zeros(z.shape, dtype=z.dtype, device=z.device) for z in (x, weight, bias))
         return (*zeros, grad_last.clone())  # type: ignore[return-value]
     x, past, marks = _triton.rows(x), past.contiguous(), resets.contiguous().view(torch.uint8)
-    grad_y, taps, bias = _triton.rows(grad_y), weight.T.contiguous(), bias.contiguous()
+    grad_y, bias = _triton.rows(grad_y), bias.contiguous()
     tile, channels = _tile(t + w - 1, d), -(-d // _tile(t, d)["BD"])
     options = {"W": w, "HAS_RESETS": marks.numel() > 0, "ACC": kernel.wide(x.dtype), **tile, "num_warps": 8}
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grad_past = torch.empty(past.shape, dtype=past.dtype, device=x.device)
     tiles = b * -(-(t + w - 1) // tile["BT"])
-    partial = x.new_empty((tiles, w + 1, d), dtype=weight.dtype)
+    partial = x.new_empty((tiles, w + 1, d), dtype=past.dtype)
     with _triton.on(x):
         if silu and w > FEW_TAPS:
-            slope = x.new_empty(x.shape, dtype=weight.dtype)
+            slope = x.new_empty(x.shape, dtype=past.dtype)
             kernel.slopes[(b * -(-t // tile["BT"]), channels)](
                 grad_y,
                 x,
-                taps,
+                weight,
                 bias,
                 past,
                 marks,
                 slope,
+                *weight.stride(),
                 *grad_y.stride()[:2],
                 *x.stride()[:2],
                 t,
@@ -131,13 +133,14 @@ def _backward(
             grad_y,
             grad_last.contiguous(),
             x,
-            taps,
+            weight,
             bias,
             past,
             marks,
             grad_x,
             grad_past,
             partial,
+            *weight.stride(),
             *grad_y.stride()[:2],
             *x.stride()[:2],
             t,
@@ -147,7 +150,8 @@ def _backward(
         )
     # Summed by PyTorch, in an order of its own that is the same in every run.
     sums = partial.sum(0)
-    return grad_x, sums[:-1].T.contiguous(), sums[-1].clone(), grad_past
+    grad_weight = torch.empty(weight.shape, dtype=weight.dtype, device=x.device)
+    return grad_x, grad_weight.copy_(sums[:-1].T), sums[-1].to(bias.dtype, copy=True), grad_past
 
 
 @_backward.register_fake
@@ -189,5 +193,5 @@ def causal_conv(
     shift = x.new_zeros(d) if bias is None else bias
     past = x.new_zeros(b, weight.shape[1] - 1, d) if initial_state is None else initial_state
     marks = x.new_zeros((0, 0), dtype=torch.bool) if resets is None else resets
-    y, last = _forward(x.to(dtype), weight.to(wide), shift.to(wide), past.to(wide), marks, silu)
+    y, last = _forward(x.to(dtype), weight, shift, past.to(wide), marks, silu)
     return y.to(x.dtype), last.to(_triton.wide(x.dtype))
