@@ -44,6 +44,55 @@ def test_contract(backend, softplus, check):
     )
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_contract_with_a_complex_A(backend, check):
+    check_op(
+        selective_scan,
+        [backend],
+        partial(inputs, b=1, d=4, n=2, g=2, complex_=True),
+        along_time=ALONG_TIME,
+        options={"softplus": True},
+        checks=[check],
+    )
+
+
+def test_a_complex_A_is_two_conjugate_halves_of_one_scan():
+    # Written out in complex numbers over both members of each pair: what is read is real by itself.
+    u, dt, A, B, C, *_ = inputs(b=1, t=20, d=3, n=2, complex_=True, softplus=False)
+    h = torch.zeros(3, 4, dtype=torch.complex128)
+    pairs = [torch.view_as_complex(x) for x in (A, B[0], C[0])]
+    A2, B2, C2 = (torch.cat([x, x.conj()], -1) for x in pairs)
+    expected = []
+    for i in range(20):
+        h = torch.exp(dt[0, i, :, None] * A2) * h + (dt[0, i] * u[0, i])[:, None] * B2[i]
+        y = h @ C2[i]
+        assert y.imag.abs().max() <= 1e-12
+        expected.append(y.real)
+    y, last = selective_scan(u, dt, A, B, C)
+    close(y[0], torch.stack(expected), 1e-12, "outputs")
+    close(last[0], torch.view_as_real(h[:, :2]), 1e-12, "final state")
+
+
+def test_a_complex_A_with_no_imaginary_parts_is_two_real_scans():
+    u, dt, A, B, C, *rest = inputs(complex_=True, with_skip=False)
+    A[..., 1] = 0
+    y, last = selective_scan(u, dt, A, B, C, *rest, softplus=True)
+    *rest, state, resets = rest
+    parts = [
+        selective_scan(u, dt, A[..., 0], B[..., i], C[..., i], *rest, state[..., i], resets, softplus=True)
+        for i in (0, 1)
+    ]
+    close(y, 2 * (parts[0][0] - parts[1][0]), 1e-9, "outputs")
+    close(last, torch.stack([parts[0][1], parts[1][1]], -1), 1e-9, "final state")
+
+
+def test_the_fused_kernels_refuse_a_complex_A_with_a_sentence():
+    arguments = inputs(complex_=True)
+    with pytest.raises(ValueError, match="Numba kernels take a real A"):
+        selective_scan(*arguments, backend="numba")
+
+
 @pytest.mark.parametrize(
     "sizes",
     [

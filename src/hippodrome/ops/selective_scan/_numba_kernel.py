@@ -58,7 +58,7 @@ def _scatter(source, at, size, n, target, first):
 
 @njit(nogil=True)
 def _rows(source, at, stride, steps, n, m, target):
-    """Steps of B or C into rows of m, zeros behind n; sixteen at once, the next row over the excess of one."""
+    """Steps of B or C into rows of m, zeros behind n; sixteen at once, each over the last one's excess."""
     for i in range(steps):
         for k in range(0, n, LANES):
             store(target, i * m + k, load_some(source, at + i * stride + k, n - k))

@@ -20,6 +20,8 @@ def refusal(*tensors: Tensor | None) -> str | None:
     for x in tensors:
         if x is not None and x.device.type != "cpu":
             return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
+    if tensors[2] is not None and tensors[2].dim() == 3:
+        return "the Numba kernels take a real A, and this one is complex."
     return None
 
 

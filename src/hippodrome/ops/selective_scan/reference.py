@@ -26,7 +26,9 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """Outputs and final state; arguments as at the door."""
     dtype = u.dtype
-    u, dt, A, B, C = u.double(), dt.double(), A.double(), B.double(), C.double()
+    u, dt = u.double(), dt.double()
+    complex_ = A.dim() == 3
+    A, B, C = (torch.view_as_complex(x.double().contiguous()) if complex_ else x.double() for x in (A, B, C))
     b, t, d = u.shape
     if B.dim() == 4:
         B = B.repeat_interleave(d // B.shape[2], 2)
@@ -37,16 +39,22 @@ def selective_scan(
         dt = dt + dt_bias.double()
     if softplus:
         dt = torch.logaddexp(dt, torch.zeros_like(dt))
-    h = u.new_zeros(b, d, A.shape[1]) if initial_state is None else initial_state.double()
+    h = A.new_zeros(b, d, A.shape[1])
+    if initial_state is not None:
+        h = initial_state.double()
+        h = torch.view_as_complex(h.contiguous()) if complex_ else h
     outputs = []
     for i in range(t):
         if resets is not None:
             h = torch.where(resets[:, i, None, None], 0.0, h)
         h = torch.exp(dt[:, i, :, None] * A) * h + dt[:, i, :, None] * B[:, i] * u[:, i, :, None]
         y = (C[:, i] * h).sum(-1)
+        if complex_:
+            y = 2 * y.real
         if D is not None:
             y = y + D.double() * u[:, i]
         if z is not None:
             y = y * torch.nn.functional.silu(z[:, i].double())
         outputs.append(y)
-    return torch.stack(outputs, 1).to(dtype), h.to(torch.promote_types(dtype, torch.float32))
+    last = torch.view_as_real(h) if complex_ else h
+    return torch.stack(outputs, 1).to(dtype), last.to(torch.promote_types(dtype, torch.float32))
