@@ -42,6 +42,16 @@ def test_many_channels_are_not_cut_in_time():
     assert triton_.plan(torch.empty(8, 1024, 1024, 2), 2).segments == 1
 
 
+@pytest.mark.triton
+@pytest.mark.skipif(
+    testing.device() is None or testing.device().type != "cuda", reason="needs a GPU: there is none here"
+)
+@pytest.mark.parametrize("sizes", [(2, 3000, 1024), (1, 100_000, 64), (64, 33, 500)], ids=str)
+def test_large_shapes_on_a_gpu(sizes):
+    arguments = inputs(*sizes, dtype=torch.float32)
+    testing.check_long(linear_scan_complex, [x if x is None else x.cuda() for x in arguments])
+
+
 @pytest.mark.cubin
 @pytest.mark.skipif(not testing.can_compile(), reason="Triton is not installed, or set to interpret kernels")
 @pytest.mark.parametrize(

@@ -56,6 +56,20 @@ def test_many_channels_are_not_cut_in_time():
     assert triton_.plan(u, A, B).segments == 1
 
 
+@pytest.mark.triton
+@pytest.mark.skipif(
+    testing.device() is None or testing.device().type != "cuda", reason="needs a GPU: there is none here"
+)
+@pytest.mark.parametrize(
+    "sizes", [(1, 4096, 1536, 16), (8, 500, 768, 16), (1, 20_000, 64, 32), (2, 1000, 96, 64, 3)], ids=str
+)
+def test_large_shapes_on_a_gpu(sizes):
+    arguments = inputs(*sizes, dtype=torch.float32, softplus=True)
+    testing.check_long(
+        selective_scan, [x if x is None else x.cuda() for x in arguments], options={"softplus": True}
+    )
+
+
 @pytest.mark.cubin
 @pytest.mark.skipif(not testing.can_compile(), reason="Triton is not installed, or set to interpret kernels")
 @pytest.mark.parametrize(
@@ -80,5 +94,7 @@ def test_compiles_for_every_architecture(sizes, dtype, capabilities):
     assert {cubin.kernel for cubin in built} >= {"forward", "retrace", "backward"}
     if dtype == torch.float32:
         assert {cubin.kernel for cubin in built} >= {"aggregate"}
-        # The backward kernel keeps a hundred and fifty numbers for each thread, and leaves a few in memory.
-        assert all(cubin.spilled <= (192 if cubin.kernel == "backward" else 0) for cubin in built)
+        # The backward kernel keeps about two hundred numbers for each thread, and leaves a few in memory.
+        assert all(cubin.spilled <= (256 if cubin.kernel == "backward" else 64) for cubin in built), [
+            cubin[:-1] for cubin in built
+        ]

@@ -43,10 +43,14 @@ def interpreted() -> bool:
 
 
 @torch.compiler.assume_constant_result
-@lru_cache(maxsize=1)
 def installed() -> bool:
     """Whether Triton can be imported; CUDA builds of PyTorch for Linux bring it, those for Windows do not."""
-    return importlib.util.find_spec("triton") is not None
+    return _spec() is not None
+
+
+@lru_cache(maxsize=1)
+def _spec() -> object:
+    return importlib.util.find_spec("triton")
 
 
 def refusal(*tensors: Tensor | None) -> str | None:

@@ -85,6 +85,24 @@ def check_values(
         ops._compare_on(case, case.arguments(t, torch.float32), ops.SINGLE, f"float32, t = {t}")
 
 
+def check_long(
+    door: Callable[..., Any], arguments: Sequence[Tensor | None], *, options: Mapping[str, Any] | None = None
+) -> None:
+    """Values and gradients in float32 against the torch backend's in float64: for rows too long to step."""
+    results = []
+    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+        leaves = [
+            x if x is None or not x.is_floating_point() else x.detach().to(dtype, copy=True).requires_grad_()
+            for x in arguments
+        ]
+        outputs = door(*leaves, backend=backend, **dict(options or {}))
+        total = torch.stack([(y.double() * torch.sin(y.detach().double())).sum() for y in outputs]).sum()
+        wanted = [x for x in leaves if x is not None and x.requires_grad]
+        results.append([*outputs, *torch.autograd.grad(total, wanted)])
+    for i, (actual, expected) in enumerate(zip(*results, strict=True)):
+        close(actual.detach(), expected.detach(), ops.SINGLE, f"result {i} of a long row")
+
+
 def check_optional(case: OpCase) -> None:
     """Every optional argument may be left out."""
     names, arguments = ops.optional_arguments(case), case.arguments(6, torch.float32)

@@ -10,6 +10,9 @@ and then runs once more over the segments with the state that each begins with. 
 import triton
 import triton.language as tl
 
+VARYING = ["t", "segments", "steps"]
+"""Numbers for which no kernel of its own is compiled: every length runs the same code."""
+
 
 @triton.jit
 def combine(a, x, c, y):
@@ -17,7 +20,7 @@ def combine(a, x, c, y):
     return a * c, c * x + y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def aggregate(
     a,
     x,
@@ -87,7 +90,7 @@ def aggregate(
     tl.store(value + to, v, column < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def forward(
     a,
     x,
@@ -142,7 +145,7 @@ def forward(
         tl.store(last + b * d + column, carry, column < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def backward(
     a,
     state,

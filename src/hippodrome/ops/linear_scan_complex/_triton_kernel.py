@@ -8,6 +8,9 @@ part lie side by side in memory: a tile is read as T rows of 2 D adjoining numbe
 import triton
 import triton.language as tl
 
+VARYING = ["t", "segments", "steps"]
+"""Numbers for which no kernel of its own is compiled: every length runs the same code."""
+
 
 @triton.jit
 def combine(ar, ai, xr, xi, cr, ci, yr, yi):
@@ -58,7 +61,7 @@ def decays(a, row, at, column, a_b, a_t, live, moved, inside, T: tl.constexpr, C
     return tl.where(moved, real, 1), tl.where(moved, imaginary, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def aggregate(
     a,
     x,
@@ -126,7 +129,7 @@ def aggregate(
     store_row(value + row * 2 * d, channel, vr, vi, channel < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def forward(
     a,
     x,
@@ -178,7 +181,7 @@ def forward(
         store_row(last + b * 2 * d, channel, sr, si, channel < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def backward(
     a,
     state,

@@ -24,7 +24,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
 def _check(device: torch.device) -> None:
     """Values and gradients of both forms of a, over several tiles and segments."""
     for constant in (False, True):
-        arguments = inputs(2, 300, 20, constant=constant)
+        arguments = inputs(2, 300, 20, constant=constant, with_resets=constant)
         _triton.agree(linear_scan_complex, torch_.linear_scan_complex, arguments, device)
 
 

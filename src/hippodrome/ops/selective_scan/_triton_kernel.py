@@ -19,6 +19,9 @@ import triton.language as tl
 
 from hippodrome.ops._fast_kernel import LN_2, LOG2_E, exp2, sigmoid, softplus, softplus_slope
 
+VARYING = ["t", "g", "segments", "steps"]
+"""Numbers for which no kernel of its own is compiled: every length runs the same code."""
+
 
 @triton.jit
 def locate(t, d, g, segments, steps, D: tl.constexpr):
@@ -35,31 +38,29 @@ def locate(t, d, g, segments, steps, D: tl.constexpr):
 
 
 @triton.jit
-def read(pointer, at, stride, column, mask, EVEN: tl.constexpr, WIDE: tl.constexpr):
+def read(pointers, at, stride, mask, EVEN: tl.constexpr, WIDE: tl.constexpr):
     """One step's row of numbers; without a mask where every tile is whole."""
     if EVEN:
-        return tl.load(pointer + at * stride + column).to(WIDE)
+        return tl.load(pointers + at * stride).to(WIDE)
     else:
-        return tl.load(pointer + at * stride + column, mask, other=0).to(WIDE)
+        return tl.load(pointers + at * stride, mask, other=0).to(WIDE)
 
 
 @triton.jit
-def write(pointer, at, stride, column, x, mask, EVEN: tl.constexpr):
+def write(pointers, at, stride, x, mask, EVEN: tl.constexpr):
     """The way back of ``read``."""
     if EVEN:
-        tl.store(pointer + at * stride + column, x.to(pointer.dtype.element_ty))
+        tl.store(pointers + at * stride, x.to(pointers.dtype.element_ty))
     else:
-        tl.store(pointer + at * stride + column, x.to(pointer.dtype.element_ty), mask)
+        tl.store(pointers + at * stride, x.to(pointers.dtype.element_ty), mask)
 
 
 @triton.jit
-def read_steps(
-    pointer, base, stride, at, high, column, inside, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr
-):
+def read_steps(pointers, stride, at, high, inside, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr):
     """U steps of a row of numbers from time ``at`` on, zeros from ``high`` on, as a tuple."""
     found = ()
     for j in tl.static_range(U):
-        found = found + (read(pointer + base, at + j, stride, column, inside & (at + j < high), EVEN, WIDE),)
+        found = found + (read(pointers, at + j, stride, inside & (at + j < high), EVEN, WIDE),)
     return found
 
 
@@ -116,9 +117,9 @@ def advance(
     WIDE: tl.constexpr,
 ):
     """The state after U more steps."""
-    raw = read_steps(dt, 0, dt_t, at, high, column, inside, U, EVEN, WIDE)
-    xs = read_steps(u, 0, u_t, at, high, column, inside, U, EVEN, WIDE)
-    Bs = read_steps(B, 0, B_t, at, high, k, k < n, U, EVEN, WIDE)
+    raw = read_steps(dt + column, dt_t, at, high, inside, U, EVEN, WIDE)
+    xs = read_steps(u + column, u_t, at, high, inside, U, EVEN, WIDE)
+    Bs = read_steps(B + k, B_t, at, high, k < n, U, EVEN, WIDE)
     marks = read_marks(resets, b, t, at, high, U, RESETS)
     deltas = step_sizes(raw, shift, at, high, U, EVEN, SOFTPLUS)
     for j in tl.static_range(U):
@@ -128,7 +129,7 @@ def advance(
     return h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def aggregate(
     u,
     dt,
@@ -169,9 +170,9 @@ def aggregate(
     h, span, whole = tl.zeros((D, N), WIDE), tl.zeros((D,), WIDE), tl.full((), 1, WIDE)
     for start in range(0, steps, U):
         at = low + start
-        raw = read_steps(dt, b * dt_b, dt_t, at, high, column, inside, U, EVEN, WIDE)
-        xs = read_steps(u, b * u_b, u_t, at, high, column, inside, U, EVEN, WIDE)
-        Bs = read_steps(B, b * B_b + part * B_g, B_t, at, high, k, k < n, U, EVEN, WIDE)
+        raw = read_steps(dt + b * dt_b + column, dt_t, at, high, inside, U, EVEN, WIDE)
+        xs = read_steps(u + b * u_b + column, u_t, at, high, inside, U, EVEN, WIDE)
+        Bs = read_steps(B + b * B_b + part * B_g + k, B_t, at, high, k < n, U, EVEN, WIDE)
         marks = read_marks(resets, b, t, at, high, U, RESETS)
         deltas = step_sizes(raw, shift, at, high, U, EVEN, SOFTPLUS)
         for j in tl.static_range(U):
@@ -185,7 +186,7 @@ def aggregate(
     tl.store(value + to, h, both)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def forward(
     u,
     dt,
@@ -238,12 +239,12 @@ def forward(
     h = tl.load(starts + (b * segments + segment) * d * n + tile, both, other=0).to(WIDE)
     for start in range(0, steps, U):
         at = low + start
-        raw = read_steps(dt, b * dt_b, dt_t, at, high, column, inside, U, EVEN, WIDE)
-        xs = read_steps(u, b * u_b, u_t, at, high, column, inside, U, EVEN, WIDE)
-        Bs = read_steps(B, b * B_b + part * B_g, B_t, at, high, k, k < n, U, EVEN, WIDE)
-        Cs = read_steps(C, b * C_b + part * C_g, C_t, at, high, k, k < n, U, EVEN, WIDE)
+        raw = read_steps(dt + b * dt_b + column, dt_t, at, high, inside, U, EVEN, WIDE)
+        xs = read_steps(u + b * u_b + column, u_t, at, high, inside, U, EVEN, WIDE)
+        Bs = read_steps(B + b * B_b + part * B_g + k, B_t, at, high, k < n, U, EVEN, WIDE)
+        Cs = read_steps(C + b * C_b + part * C_g + k, C_t, at, high, k < n, U, EVEN, WIDE)
         if GATE:
-            gates = read_steps(z, b * z_b, z_t, at, high, column, inside, U, EVEN, WIDE)
+            gates = read_steps(z + b * z_b + column, z_t, at, high, inside, U, EVEN, WIDE)
         marks = read_marks(resets, b, t, at, high, U, RESETS)
         deltas = step_sizes(raw, shift, at, high, U, EVEN, SOFTPLUS)
         outs = ()
@@ -259,12 +260,12 @@ def forward(
                 out *= gates[j] * sigmoid(gates[j])
             outs = outs + (out,)
         for j in tl.static_range(U):
-            write(y, b * t + at + j, d, column, outs[j], inside & (at + j < high), EVEN)
+            write(y + column, b * t + at + j, d, outs[j], inside & (at + j < high), EVEN)
     if segment == segments - 1:
         tl.store(final + b * d * n + tile, h, both)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def retrace(
     u,
     dt,
@@ -326,14 +327,14 @@ def retrace(
     for start in range(0, steps, U):
         at = low + start
         tl.store(trail + (b * groups + at // U) * d * n + tile, h, both & (at < high))
-        raw = read_steps(dt, b * dt_b, dt_t, at, high, column, inside, U, EVEN, WIDE)
-        xs = read_steps(u, b * u_b, u_t, at, high, column, inside, U, EVEN, WIDE)
-        Bs = read_steps(B, b * B_b + part * B_g, B_t, at, high, k, k < n, U, EVEN, WIDE)
+        raw = read_steps(dt + b * dt_b + column, dt_t, at, high, inside, U, EVEN, WIDE)
+        xs = read_steps(u + b * u_b + column, u_t, at, high, inside, U, EVEN, WIDE)
+        Bs = read_steps(B + b * B_b + part * B_g + k, B_t, at, high, k < n, U, EVEN, WIDE)
         if PAIRS:
-            Cs = read_steps(C, b * C_b + part * C_g, C_t, at, high, k, k < n, U, EVEN, WIDE)
-            pulls = read_steps(grad_y, b * y_b, y_t, at, high, column, inside, U, EVEN, WIDE)
+            Cs = read_steps(C + b * C_b + part * C_g + k, C_t, at, high, k < n, U, EVEN, WIDE)
+            pulls = read_steps(grad_y + b * y_b + column, y_t, at, high, inside, U, EVEN, WIDE)
             if GATE:
-                gates = read_steps(z, b * z_b, z_t, at, high, column, inside, U, EVEN, WIDE)
+                gates = read_steps(z + b * z_b + column, z_t, at, high, inside, U, EVEN, WIDE)
         marks = read_marks(resets, b, t, at, high, U, RESETS)
         deltas = step_sizes(raw, shift, at, high, U, EVEN, SOFTPLUS)
         for j in tl.static_range(U):
@@ -355,7 +356,7 @@ def retrace(
         tl.store(value + to, total, both)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def backward(
     u,
     dt,
@@ -434,13 +435,13 @@ def backward(
                 *(h, rates, shift, u + b * u_b, dt + b * dt_b, B + b * B_b + part * B_g, resets, b, t),
                 *(u_t, dt_t, B_t, early, high, column, inside, k, n, U, EVEN, SOFTPLUS, RESETS, WIDE),
             )
-        raw = read_steps(dt, b * dt_b, dt_t, at, high, column, inside, U, EVEN, WIDE)
-        xs = read_steps(u, b * u_b, u_t, at, high, column, inside, U, EVEN, WIDE)
-        Bs = read_steps(B, b * B_b + part * B_g, B_t, at, high, k, k < n, U, EVEN, WIDE)
-        Cs = read_steps(C, b * C_b + part * C_g, C_t, at, high, k, k < n, U, EVEN, WIDE)
-        pulls = read_steps(grad_y, b * y_b, y_t, at, high, column, inside, U, EVEN, WIDE)
+        raw = read_steps(dt + b * dt_b + column, dt_t, at, high, inside, U, EVEN, WIDE)
+        xs = read_steps(u + b * u_b + column, u_t, at, high, inside, U, EVEN, WIDE)
+        Bs = read_steps(B + b * B_b + part * B_g + k, B_t, at, high, k < n, U, EVEN, WIDE)
+        Cs = read_steps(C + b * C_b + part * C_g + k, C_t, at, high, k < n, U, EVEN, WIDE)
+        pulls = read_steps(grad_y + b * y_b + column, y_t, at, high, inside, U, EVEN, WIDE)
         if GATE:
-            gates = read_steps(z, b * z_b, z_t, at, high, column, inside, U, EVEN, WIDE)
+            gates = read_steps(z + b * z_b + column, z_t, at, high, inside, U, EVEN, WIDE)
         marks = read_marks(resets, b, t, at, high, U, RESETS)
         deltas = step_sizes(raw, shift, at, high, U, EVEN, SOFTPLUS)
         befores, decays, drags, turns = (), (), (), ()
@@ -463,14 +464,14 @@ def backward(
         befores = befores + (h,)
         if GATE:
             for j in tl.static_range(U):
-                write(grad_z, b * t + at + j, d, column, turns[j], inside & (at + j < high), EVEN)
+                write(grad_z + column, b * t + at + j, d, turns[j], inside & (at + j < high), EVEN)
         # Inputs are read once more, now from the near cache, rather than held in registers since above.
         turned_B, turned_C, grads_u, grads_dt = (), (), (), ()
         for j in tl.static_range(U - 1, -1, -1):
             live = at + j < high
-            x = read(u + b * u_b, at + j, u_t, column, inside & live, EVEN, WIDE)
-            B_j = read(B + b * B_b + part * B_g, at + j, B_t, k, (k < n) & live, EVEN, WIDE)
-            C_j = read(C + b * C_b + part * C_g, at + j, C_t, k, (k < n) & live, EVEN, WIDE)
+            x = read(u + b * u_b + column, at + j, u_t, inside & live, EVEN, WIDE)
+            B_j = read(B + b * B_b + part * B_g + k, at + j, B_t, (k < n) & live, EVEN, WIDE)
+            C_j = read(C + b * C_b + part * C_g + k, at + j, C_t, (k < n) & live, EVEN, WIDE)
             pull, delta = drags[j], deltas[j]
             s += pull[:, None] * C_j[None, :]
             if RESETS:
@@ -496,11 +497,11 @@ def backward(
         for j in tl.static_range(U):
             live = at + j < high
             to = b * t + at + j
-            write(grad_u, to, d, column, grads_u[U - 1 - j], inside & live, EVEN)
-            write(grad_dt, to, d, column, grads_dt[U - 1 - j], inside & live, EVEN)
+            write(grad_u + column, to, d, grads_u[U - 1 - j], inside & live, EVEN)
+            write(grad_dt + column, to, d, grads_dt[U - 1 - j], inside & live, EVEN)
             to = ((b * g + part) * blocks + block) * t + at + j
-            write(part_B, to, n, k, turned_B[U - 1 - j], (k < n) & live, EVEN)
-            write(part_C, to, n, k, turned_C[U - 1 - j], (k < n) & live, EVEN)
+            write(part_B + k, to, n, turned_B[U - 1 - j], (k < n) & live, EVEN)
+            write(part_C + k, to, n, turned_C[U - 1 - j], (k < n) & live, EVEN)
     row = b * segments + segment
     tl.store(part_A + row * d * n + tile, sum_A, both)
     if SKIP:

@@ -22,14 +22,19 @@ SHORTEST = 64
 
 def refusal(*tensors: Tensor | None) -> str | None:
     """The kernels take float32, 16-bit and float64 tensors, on CUDA devices that pass the self-check."""
+    if tensors[2] is not None and tensors[2].dim() == 3:
+        return "the Triton kernels take a real A, and this one is complex."
     return _triton.refusal(*tensors) or _triton.trusted(
         "selective_scan", _triton.device_index(*tensors), _check
     )
 
 
 def _check(device: torch.device) -> None:
-    """Values and gradients with everything fused, over several segments and a state of Mamba's size."""
-    arguments = inputs(2, 150, 40, 16)
+    """Values and gradients with everything fused, over two segments.
+
+    The state has Mamba's size and every tile is whole: so what is compiled here serves a Mamba's own calls.
+    """
+    arguments = inputs(2, 128, 48, 16, with_resets=False)
     _triton.agree(
         partial(selective_scan, softplus=True),
         partial(torch_.selective_scan, softplus=True),
