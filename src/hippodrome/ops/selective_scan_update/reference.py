@@ -26,7 +26,7 @@ def selective_scan_update(
 ) -> Tensor:
     """The output; arguments as at the door."""
     gate = None if z is None else z[:, None]
-    timed = (x[:, None] for x in (u, dt))
-    y, last = selective_scan(*timed, A, B[:, None], C[:, None], D, gate, dt_bias, state, None, softplus)
+    u, dt = u[:, None], dt[:, None]
+    y, last = selective_scan(u, dt, A, B[:, None], C[:, None], D, gate, dt_bias, state, None, softplus)
     state.copy_(last)
     return y[:, 0]

@@ -31,6 +31,6 @@ def ssd_update(
     if softplus:
         sizes = torch.logaddexp(sizes, torch.zeros_like(sizes))
     sizes = sizes.clamp(low, high)
-    y, last = ssd(*(m[:, None] for m in (x, sizes)), A, B[:, None], C[:, None], D, state, None, 1)
+    y, last = ssd(x[:, None], sizes[:, None], A, B[:, None], C[:, None], D, state, None, 1)
     state.copy_(last)
     return y[:, 0].to(x.dtype)
