@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,19 +31,26 @@ CAPABILITY = (9, 0)
 PROCESSORS = 132
 
 Check = Callable[[torch.device], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
 _VERDICTS: dict[tuple[str, int], str | None] = {}
 _LOCK = threading.Lock()
 _HERE = threading.local()
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Function) -> Function:
+    """As ``torch.compiler.assume_constant_result`` does it, but without seconds of importing the compiler."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def interpreted() -> bool:
     """Whether Triton is loaded and set to interpret kernels, which is how they run on CPU tensors."""
     triton = sys.modules.get("triton")
     return triton is not None and bool(triton.knobs.runtime.interpret)
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def installed() -> bool:
     """Whether Triton can be imported; CUDA builds of PyTorch for Linux bring it, those for Windows do not."""
     return _spec() is not None
@@ -80,7 +88,7 @@ def device_index(*tensors: Tensor | None) -> int:
     return INTERPRETER
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def trusted(name: str, index: int, check: Check) -> str | None:
     """Why an op's kernels are not used on a device, or None: found out once, at the op's first use there.
 
