@@ -71,28 +71,6 @@ def forward(first, last, x, stride, weight, z, stride_z, sizes, eps, y):
                 store_some(y, at + whole, rest, load(v, whole) * rate * load_some(weight, c + whole, rest))
 
 
-@njit(nogil=True, cache=True, inline="always")
-def weigh(grad_y, at, weight, c, i, size, v, rate, g, sums, shared):
-    """g = w grad of some lanes; adds to the weights' gradients and to the sum that the run shares."""
-    grad, value = load_some(grad_y, at + i, size), load(v, i)
-    store_some(sums, c + i, size, load_some(sums, c + i, size) + grad * value * rate)
-    grad = grad * load_some(weight, c + i, size)
-    store(g, i, grad)
-    return shared + grad * value
-
-
-@njit(nogil=True, cache=True, inline="always")
-def spread_back(x, at, z, at_z, i, size, v, s, g, rate, back, grad_x, grad_z, out):
-    """Gradients of x and of the gate, of some lanes."""
-    grad = load(g, i) * rate + load(v, i) * -back
-    if z.size > 0:
-        raw, open_ = load_some(z, at_z + i, size), load(s, i)
-        slope = open_ + raw * open_ * (1.0 - open_)
-        store_some(grad_z, out + i, size, grad * slope * load_some(x, at + i, size))
-        grad = grad * raw * open_
-    store_some(grad_x, out + i, size, grad)
-
-
 @njit(nogil=True, cache=True)
 def backward(
     first, last, grad_y, stride_y, x, stride, weight, z, stride_z, sizes, eps, grad_x, grad_z, partial
@@ -100,8 +78,7 @@ def backward(
     """Tiles [first, last); ``partial`` (tiles, d) gets each tile's gradient of the weights."""
     rows, d, groups = sizes
     length = d // groups
-    whole, rest = length - length % LANES, length % LANES
-    v, s, g = scratch(length + LANES, x), scratch(length + LANES, x), scratch(length + LANES, x)
+    v, s = scratch(length + LANES, x), scratch(length + LANES, x)
     sums = scratch(d + LANES, x)
     for tile in range(first, last):
         sums[:] = 0
@@ -110,14 +87,21 @@ def backward(
                 at, at_z, at_y, out = row * stride + c, row * stride_z + c, row * stride_y + c, row * d + c
                 rate = 1.0 / math.sqrt(mean_square(x, at, z, at_z, length, v, s) + eps)
                 shared = zeros(v)
-                for i in range(0, whole, LANES):
-                    shared = weigh(grad_y, at_y, weight, c, i, LANES, v, rate, g, sums, shared)
-                if rest:
-                    shared = weigh(grad_y, at_y, weight, c, whole, rest, v, rate, g, sums, shared)
+                for i in range(0, length, LANES):
+                    size = length - i
+                    product = load_some(grad_y, at_y + i, size) * load(v, i)
+                    shared = shared + product * load_some(weight, c + i, size)
+                    store_some(sums, c + i, size, load_some(sums, c + i, size) + product * rate)
                 back = total(shared) * rate * rate * rate / length
-                for i in range(0, whole, LANES):
-                    spread_back(x, at, z, at_z, i, LANES, v, s, g, rate, back, grad_x, grad_z, out)
-                if rest:
-                    spread_back(x, at, z, at_z, whole, rest, v, s, g, rate, back, grad_x, grad_z, out)
+                for i in range(0, length, LANES):
+                    size = length - i
+                    grad = load_some(grad_y, at_y + i, size) * load_some(weight, c + i, size) * rate
+                    grad = grad + load(v, i) * -back
+                    if z.size > 0:
+                        raw, open_ = load_some(z, at_z + i, size), load(s, i)
+                        slope = open_ + raw * open_ * (1.0 - open_)
+                        store_some(grad_z, out + i, size, grad * slope * load_some(x, at + i, size))
+                        grad = grad * raw * open_
+                    store_some(grad_x, out + i, size, grad)
         for i in range(0, d, LANES):
             store_some(partial, tile * d + i, d - i, load(sums, i))
