@@ -19,14 +19,14 @@ SMALL = 4096
 
 
 def rms_norm(
-    x: Float[Tensor, "*b d"],
+    x: Float[Tensor, "*rows d"],
     weight: Float[Tensor, "d"],
-    z: Float[Tensor, "*b d"] | None = None,
+    z: Float[Tensor, "*rows d"] | None = None,
     *,
     eps: float = 1e-5,
     groups: int = 1,
     backend: str | None = None,
-) -> Float[Tensor, "*b d"]:
+) -> Float[Tensor, "*rows d"]:
     """The norm of each run of channels, of x's shape and dtype; statistics in float32 at least.
 
     Args:

@@ -55,5 +55,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, groups: int) -> Tensor:
     """The norm; arguments as at the door."""
-    y: Tensor = _few(x, weight, z, eps, groups)
-    return y
+    d = x.shape[-1]
+    gate = z if z is None or z.dim() == 2 else z.reshape(-1, d)
+    y: Tensor = _few(x if x.dim() == 2 else x.reshape(-1, d), weight, gate, eps, groups)
+    return y.view(x.shape)
