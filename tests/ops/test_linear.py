@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hippodrome.ops.linear import BACKENDS, linear, numba_
+from hippodrome.ops._door import watching
+from hippodrome.ops.linear import BACKENDS, linear, numba_, onednn_
 from hippodrome.ops.linear.examples import inputs
 from hippodrome.testing._op_case import recording, slice_of_wider, transposed
 from hippodrome.testing.ops import DOUBLE, HALF, SINGLE, close
 
-NAMES = [backend.NAME for backend in BACKENDS]
+NAMES = [backend.NAME for backend in BACKENDS if backend is not onednn_]
 
 
 @pytest.mark.parametrize("backend", NAMES)
@@ -99,3 +100,89 @@ def test_nan_shows():
         arguments = inputs(dtype=torch.float32)
         arguments[i].view(-1)[0] = torch.nan
         assert linear(*arguments, backend="numba").isnan().any()
+
+
+def large(rows=96, i=160, o=144, dtype=torch.float32, bias=True):
+    return inputs(rows, i, o, dtype=dtype, bias=bias)
+
+
+needs_onednn = pytest.mark.skipif(
+    onednn_.refusal(*large()) is not None, reason=f"on this machine: {onednn_.refusal(*large())}"
+)
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [(96, 160, 144), (1000, 70, 33), (64, 33, 1000), (2050, 48, 37)])
+def test_many_rows_and_their_gradients(sizes, bias):
+    arguments = large(*sizes, bias=bias)
+    assert recorded(*arguments) == ["onednn"]
+    leaves = [x if x is None else x.clone().requires_grad_() for x in arguments]
+    exact = [x if x is None else x.double().requires_grad_() for x in arguments]
+    y, expected = linear(*leaves), F.linear(*exact)
+    close(y, expected, SINGLE, "y")
+    weights = torch.randn(expected.shape)
+    y.backward(weights)
+    expected.backward(weights.double())
+    for a, b in zip(leaves, exact, strict=True):
+        if a is not None:
+            close(a.grad, b.grad, SINGLE, str(tuple(a.shape)))
+
+
+@needs_onednn
+@pytest.mark.parametrize("lay", [slice_of_wider, transposed])
+def test_many_rows_of_any_strides(lay):
+    x, weight, bias = large()
+    y = linear(lay(x), lay(weight), lay(bias), backend="onednn")
+    close(y, F.linear(x.double(), weight.double(), bias.double()), SINGLE, "onednn")
+    x = x.view(2, 3, 16, 160).transpose(0, 1)
+    close(linear(x, weight, bias), F.linear(x.double(), weight.double(), bias.double()), SINGLE, "axes")
+
+
+@needs_onednn
+def test_gradients_of_many_rows_are_differentiable():
+    x, weight, _ = large()
+
+    def penalty(product, x, weight):
+        (grad,) = torch.autograd.grad(product(x, weight).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), (x, weight))
+
+    found = penalty(linear, *(z.clone().requires_grad_() for z in (x, weight)))
+    expected = penalty(F.linear, *(z.double().requires_grad_() for z in (x, weight)))
+    for a, b in zip(found, expected, strict=True):
+        close(a, b, 4 * SINGLE, "second order")
+
+
+@needs_onednn
+def test_many_rows_give_the_same_bits_run_to_run():
+    arguments = [x.requires_grad_() for x in large(1000, 300, 200)]
+    runs = []
+    for _ in range(3):
+        y = linear(*arguments)
+        runs.append([y, *torch.autograd.grad(y.square().sum(), arguments)])
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 17), (16, 16), (33, 70), (64, 1), (100, 300)])
+def test_turning_a_matrix_over(shape):
+    for wider in (0, 3):
+        x = torch.randn(shape[0], shape[1] + wider)[:, : shape[1]]
+        assert torch.equal(onednn_._turned(x.T), x.T)
+
+
+def test_what_onednn_leaves_to_others():
+    x, weight, bias = large()
+    assert "float32" in onednn_.refusal(x.double(), weight.double(), bias.double())
+    assert "small" in onednn_.refusal(x[:2], weight, bias)
+    assert "(o, i)" in onednn_.refusal(x, weight[:, :-1], bias)
+    assert "bias must be" in onednn_.refusal(x, weight, bias[1:])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "autocast" in onednn_.refusal(x, weight, bias)
+        assert linear(x, weight, bias).dtype == torch.bfloat16
+
+
+def recorded(*arguments):
+    with watching() as choices:
+        linear(*arguments)
+    return [choice.backend for choice in choices]

@@ -1,4 +1,4 @@
-"""The linear map of the house: ``torch.nn.Linear`` that reads its weight at memory speed for a few rows."""
+"""The linear map of the house: ``torch.nn.Linear`` by the fastest product that there is for its rows."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,8 +9,7 @@ from hippodrome.ops.linear import linear
 class Projection(nn.Linear):
     """x W^T + bias: parameters, names, state dict and first values of ``torch.nn.Linear``, which it is.
 
-    Without gradients, on a CPU and for a few rows (one token) the product is that of ``ops.linear``; all
-    other calls are PyTorch's. Whatever wraps or replaces a ``torch.nn.Linear`` does so here.
+    The product is that of ``ops.linear``. Whatever wraps or replaces a ``torch.nn.Linear`` does so here.
     """
 
     def forward(self, x: Float[Tensor, "*rows i"]) -> Float[Tensor, "*rows o"]:

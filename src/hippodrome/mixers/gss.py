@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers._lti import BankState
 from hippodrome.mixers._simplified_dss import SimplifiedDSS
 from hippodrome.mixers.base import Mixer, ParameterGroup
@@ -35,12 +36,12 @@ class GSS(Mixer):
         super().__init__()
         self.d_model = d_model
         wide = 4 * d_model if d_gate is None else d_gate
-        self.to_gate = nn.Linear(d_model, wide)
-        self.to_system = nn.Linear(d_model, d_inner)
+        self.to_gate = Projection(d_model, wide)
+        self.to_system = Projection(d_model, d_inner)
         self.norm = nn.LayerNorm(d_inner)
         self.system = SimplifiedDSS(d_inner, d_state)
-        self.from_system = nn.Linear(d_inner, wide)
-        self.output = nn.Linear(wide, d_model)
+        self.from_system = Projection(d_inner, wide)
+        self.output = Projection(wide, d_model)
 
     def init_state(self, batch: int, max_length: int | None = None) -> BankState:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits import hippo, steps
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers._blocks import run_one_by_one
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
@@ -102,7 +103,7 @@ class LSSL(Mixer):
             self.register_buffer("B", B.to(kind))
         self.C = nn.Parameter(torch.randn(d_model, outputs, d_state))
         self.D = nn.Parameter(torch.randn(d_model, outputs))
-        self.linear = nn.Linear(d_model * outputs, d_model)
+        self.linear = Projection(d_model * outputs, d_model)
         self._memo: Memo[tuple[Tensor, Tensor]] = Memo()
 
     def matrix(self) -> Float[Tensor, "d n n"]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers._lti import Shared, System
 from hippodrome.mixers.base import ParameterGroup, check_word
 
@@ -116,7 +117,7 @@ class S5(Shared):
         elif activation == "gelu":
             self.output = nn.GELU()
         else:
-            self.output = nn.Linear(d_model, d_model)
+            self.output = Projection(d_model, d_model)
 
     @property
     def step_rescale(self) -> float:

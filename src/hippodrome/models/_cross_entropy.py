@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from hippodrome.models.base import exact_sum
 from hippodrome.ops.cross_entropy import IGNORED, cross_entropy
+from hippodrome.ops.linear import linear
 
 _BYTES = 2**27
 """Of the logits formed at once, in the type of the products: a larger chunk saves nothing."""
@@ -50,7 +51,7 @@ def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
         correct = torch.zeros((), dtype=torch.int64, device=x.device)
         half = _product_dtype(x)
         for rows in _chunks(len(x), len(weight) * half.itemsize):
-            logits = functional.linear(x[rows].to(half), weight.to(half))
+            logits = linear(x[rows].to(half), weight.to(half))
             correct += (logits.argmax(1) == targets[rows]).sum()
             nats += exact_sum(cross_entropy(logits, targets[rows])[0])
         return Score(nats, correct, (targets != IGNORED).sum())
@@ -71,11 +72,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             for rows in _chunks(len(x), len(weight) * half.itemsize):
                 piece = x[rows].to(half)
-                logits = functional.linear(piece, narrow)
+                logits = linear(piece, narrow)
                 losses, grad = cross_entropy(logits, targets[rows], rate if wanted else None, overwrite=True)
                 total += losses.sum()
                 if grad is not None:
-                    grad_x[rows] = grad @ narrow
+                    grad_x[rows] = linear(grad, narrow.T)
                     grad_weight = _added(grad_weight, grad.T, piece, wide)
         ctx.save_for_backward(x, weight, targets, grad_x, grad_weight)
         return total * rate
@@ -104,11 +105,10 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 def _added(total: Tensor, left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
     """``total + left @ right``, an empty total being zero: sums of several products are in ``wide``."""
+    product = linear(left, right.T)
     if not total.numel():
-        return left @ right
-    if right.dtype == wide:
-        return total.addmm_(left, right)
-    total, product = total.to(wide), left @ right
+        return product
+    total = total.to(wide)
     for low in range(0, len(total), _ROWS):
         total[low : low + _ROWS] += product[low : low + _ROWS]
     return total

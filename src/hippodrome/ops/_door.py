@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Choice(NamedTuple):
-    """What a door chose for one call: ``refusals`` holds (name, sentence) of each backend that came before."""
+    """What a door chose for one call: ``refusals`` holds (name, sentence) of each backend before it."""
 
     op: str
     backend: str
@@ -25,7 +25,7 @@ _watcher: ContextVar[list[Choice] | None] = ContextVar("watcher", default=None)
 
 @contextmanager
 def watching() -> Iterator[list[Choice]]:
-    """A list to which every door adds what it chooses while this runs, in this thread; not in compiled code."""
+    """A list to which every door adds what it chooses while this runs, in this thread, uncompiled."""
     choices: list[Choice] = []
     token = _watcher.set(choices)
     try:
@@ -35,7 +35,7 @@ def watching() -> Iterator[list[Choice]]:
 
 
 def watched() -> bool:
-    """Whether somebody wants to know what is chosen. Compilers cannot follow the question, so they skip it."""
+    """Whether somebody wants to know what is chosen. Compilers cannot follow the question: they skip it."""
     return not torch.compiler.is_compiling() and _watcher.get() is not None
 
 
