@@ -120,8 +120,11 @@ def ssd_row(where: Where, b: int, t: int, h: int, p: int, n: int) -> list[Conten
             found.append(rival("mamba_ssm, Triton", rivals.mamba_ssm_ssd))
         if rivals.have("flash-linear-attention"):
             found.append(rival("flash-linear-attention, Triton", rivals.fla_ssd))
-    elif rivals.have("transformers"):
-        found.append(rival("transformers, chunk 64", rivals.transformers_ssd))
+    else:
+        if rivals.have("transformers"):
+            found.append(rival("transformers, chunk 64", rivals.transformers_ssd))
+        if rivals.have("flash-linear-attention") and where.dtype == torch.float32:
+            found.append(rival("flash-linear-attention, PyTorch", rivals.fla_naive_ssd))
     if t <= LONGEST_ATTENTION:
         q, k, v = heads
         attention = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)  # noqa: E731
@@ -247,10 +250,16 @@ def linear_scan_row(where: Where, op: str, **shape: int) -> list[Contender]:
 
 def matrix_state_row(where: Where, op: str, **shape: int) -> list[Contender]:
     """An operator with a matrix state on its own example, beside its form in plain PyTorch."""
-    return [
+    found = [
         generic(op, "hippodrome", where, shape),
         generic(op, "our PyTorch form", where, shape, "torch"),
     ]
+    whole = op == "delta_rule" and where.dtype == torch.float32 and where.device.type == "cpu"
+    if whole and rivals.have("flash-linear-attention"):
+        theirs = trained(example_tensors(op, where, **shape)[:5])
+        name = "flash-linear-attention, PyTorch"
+        found.append(Contender(name, lambda: rivals.fla_naive_delta_rule(*theirs), fill(theirs)))
+    return found
 
 
 def _linear_scan(where: Where, **shape: int) -> list[Contender]:
@@ -272,16 +281,19 @@ def _delta_rule(where: Where, **shape: int) -> list[Contender]:
 def matrix_state_rows() -> list[Row]:
     """The operators with a matrix state that this version has."""
     found = []
-    for op, title, build in (
-        ("gla", "Gated linear attention", _gla),
-        ("delta_rule", "The delta rule", _delta_rule),
+    for op, title, build, packages in (
+        ("gla", "Gated linear attention", _gla, ()),
+        ("delta_rule", "The gated delta rule", _delta_rule, ("flash-linear-attention",)),
     ):
         if find_spec(f"hippodrome.ops.{op}") is not None:
             shapes = import_module(f"hippodrome.ops.{op}.examples").BENCH_SHAPES
-            note = "No package does it on a CPU; our form in plain PyTorch, in chunks, stands beside it."
-            name = op.replace("_", "-")
-            row = Row(name, "op", title, note, shapes, {"b": 1, "t": 32}, build, dtypes=BOTH_TYPES)
-            found.append(row)
+            note = "Our form in plain PyTorch, in chunks, stands beside it" + (
+                ", and that of a package." if packages else "; no package does it fast on a CPU."
+            )
+            name, tiny = op.replace("_", "-"), {"b": 1, "t": 64}
+            found.append(
+                Row(name, "op", title, note, shapes, tiny, build, dtypes=BOTH_TYPES, rivals=packages)
+            )
     return found
 
 
@@ -317,14 +329,15 @@ ROWS = (
         "ssd",
         "op",
         "SSD (Mamba-2)",
-        "Rival: the chunked form that `transformers` runs where no CUDA kernel fits, at the chunk of 64 that "
-        "suits it best on a CPU; it widens its inputs to float32. Attention of the same width stands beside "
-        "it for scale.",
+        "Rivals: the chunked form that `transformers` runs where no CUDA kernel fits, at the chunk of 64 "
+        "that suits it best on a CPU (it widens its inputs to float32), and the one of "
+        "`flash-linear-attention` in plain PyTorch. Attention of the same width stands beside them for "
+        "scale.",
         [{"b": 1, "t": 2048, "h": 24, "p": 64, "n": 128}],
         {"b": 1, "t": 128, "h": 2, "p": 8, "n": 8},
         ssd_row,
         dtypes=BOTH_TYPES,
-        rivals=("transformers",),
+        rivals=("transformers", "flash-linear-attention"),
     ),
     Row(
         "linear-scan",

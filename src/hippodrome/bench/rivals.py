@@ -18,7 +18,7 @@ PACKAGES = {
     "s5-pytorch": ("s5", "pip install s5-pytorch"),
     "transformers": ("transformers", "pip install transformers"),
     "mamba-ssm": ("mamba_ssm", "pip install mamba-ssm --no-build-isolation, on a machine with nvcc"),
-    "flash-linear-attention": ("fla", "pip install flash-linear-attention"),
+    "flash-linear-attention": ("fla", "pip install fla-core einops"),
 }
 """Each rival's package: the module it is imported as, and how to get it."""
 
@@ -153,3 +153,20 @@ def fla_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -
     decay = dt.float() * A
     y, _ = chunk_simple_gla(q, k, (x * dt[..., None]).to(x.dtype), g=decay, scale=1.0)
     return y + D[:, None].to(x.dtype) * x
+
+
+def fla_naive_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """The same in the plain PyTorch of ``flash-linear-attention``, chunk 64, which a CPU can run."""
+    from fla.ops.simple_gla.naive import naive_chunk_simple_gla
+
+    heads = x.shape[2]
+    q, k = (m.expand(-1, -1, heads, -1) for m in (C, B))
+    y, _ = naive_chunk_simple_gla(q, k, x * dt[..., None], dt * A, chunk_size=64, scale=1.0)
+    return y + D[:, None] * x
+
+
+def fla_naive_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor) -> Tensor:
+    """The gated delta rule in the plain PyTorch of ``flash-linear-attention``, chunk 64; layouts as ours."""
+    from fla.ops.gated_delta_rule.naive import naive_chunk_gated_delta_rule
+
+    return naive_chunk_gated_delta_rule(q, k, v, log_decay, beta, chunk_size=64, scale=1.0)[0]
