@@ -45,7 +45,7 @@ def test_contract(backend, softplus, check):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", NAMES)
 def test_contract_with_a_complex_A(backend, check):
     check_op(
         selective_scan,
@@ -87,10 +87,31 @@ def test_a_complex_A_with_no_imaginary_parts_is_two_real_scans():
     close(last, torch.stack([parts[0][1], parts[1][1]], -1), 1e-9, "final state")
 
 
-def test_the_fused_kernels_refuse_a_complex_A_with_a_sentence():
-    arguments = inputs(complex_=True)
-    with pytest.raises(ValueError, match="Numba kernels take a real A"):
-        selective_scan(*arguments, backend="numba")
+@pytest.mark.parametrize(
+    "sizes",
+    [{"d": 16, "n": 1}, {"d": 17, "n": 3, "b": 1}, {"d": 40, "n": 8, "g": 2}, {"d": 300, "n": 5}, {"n": 20}],
+    ids=str,
+)
+def test_sizes_around_whole_registers_with_a_complex_A(sizes):
+    examples = partial(inputs, complex_=True, **sizes)
+    checks = [check_float64, check_float32, check_resets, check_storage]
+    options = {"softplus": True}
+    check_op(selective_scan, ["numba"], examples, along_time=ALONG_TIME, options=options, checks=checks)
+
+
+def test_fast_turns_of_a_complex_A_stay_exact():
+    # Angles dt Im A of up to two thousand, hundreds of turns in a step.
+    u, dt, A, *rest = inputs(t=70, d=20, complex_=True)
+    A[..., 1] *= 1e3
+    leaves = [x.requires_grad_() if x.is_floating_point() else x for x in (u, dt, A, *rest)]
+    wanted = [x for x in leaves if x.requires_grad]
+    found = []
+    for backend in ("numba", "reference"):
+        y, last = selective_scan(*leaves, softplus=True, backend=backend)
+        weights = [torch.linspace(-1, 2, x.numel(), dtype=x.dtype).view(x.shape) for x in (y, last)]
+        found.append((y, last, *torch.autograd.grad([y, last], wanted, weights)))
+    for actual, expected in zip(*found, strict=True):
+        close(actual, expected, 1e-9, "fast turns")
 
 
 @pytest.mark.parametrize(
@@ -112,8 +133,9 @@ def test_sizes_around_whole_registers_and_groups_of_state(sizes):
     check_op(selective_scan, ["numba"], examples, along_time=ALONG_TIME, options=options, checks=checks)
 
 
-def test_many_tiles_give_the_same_bits_on_any_number_of_threads():
-    examples = partial(inputs, d=530)
+@pytest.mark.parametrize("complex_", [False, True], ids=["real", "complex"])
+def test_many_tiles_give_the_same_bits_on_any_number_of_threads(complex_):
+    examples = partial(inputs, d=530, complex_=complex_)
     options = {"softplus": True}
     check_op(
         selective_scan,
@@ -231,11 +253,11 @@ def test_any_shape_agrees_with_the_definition(backend, b, t, d, n, g, state, res
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("complex_", [False, True], ids=["real", "complex"])
 @pytest.mark.parametrize("backend", FAST)
-def test_compiles_without_a_break(backend):
-    arguments = [
-        x.requires_grad_() if x.is_floating_point() else x for x in inputs(t=12, dtype=torch.float32)
-    ]
+def test_compiles_without_a_break(backend, complex_):
+    arguments = inputs(t=12, dtype=torch.float32, complex_=complex_)
+    arguments = [x.requires_grad_() if x.is_floating_point() else x for x in arguments]
 
     def run(*x):
         y, last = selective_scan(*x, softplus=True, backend=backend)

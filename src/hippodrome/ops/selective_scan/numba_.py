@@ -20,9 +20,23 @@ def refusal(*tensors: Tensor | None) -> str | None:
     for x in tensors:
         if x is not None and x.device.type != "cpu":
             return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
-    if tensors[2] is not None and tensors[2].dim() == 3:
-        return "the Numba kernels take a real A, and this one is complex."
     return None
+
+
+def _kernel(A: Tensor) -> Any:
+    """The module of kernels for this A. A complex one, (d, n, 2), has its own."""
+    if A.dim() == 3:
+        from hippodrome.ops.selective_scan import _numba_complex_kernel
+
+        return _numba_complex_kernel
+    from hippodrome.ops.selective_scan import _numba_kernel
+
+    return _numba_kernel
+
+
+def _side_by_side(x: Tensor, A: Tensor) -> Tensor:
+    """Complex numbers as real ones with the parts side by side in the last axis, where A is complex."""
+    return x.flatten(-2) if A.dim() == 3 else x
 
 
 def _grouped(x: Tensor) -> tuple[Any, tuple[int, ...]]:
@@ -35,8 +49,8 @@ class Tiling(NamedTuple):
     """How a call is cut up. Nothing here depends on the number of threads, so results do not either."""
 
     sizes: tuple[int, int, int, int, int, int, int]
-    """t, d, n, n filled up to a multiple of four, groups of B and C, steps of a chunk, and blocks of sixteen
-    channels in a tile."""
+    """t, d, n (both parts of complex numbers counted), n filled up to a multiple of four, groups of B and C,
+    steps of a chunk, and blocks of sixteen channels in a tile."""
     tiles: int
     marks: int
     """Elements of the checkpoints: the state at the start of each chunk."""
@@ -44,7 +58,7 @@ class Tiling(NamedTuple):
 
 def tiling(u: Tensor, A: Tensor, B: Tensor) -> Tiling:
     """Chunks of 32 steps keep four states in the near cache; a tile of 8 blocks shares sums for B and C."""
-    (b, t, d), n, g = u.shape, A.shape[1], B.shape[2] if B.dim() == 4 else 1
+    (b, t, d), n, g = u.shape, A.shape[1:].numel(), B.shape[2] if B.dim() == A.dim() + 2 else 1
     m, chunk, group = -(-n // 4) * 4, 32, 8
     blocks = -(-(d // g) // 16)
     return Tiling(
@@ -67,15 +81,13 @@ def _forward(
     softplus: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from hippodrome.ops.selective_scan import _numba_kernel as kernel
-
     plan = tiling(u, A, B)
     y, final, marks = u.new_empty(u.shape), A.new_empty(state.shape), A.new_empty(plan.marks if save else 0)
     if y.numel():
         (us, u_strides), (dts, dt_strides), (zs, z_strides) = flat(u), flat(dt), flat(z)
-        (Bs, B_strides), (Cs, C_strides) = _grouped(B), _grouped(C)
+        (Bs, B_strides), (Cs, C_strides) = (_grouped(_side_by_side(x, A)) for x in (B, C))
         run_tiles(
-            kernel.forward,
+            _kernel(A).forward,
             plan.tiles,
             plan.sizes,
             (u_strides, dt_strides, z_strides, B_strides, C_strides),
@@ -109,7 +121,7 @@ def _backward(
     softplus: bool,
     marks: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from hippodrome.ops.selective_scan import _numba_kernel as kernel
+    from hippodrome.ops.selective_scan._numba_kernel import fold
 
     plan = tiling(u, A, B)
     b, (t, _, n, _, g) = u.shape[0], plan.sizes[:5]
@@ -120,9 +132,10 @@ def _backward(
         part_A, part_D, part_bias = (x.new_empty(b * x.numel()) for x in (A, D, dt_bias))
         part_B, part_C = A.new_empty(plan.tiles * t * n), A.new_empty(plan.tiles * t * n)
         (us, u_strides), (dts, dt_strides), (zs, z_strides) = flat(u), flat(dt), flat(z)
-        (Bs, B_strides), (Cs, C_strides), (ys, y_strides) = _grouped(B), _grouped(C), flat(grad_y)
+        (Bs, B_strides), (Cs, C_strides) = (_grouped(_side_by_side(x, A)) for x in (B, C))
+        ys, y_strides = flat(grad_y)
         run_tiles(
-            kernel.backward,
+            _kernel(A).backward,
             plan.tiles,
             plan.sizes,
             (u_strides, dt_strides, z_strides, B_strides, C_strides, y_strides),
@@ -143,8 +156,8 @@ def _backward(
                 width = 4096
                 count = parts.numel() // result.numel()
                 tiles = outer * -(-inner // width)
-                run_tiles(kernel.fold, tiles, count, inner, width, dense(parts), dense(result))
-    if B.dim() == 4:
+                run_tiles(fold, tiles, count, inner, width, dense(parts), dense(result))
+    if B.dim() == A.dim() + 2:
         grad_B = grad_B.view(b, g, t, n).transpose(1, 2).contiguous()
         grad_C = grad_C.view(b, g, t, n).transpose(1, 2).contiguous()
     grad_B, grad_C = grad_B.view(B.shape).to(B.dtype), grad_C.view(C.shape).to(C.dtype)
