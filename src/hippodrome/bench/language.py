@@ -6,16 +6,19 @@ Each function is one job of a process; it returns what JSON can hold.
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hippodrome.config import build, stack_spec
 from hippodrome.generate.stream import generate, prefill
 from hippodrome.layers.heads import head_size
 from hippodrome.ops._threads import run_tiles
+from hippodrome.ops.linear import linear
 from hippodrome.shapes import TokenBatch
 from hippodrome.train.optimizer import adamw
 
@@ -138,7 +141,8 @@ def training_products(
     """The matrix products of such a step alone, then also AdamW over as many numbers in its fused form.
 
     Forward, and the two of the backward pass, for every linear map: no implementation that multiplies the
-    same matrices in this precision can be faster.
+    same matrices in this precision can be faster. Once by the fastest product that we know of here
+    ("seconds", "products"), once by PyTorch's own ("plain").
     """
     maps, rows, half = maps_of(kind, d_model), b * t, getattr(torch, dtype)
     shapes = [*maps, (d_model, vocab)]
@@ -153,17 +157,24 @@ def training_products(
         weight.grad = torch.full_like(weight, 1e-3)
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
 
-    def products() -> None:
+    def products(multiply: Callable[[Tensor, Tensor], Any]) -> None:
         for x, w, g in todo:
-            torch.mm(x, w.T)
-            torch.mm(g, w)
-            torch.mm(g.T, x)
+            multiply(x, w)
+            multiply(g, w.T)
+            multiply(g.T, x.T)
 
-    def step() -> None:
-        products()
+    def step(multiply: Callable[[Tensor, Tensor], Any]) -> None:
+        with torch.no_grad():
+            products(multiply)
         optimizer.step()
 
-    return {"seconds": _clocked(step, steps), "products": _clocked(products, steps)}
+    with torch.no_grad():
+        alone = _clocked(lambda: products(linear), steps)
+    return {
+        "seconds": _clocked(lambda: step(linear), steps),
+        "products": alone,
+        "plain": _clocked(lambda: step(F.linear), steps),
+    }
 
 
 def prefill_seconds(
@@ -183,18 +194,23 @@ def prefill_seconds(
 def prefill_products(
     kind: str, vocab: int, d_model: int, depth: int, t: int, repeats: int, dtype: str = "float32"
 ) -> dict[str, Any]:
-    """The matrix products of reading a prompt: every linear map, and the head for one token."""
+    """The matrix products of reading a prompt: every linear map, and the head for one token.
+
+    By the fastest product that we know of here ("seconds"), and by PyTorch's own ("plain").
+    """
     half = {"dtype": getattr(torch, dtype)}
     pairs = [(torch.randn(t, i, **half), torch.randn(o, i, **half)) for i, o in maps_of(kind, d_model)]
     # Weights of their own for every layer, as in the model: those of one would stay in the caches.
     pairs = [(x, w.clone()) for _ in range(depth) for x, w in pairs]
     pairs.append((torch.randn(1, d_model, **half), torch.randn(vocab, d_model, **half)))
 
-    def run() -> None:
+    def run(multiply: Callable[[Tensor, Tensor], Any]) -> None:
         for x, w in pairs:
-            torch.mm(x, w.T)
+            multiply(x, w)
 
-    return {"seconds": _clocked(run, repeats)}
+    with torch.no_grad():
+        found = [_clocked(partial(run, multiply), repeats) for multiply in (linear, F.linear)]
+    return {"seconds": found[0], "plain": found[1]}
 
 
 def _tokens_of(who: str, model: Any, prompt: Tensor) -> Iterator[Tensor]:

@@ -6,6 +6,8 @@ and the peak of a process is then a contender's own.
 
 from typing import Any
 
+import torch
+
 from hippodrome.bench import rivals
 from hippodrome.bench.measure import timing
 from hippodrome.bench.process import in_process
@@ -85,7 +87,10 @@ def training_rows(ask: Ask) -> list[Timing]:
         ask, "training_step", "training_products", floor, rounds, shape, steps=steps
     )
     seconds[alone] = [s for found in floors for s in found["products"]]
-    return _rows(ask, "training step", shape, seconds, peaks, {floor, alone})
+    plain = f"PyTorch's own {floor}"
+    if ask.where.dtype == torch.float32:
+        seconds[plain] = [s for found in floors for s in found["plain"]]
+    return _rows(ask, "training step", shape, seconds, peaks, {floor, alone, plain})
 
 
 def prefill_rows(ask: Ask) -> list[Timing]:
@@ -93,8 +98,13 @@ def prefill_rows(ask: Ask) -> list[Timing]:
     shape = {**(TINY_SHAPE if ask.tiny else SHAPE), "t": 16 if ask.tiny else 512}
     floor = "matrix products alone"
     rounds, repeats = (1, 1) if ask.tiny else (3, 4)
-    seconds, peaks, _ = _in_turns(ask, "prefill", "prefill_products", floor, rounds, shape, repeats=repeats)
-    return _rows(ask, "prompt", shape, seconds, peaks, {floor})
+    seconds, peaks, floors = _in_turns(
+        ask, "prefill", "prefill_products", floor, rounds, shape, repeats=repeats
+    )
+    plain = f"PyTorch's own {floor}"
+    if ask.where.dtype == torch.float32:
+        seconds[plain] = [s for found in floors for s in found["plain"]]
+    return _rows(ask, "prompt", shape, seconds, peaks, {floor, plain})
 
 
 def decode_rows(ask: Ask) -> list[Timing]:
@@ -142,12 +152,12 @@ TRAINING = (
     "Rival: the model of `transformers` with as many parameters{rival}. Each step is loss, backward and "
     "AdamW in its fused form; bfloat16 is autocast. Memory is the peak of the process. The floor is the "
     "products of every linear map, forward and the two of the backward pass, in the same dtype, and AdamW "
-    "over as many numbers."
+    "over as many numbers, by the fastest product at hand; for float32 PyTorch's own stand beside it."
 )
 PREFILL = (
     "From a prompt of 512 tokens to the logits after its last token and the state, on both sides; weights "
-    "are held in the dtype. The floor is the products of every linear map, the head for one token. Memory is "
-    "the peak of the process."
+    "are held in the dtype. The floor is the products of every linear map, the head for one token, by the "
+    "fastest product at hand; for float32 PyTorch's own stand beside it. Memory is the peak of the process."
 )
 DECODE = (
     "One row, greedy, in the loop of `generate`; the rival's model with its cache, called in a loop. The "

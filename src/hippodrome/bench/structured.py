@@ -15,6 +15,7 @@ from hippodrome.mixers.base import Mixer
 from hippodrome.ops import _pairs
 from hippodrome.ops.dplr_kernel import dplr_kernel
 from hippodrome.ops.dplr_kernel.examples import inputs as dplr_inputs
+from hippodrome.ops.linear import linear
 from hippodrome.ops.linear_scan_complex import linear_scan_complex
 from hippodrome.ops.vandermonde import vandermonde
 
@@ -78,9 +79,9 @@ def _products_and_scan(x: Tensor, n: int, *maps: tuple[int, int]) -> Contender:
 
     def run() -> Tensor:
         u, into, factor, *after = mine
-        y = linear_scan_complex(factor, (u @ into).unflatten(-1, (-1, 2)))[0].flatten(-2)
+        y = linear_scan_complex(factor, linear(u, into.mT).unflatten(-1, (-1, 2)))[0].flatten(-2)
         for weight in after:
-            y = y @ weight
+            y = linear(y, weight.mT)
         return y
 
     return Contender("its matrix products and our scan alone", run, mine, floor=True)

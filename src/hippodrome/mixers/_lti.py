@@ -18,6 +18,7 @@ from hippodrome.ops import _pairs
 from hippodrome.ops.diagonal_lti import diagonal_lti
 from hippodrome.ops.discretize import DIAGONAL as DISCRETIZATIONS
 from hippodrome.ops.discretize import Discrete
+from hippodrome.ops.linear import linear
 from hippodrome.ops.linear_scan_complex import linear_scan_complex
 from hippodrome.ops.vandermonde import vandermonde
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -296,7 +297,7 @@ class Shared(LTI):
     def _vary(self, tables: SharedTables, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """Factor (..., n, 2) and input of each mode for u (..., d) with steps dt (...) times its own."""
         log_a, gain = self.discretize(tables.A, dt[..., None] * tables.size)
-        return _pairs.exp(log_a), _pairs.times(gain, (u @ tables.B).unflatten(-1, (-1, 2)))
+        return _pairs.exp(log_a), _pairs.times(gain, linear(u, tables.B.mT).unflatten(-1, (-1, 2)))
 
     def _scan(
         self, tables: SharedTables, h: Tensor, x: Tensor, resets: Tensor | None, dt: Tensor | None
@@ -305,11 +306,11 @@ class Shared(LTI):
         with torch.autocast(x.device.type, enabled=False):
             u = x.to(h.dtype)
             if dt is None:
-                decay, inputs = tables.factor, (u @ tables.Bbar).unflatten(-1, (-1, 2))
+                decay, inputs = tables.factor, linear(u, tables.Bbar.mT).unflatten(-1, (-1, 2))
             else:
                 decay, inputs = self._vary(tables, u, dt.to(h.dtype))
             states, last = linear_scan_complex(decay, inputs, h, resets)
-            return torch.addcmul(states.flatten(-2) @ tables.C, u, tables.D), last
+            return torch.addcmul(linear(states.flatten(-2), tables.C.mT), u, tables.D), last
 
 
 def _product(a: Tensor, h: Tensor) -> Tensor:
