@@ -10,6 +10,12 @@ import torch
 from hippodrome.ops.causal_conv import causal_conv
 from hippodrome.ops.causal_conv_update import BACKENDS, causal_conv_update
 from hippodrome.ops.causal_conv_update import examples as conv_examples
+from hippodrome.ops.delta_rule import delta_rule
+from hippodrome.ops.delta_rule_update import delta_rule_update
+from hippodrome.ops.delta_rule_update import examples as delta_examples
+from hippodrome.ops.gla import gla
+from hippodrome.ops.gla_update import examples as gla_examples
+from hippodrome.ops.gla_update import gla_update
 from hippodrome.ops.selective_scan import selective_scan
 from hippodrome.ops.selective_scan_update import examples as scan_examples
 from hippodrome.ops.selective_scan_update import selective_scan_update
@@ -41,6 +47,18 @@ def ssd_by_op(x, dt, A, B, C, D, bias, state, *, softplus=False, low=0.0, high=t
     return y[:, 0], last
 
 
+def gla_by_op(q, k, v, log_decay, state, *, backend):
+    arguments = (x[:, None] for x in (q, k, v, log_decay))
+    y, last = gla(*arguments, state, backend=backend)
+    return y[:, 0], last
+
+
+def delta_by_op(q, k, v, beta, log_decay, state, *, backend):
+    arguments = (None if x is None else x[:, None] for x in (q, k, v, beta, log_decay))
+    y, last = delta_rule(*arguments, state, backend=backend)
+    return y[:, 0], last
+
+
 CASES = {
     "conv": (causal_conv_update, conv_by_op, conv_examples.inputs, {}),
     "conv-silu": (causal_conv_update, conv_by_op, conv_examples.inputs, {"activation": "silu"}),
@@ -67,6 +85,16 @@ CASES = {
         {"softplus": True, "low": 0.5, "high": 0.71},
     ),
     "ssd-bare": (ssd_update, ssd_by_op, partial(ssd_examples.inputs, 1, 2, 4, 16, 1, rest=False), {}),
+    "gla": (gla_update, gla_by_op, gla_examples.inputs, {}),
+    "gla-lanes": (gla_update, gla_by_op, partial(gla_examples.inputs, 2, 3, 21, 150), {}),
+    "delta": (delta_rule_update, delta_by_op, delta_examples.inputs, {}),
+    "delta-lanes": (delta_rule_update, delta_by_op, partial(delta_examples.inputs, 2, 3, 21, 150), {}),
+    "delta-bare": (
+        delta_rule_update,
+        delta_by_op,
+        partial(delta_examples.inputs, 1, 2, 16, 32, with_gate=False),
+        {},
+    ),
 }
 all_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -109,7 +137,8 @@ def test_tensors_of_any_strides(case, backend, lay):
 def test_mixed_dtypes_keep_the_wide_state(case):
     update, _, examples, options = case
     plain, mixed = examples(dtype=torch.float32), list(examples(dtype=torch.float32))
-    mixed[0] = mixed[0].bfloat16()
+    main = 2 if update in (gla_update, delta_rule_update) else 0
+    mixed[main] = mixed[main].bfloat16()
     y = update(*mixed, **options)
     assert y.dtype == torch.bfloat16
     assert mixed[-1].dtype == torch.float32
@@ -190,6 +219,8 @@ def test_large_states_are_shared_by_threads():
     for dtype, tolerance in ((torch.float64, DOUBLE), (torch.float32, SINGLE)):
         for update, by_op, examples, options in (
             (ssd_update, ssd_by_op, partial(ssd_examples.inputs, 6, 24, 64, 128, 1), {}),
+            (gla_update, gla_by_op, partial(gla_examples.inputs, 8, 4, 128, 256), {}),
+            (delta_rule_update, delta_by_op, partial(delta_examples.inputs, 22, 12, 64, 64), {}),
             (
                 selective_scan_update,
                 scan_by_op,

@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from hippodrome.ops import causal_conv_update as conv
+from hippodrome.ops import delta_rule_update as delta
+from hippodrome.ops import gla_update as gla
 from hippodrome.ops import selective_scan_update as scan
 from hippodrome.ops import ssd_update as ssd
 from hippodrome.ops.causal_conv_update.examples import inputs as conv_inputs
+from hippodrome.ops.delta_rule_update.examples import inputs as delta_inputs
+from hippodrome.ops.gla_update.examples import inputs as gla_inputs
 from hippodrome.ops.selective_scan_update.examples import inputs as scan_inputs
 from hippodrome.ops.ssd_update.examples import inputs as ssd_inputs
 from hippodrome.testing import triton_ as testing
@@ -36,6 +40,9 @@ CASES = {
         {"softplus": True, "low": 0.5, "high": 0.7},
     ),
     "ssd-bare": (ssd.ssd_update, partial(ssd_inputs, 1, 2, 5, 7, 1, rest=False), {}),
+    "gla": (gla.gla_update, partial(gla_inputs, 2, 2, 12, 40), {}),
+    "delta": (delta.delta_rule_update, partial(delta_inputs, 2, 2, 12, 40), {}),
+    "delta-bare": (delta.delta_rule_update, partial(delta_inputs, 1, 2, 5, 7, with_gate=False), {}),
 }
 all_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -77,7 +84,9 @@ def test_tensors_of_any_strides(case, lay):
 
 @pytest.mark.triton
 @runs
-@pytest.mark.parametrize("module", [conv, scan, ssd], ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "module", [conv, scan, ssd, gla, delta], ids=lambda module: module.__name__.rpartition(".")[2]
+)
 def test_the_self_check_passes(module):
     module.triton_._check(testing.device())
 
@@ -90,7 +99,9 @@ def test_compiles_for_every_architecture(dtype):
         conv.triton_.causal_conv_update(*conv_inputs(1, 1536, 4, dtype=dtype), True)
         scan.triton_.selective_scan_update(*scan_inputs(1, 1536, 16, dtype=dtype), True)
         ssd.triton_.ssd_update(*ssd_inputs(1, 24, 64, 128, 1, dtype=dtype), True, 0.0, torch.inf)
+        gla.triton_.gla_update(*gla_inputs(1, 4, 128, 256, dtype=dtype))
+        delta.triton_.delta_rule_update(*delta_inputs(1, 12, 128, 128, dtype=dtype))
 
     built = testing.check_compiles(call)
-    assert len(built) == 9
+    assert len(built) == 15
     assert all(cubin.spilled == 0 for cubin in built)

@@ -15,6 +15,7 @@ from hippodrome.layers.step_size import initial_step_bias
 from hippodrome.mixers._matrix_state import Channels, MatrixState
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops.delta_rule import delta_rule
+from hippodrome.ops.delta_rule_update import delta_rule_update
 from hippodrome.shapes import Resets
 
 EPS = 1e-6
@@ -123,6 +124,10 @@ class GatedDeltaNet(MatrixState):
         stored = (S * k[..., None]).sum(-2)
         S = torch.addcmul(S, k[..., None], (drive.beta[..., None] * (v - stored))[..., None, :])
         return (S * q[..., None]).sum(-2), S
+
+    def write_(self, inner: Channels, side: tuple[Tensor, ...], dt: Tensor | None, S: Tensor) -> Tensor:
+        """The rule for one token in place."""
+        return delta_rule_update(*self.drive(inner, side, dt), S).to(inner.dtype)
 
     def scan(self, drive: Replacement, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The same in chunks."""

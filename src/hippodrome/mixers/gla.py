@@ -10,6 +10,7 @@ from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import NoConv
 from hippodrome.mixers._matrix_state import Channels, Drive, MatrixState
 from hippodrome.ops.gla import gla
+from hippodrome.ops.gla_update import gla_update
 from hippodrome.shapes import Resets
 
 TEMPERATURE = 16.0
@@ -66,6 +67,10 @@ class GatedLinearAttention(MatrixState):
         q, k, v = (m.to(log_decay.dtype) for m in (q, k, v))
         S = torch.addcmul(S * torch.exp(log_decay)[..., None], k[..., None], v[..., None, :])
         return (S * q[..., None]).sum(-2), S
+
+    def write_(self, inner: Channels, side: tuple[Tensor, ...], dt: Tensor | None, S: Tensor) -> Tensor:
+        """The rule for one token in place."""
+        return gla_update(*self.drive(inner, side, dt), S).to(inner.dtype)
 
     def scan(self, drive: Drive, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The same in chunks."""

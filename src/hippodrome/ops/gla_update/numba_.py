@@ -1,0 +1,68 @@
+"""One token of gated linear attention on the CPU: an op around the Numba kernel."""
+
+import torch
+from torch import Tensor
+
+from hippodrome.ops._light import dense, light_op, rows, unfit_for_kernel, written
+from hippodrome.ops._threads import run_tiles
+
+NAME = "numba"
+ALONE = 2**22
+"""Bytes of the state below which one thread takes all of it."""
+
+
+def refusal(*tensors: Tensor | None) -> str | None:
+    """The kernel takes float32, bfloat16 and float64 on the CPU, where no gradient is wanted."""
+    return unfit_for_kernel(*tensors)
+
+
+def _fake(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
+    return v.new_empty(v.shape)
+
+
+@light_op("gla_update", _fake, mutates=("state",))
+def _update(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
+    from hippodrome.ops.gla_update import _numba_kernel as kernel
+
+    b, h, keys, values = state.shape
+    y = v.new_empty(v.shape)
+    if not y.numel():
+        return y
+    q, k, v, log_decay = rows(q), rows(k), rows(v), rows(log_decay)
+    S = dense(state)
+    strides = (
+        q.stride(0),
+        q.stride(1),
+        k.stride(0),
+        k.stride(1),
+        v.stride(0),
+        v.stride(1),
+        log_decay.stride(0),
+        log_decay.stride(1),
+    )
+    addresses = (
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        log_decay.data_ptr(),
+        S.data_ptr(),
+        y.data_ptr(),
+    )
+    arguments = ((h, keys, values), strides, addresses, kernel.SAMPLES[v.dtype], kernel.SAMPLES[S.dtype])
+    if S.numel() * S.element_size() < ALONE:
+        kernel.update(0, b * h, *arguments)
+    else:
+        run_tiles(kernel.update, b * h, *arguments)
+    written(state, S)
+    return y
+
+
+def gla_update(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
+    """The output; arguments as at the door."""
+    kind, wide = v.dtype, state.dtype
+    if torch.float64 in (kind, wide):
+        v = v.to(wide)
+    q, k = (m if m.dtype == v.dtype else m.to(v.dtype) for m in (q, k))
+    log_decay = log_decay if log_decay.dtype == wide else log_decay.to(wide)
+    y: Tensor = _update(q, k, v, log_decay, state)
+    return y if y.dtype == kind else y.to(kind)
