@@ -232,3 +232,16 @@ def test_large_states_are_shared_by_threads():
             expected, last = by_op(*arguments, **options, backend="torch")
             close(update(*arguments, **options, backend="numba"), expected, tolerance, "output")
             close(arguments[-1], last, tolerance, "state")
+
+
+@all_cases
+@torch.no_grad()
+def test_an_update_called_past_the_dispatcher_is_the_op(case):
+    update, _, examples, options = case
+    seen, unseen = examples(dtype=torch.float32), examples(dtype=torch.float32)
+    expected = update(*unseen, **options)
+    with torch.autograd.profiler.profile() as profile:
+        y = update(*seen, **options)
+    assert torch.equal(y, expected)
+    assert torch.equal(seen[-1], unseen[-1])
+    assert any(event.name == f"hippodrome::{update.__name__}" for event in profile.function_events)

@@ -60,7 +60,9 @@ class Block(nn.Module):
 
     def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
         """One token, overwriting a state that its caller owns."""
-        return self._channels(x_t + self.dropout(self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t)))
+        y_t = self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t)
+        # Of one token the call of a module that does nothing is a part worth leaving out.
+        return self._channels(x_t + (self.dropout(y_t) if self.dropout.training else y_t))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The mixer's own groups."""

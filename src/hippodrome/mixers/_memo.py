@@ -9,6 +9,7 @@ from torch._C import _functorch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 Value = TypeVar("Value")
+_KINDS = (nn.Parameter, Tensor)
 
 
 class _Training:
@@ -80,14 +81,19 @@ class Memo(Generic[Value]):
 
 def _recorded(tensors: list[Tensor]) -> bool:
     """Whether a CUDA graph is being recorded, which must make the value at each replay, in its own memory."""
-    return any(x.is_cuda for x in tensors) and torch.cuda.is_current_stream_capturing()
+    for x in tensors:
+        if x.is_cuda:
+            return torch.cuda.is_current_stream_capturing()
+    return False
 
 
 def _plain(module: nn.Module, tensors: list[Tensor]) -> bool:
     """Whether every tensor is itself, with a version counter, and not derived from another by a hook."""
-    return (
-        all(type(x) in (nn.Parameter, Tensor) and not x.is_inference() and not x.is_meta for x in tensors)
-        and all(p is None or type(p) is nn.Parameter for p in module._parameters.values())
-        and "parametrizations" not in module._modules
-        and _functorch.peek_interpreter_stack() is None
-    )
+    # Plain loops: asked at each token of each layer, where a generator costs as much as what it asks.
+    for x in tensors:
+        if type(x) not in _KINDS or x.is_inference() or x.is_meta:
+            return False
+    for p in module._parameters.values():
+        if p is not None and type(p) is not nn.Parameter:
+            return False
+    return "parametrizations" not in module._modules and _functorch.peek_interpreter_stack() is None

@@ -109,7 +109,7 @@ class Mamba2(MatrixState):
 
     def project(self, x: Channels) -> tuple[Channels, tuple[Tensor, Tensor]]:
         """x, B and C for the convolution; the gate and the raw step sizes set aside."""
-        z, mixed, raw = self.in_proj(x).split(self.parts, -1)
+        z, mixed, raw = self.in_proj(x).split_with_sizes(self.parts, -1)
         return mixed, (z, raw)
 
     def drive(self, inner: Channels, side: tuple[Tensor, Tensor], dt: Tensor | None) -> Mixed:

@@ -45,7 +45,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from hippodrome.ops.linear import _numba_kernel as kernel
 
     outer, inner = weight.shape
-    y = x.new_empty((*x.shape[:-1], outer))
+    y = x.new_empty((x.shape[0], outer) if x.dim() == 2 else (*x.shape[:-1], outer))
     if x.dim() != 2 or x.stride(1) != 1:
         x = x.reshape(-1, inner).contiguous()
     if bias is not None and bias.stride(0) != 1:

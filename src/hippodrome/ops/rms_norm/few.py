@@ -55,7 +55,10 @@ def _rows(x: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, groups: int) -> Tensor:
     """The norm; arguments as at the door."""
+    if x.dim() == 2:
+        rows: Tensor = _few(x, weight, z, eps, groups)
+        return rows
     d = x.shape[-1]
-    gate = z if z is None or z.dim() == 2 else z.reshape(-1, d)
-    y: Tensor = _few(x if x.dim() == 2 else x.reshape(-1, d), weight, gate, eps, groups)
+    gate = z if z is None else z.reshape(-1, d)
+    y: Tensor = _few(x.reshape(-1, d), weight, gate, eps, groups)
     return y.view(x.shape)

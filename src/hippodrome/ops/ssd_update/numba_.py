@@ -54,7 +54,8 @@ def _update(
         return y
     x, B, C, dt = rows(x), rows(B), rows(C), rows(dt)
     A, S = dense(A), dense(state)
-    D, dt_bias = (None if m is None else dense(m) for m in (D, dt_bias))
+    D = None if D is None else dense(D)
+    dt_bias = None if dt_bias is None else dense(dt_bias)
     addresses = (
         x.data_ptr(),
         B.data_ptr(),
@@ -69,7 +70,7 @@ def _update(
     samples = kernel.SAMPLES
     arguments = (
         (h, p, n, B.shape[1]),
-        (x.stride(0), x.stride(1), dt.stride(0), B.stride(0), B.stride(1), C.stride(0), C.stride(1)),
+        (*x.stride()[:2], dt.stride(0), *B.stride()[:2], *C.stride()[:2]),
         softplus,
         low,
         high,
@@ -103,8 +104,11 @@ def ssd_update(
     kind, wide = x.dtype, state.dtype
     if torch.float64 in (kind, dt.dtype, wide):
         x, dt = x.to(wide), dt.to(wide)
-    B, C = (m if m.dtype == x.dtype else m.to(x.dtype) for m in (B, C))
+    # One by one: a generator costs as much as what it asks.
+    B = B if B.dtype == x.dtype else B.to(x.dtype)
+    C = C if C.dtype == x.dtype else C.to(x.dtype)
     A = A if A.dtype == wide else A.to(wide)
-    D, dt_bias = (m if m is None or m.dtype == wide else m.to(wide) for m in (D, dt_bias))
+    D = D if D is None or D.dtype == wide else D.to(wide)
+    dt_bias = dt_bias if dt_bias is None or dt_bias.dtype == wide else dt_bias.to(wide)
     y: Tensor = _update(x, dt, A, B, C, D, dt_bias, state, softplus, low, high)
     return y if y.dtype == kind else y.to(kind)
