@@ -212,7 +212,7 @@ class _Counter(TorchDispatchMode):
         return 0
 
     def _own(self, func: Any, name: str, args: tuple, kwargs: dict) -> int:
-        counted = _door_flops(func, name, args, kwargs)
+        counted = _door_flops(func, name.rstrip("_"), args, kwargs)  # an op in place is its door's too
         if counted is None:
             self.uncounted.add(f"hippodrome::{name}")
         return counted or 0

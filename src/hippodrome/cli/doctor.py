@@ -94,18 +94,22 @@ def _backends(name: str, device: str, check: bool) -> dict[str, dict[str, Any]]:
     examples = import_module(f"hippodrome.ops.{name}.examples")
     # Arguments that are right as they stand, with no option of the door turned on.
     plain = {"softplus": False} if "softplus" in signature(examples.inputs).parameters else {}
-    inputs = [_moved(x, device) for x in examples.inputs(dtype=torch.float32, **plain)]
+
+    def inputs() -> list[Any]:
+        # Made anew for every backend: some operators overwrite a state.
+        return [_moved(x, device) for x in examples.inputs(dtype=torch.float32, **plain)]
+
     truth = None
     if check:
-        truth = getattr(door, name)(*inputs, backend="reference")
+        truth = getattr(door, name)(*inputs(), backend="reference")
     found: dict[str, dict[str, Any]] = {}
-    tensors = [x for x in inputs if x is None or isinstance(x, torch.Tensor)]
+    tensors = [x for x in inputs() if x is None or isinstance(x, torch.Tensor)]
     for backend in door.BACKENDS:
         refusal = backend.refusal(*tensors)
         chosen = refusal is None and not any(f["chosen"] for f in found.values())
         error = ""
         if check and refusal is None:
-            error = _error(getattr(door, name)(*inputs, backend=backend.NAME), truth)
+            error = _error(getattr(door, name)(*inputs(), backend=backend.NAME), truth)
         found[backend.NAME] = {"refusal": refusal, "chosen": chosen, "error": error}
     return found
 

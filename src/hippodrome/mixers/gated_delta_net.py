@@ -64,8 +64,6 @@ class GatedDeltaNet(MatrixState):
         ValueError: head_dim is None and the heads do not divide d_model.
     """
 
-    mixes_channels = True
-
     def __init__(
         self,
         d_model: int,
@@ -101,12 +99,12 @@ class GatedDeltaNet(MatrixState):
 
     def project(self, x: Channels) -> tuple[Channels, tuple[Tensor, ...]]:
         """Queries, keys and values for the convolution; the output gate, beta and the step size set aside."""
-        mixed, *side = self.in_proj(x).split(self.parts, -1)
+        mixed, *side = self.in_proj(x).split_with_sizes(self.parts, -1)
         return mixed, tuple(side)
 
     def drive(self, inner: Channels, side: tuple[Tensor, ...], dt: Tensor | None) -> Replacement:
         """Lengths of one, beta, and the gate from its step size."""
-        q, k, v = (m.unflatten(-1, (self.heads, -1)) for m in inner.split(self.channels, -1))
+        q, k, v = (m.unflatten(-1, (self.heads, -1)) for m in inner.split_with_sizes(self.channels, -1))
         _, beta, raw = side
         wide = torch.promote_types(beta.dtype, torch.float32)
         log_decay = None
