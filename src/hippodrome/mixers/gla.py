@@ -51,7 +51,7 @@ class GatedLinearAttention(MatrixState):
 
     def project(self, x: Channels) -> tuple[Channels, tuple[Tensor, ...]]:
         """The input as it is for the convolution that is not there; every projection set aside."""
-        return x, self.in_proj(x).split(self.parts, -1)
+        return x, self.in_proj(x).split_with_sizes(self.parts, -1)
 
     def drive(self, inner: Channels, side: tuple[Tensor, ...], dt: Tensor | None) -> Drive:
         """Queries, keys, values by linear maps, decays by the low-rank one."""

@@ -82,6 +82,11 @@ def unfit_for_kernel(*tensors: Tensor | None) -> str | None:
     return unfit(*tensors)
 
 
+def blank(x: Tensor) -> Tensor:
+    """Memory for an output of x's shape, in order; ``x.new_empty(x.shape)`` takes twice as long to ask."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
 def dense(x: Tensor) -> Tensor:
     """The tensor itself where it lies in order, else a copy that does."""
     return x if x.is_contiguous() else x.contiguous()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hippodrome.ops._light import dense, light_op, unfit_for_kernel, written
+from hippodrome.ops._light import blank, dense, light_op, unfit_for_kernel, written
 
 NAME = "numba"
 
@@ -21,7 +21,7 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, silu: b
 def _update(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, silu: bool) -> Tensor:
     from hippodrome.ops.causal_conv_update import _numba_kernel as kernel
 
-    y = x.new_empty(x.shape)
+    y = blank(x)
     if not y.numel():
         return y
     if x.stride(1) != 1:

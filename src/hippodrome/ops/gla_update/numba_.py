@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hippodrome.ops._light import dense, light_op, rows, unfit_for_kernel, written
+from hippodrome.ops._light import blank, dense, light_op, rows, unfit_for_kernel, written
 from hippodrome.ops._threads import run_tiles
 
 NAME = "numba"
@@ -25,7 +25,7 @@ def _update(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -
     from hippodrome.ops.gla_update import _numba_kernel as kernel
 
     b, h, keys, values = state.shape
-    y = v.new_empty(v.shape)
+    y = blank(v)
     if not y.numel():
         return y
     q, k, v, log_decay = rows(q), rows(k), rows(v), rows(log_decay)

@@ -6,7 +6,7 @@ Not a backend: a shorter way into the CPU kernels' arithmetic for calls that tak
 import torch
 from torch import Tensor
 
-from hippodrome.ops._light import DTYPES, dense, light_op, unfit
+from hippodrome.ops._light import DTYPES, blank, dense, light_op, unfit
 
 SMALL = 1 << 14
 """Numbers up to which one thread takes all of them."""
@@ -34,7 +34,7 @@ def _fake(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, groups: int) 
 def _few(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, groups: int) -> Tensor:
     from hippodrome.ops.rms_norm import _few_kernel as kernel
 
-    y = x.new_empty(x.shape)
+    y = blank(x)
     x, z, weight = _rows(x), None if z is None else _rows(z), dense(weight)
     kernel.norm(
         (*x.shape, groups, x.stride(0), 0 if z is None else z.stride(0)),

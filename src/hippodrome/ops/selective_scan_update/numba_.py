@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hippodrome.ops._light import dense, light_op, rows, unfit_for_kernel, written
+from hippodrome.ops._light import blank, dense, light_op, rows, unfit_for_kernel, written
 from hippodrome.ops._threads import run_tiles
 
 NAME = "numba"
@@ -47,7 +47,7 @@ def _update(
     from hippodrome.ops.selective_scan_update import _numba_kernel as kernel
 
     b, d, n = state.shape
-    y = u.new_empty(u.shape)
+    y = blank(u)
     if not y.numel():
         return y
     u, dt, B, C = rows(u), rows(dt), rows(B), rows(C)

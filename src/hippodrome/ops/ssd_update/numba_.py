@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hippodrome.ops._light import dense, light_op, rows, unfit_for_kernel, written
+from hippodrome.ops._light import blank, dense, light_op, rows, unfit_for_kernel, written
 from hippodrome.ops._threads import run_tiles
 
 NAME = "numba"
@@ -49,7 +49,7 @@ def _update(
     from hippodrome.ops.ssd_update import _numba_kernel as kernel
 
     b, h, p, n = state.shape
-    y = x.new_empty(x.shape)
+    y = blank(x)
     if not y.numel():
         return y
     x, B, C, dt = rows(x), rows(B), rows(C), rows(dt)
