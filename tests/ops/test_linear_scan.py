@@ -17,6 +17,8 @@ from hippodrome.testing.ops import (
     check_op,
     check_registration,
     check_resets,
+    check_storage,
+    check_threads,
     close,
     names,
 )
@@ -43,8 +45,13 @@ def test_contract(backend, constant, check):
 @FORMS
 @pytest.mark.parametrize("backend", FAST)
 def test_sizes_around_whole_tiles(backend, constant, sizes):
-    checks = [check_float64, check_float32, check_resets]
+    checks = [check_float64, check_float32, check_resets, check_storage, check_threads]
     check_op(linear_scan, [backend], checks=checks, **examples(constant, **sizes))
+
+
+def test_decays_may_be_kept_in_float32():
+    # As gates near one are: bfloat16 has three digits for what they are short of it.
+    check_op(linear_scan, ["numba"], partial(inputs, b=3, d=40), along_time=("x",), checks=[check_storage])
 
 
 @pytest.mark.parametrize("backend", FAST)

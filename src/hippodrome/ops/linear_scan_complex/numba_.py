@@ -1,4 +1,4 @@
-"""Complex linear scan on the CPU: custom ops around the fused Numba kernels."""
+"""Complex linear scan on the CPU: custom ops around the linear scan's Numba kernels, channels as pairs."""
 
 from typing import Any
 
@@ -6,90 +6,56 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._custom import register_second_order
-from hippodrome.ops._threads import run_tiles
-from hippodrome.ops.linear_scan.numba_ import sum_rows
+from hippodrome.ops.linear_scan.numba_ import checkpoints, inputs, refusal, run, run_back, wants_checkpoints
 from hippodrome.ops.linear_scan_complex import torch_
 
+__all__ = ["NAME", "linear_scan_complex", "refusal"]
 NAME = "numba"
+PAIRS = (0,)
 
 
-def refusal(*tensors: Tensor | None) -> str | None:
-    """The kernels take float32 and float64 on the CPU; half precision is widened at the door."""
-    for x in tensors:
-        if x is not None and x.device.type != "cpu":
-            return f"the Numba kernels run on the CPU, and a tensor is on {x.device}."
-    return None
-
-
-def _pairs(x: Tensor) -> Any:
-    """The array with real and imaginary part interleaved in the last axis."""
-    return x.contiguous().flatten(-2).numpy()
-
-
-def _decay(a: Tensor) -> Any:
-    return _pairs(a if a.dim() == 4 else a[None, None])
+def _flat(x: Tensor) -> Tensor:
+    """With real and imaginary parts side by side in the last axis."""
+    return x.flatten(-2)
 
 
 @torch.library.custom_op("hippodrome::linear_scan_complex", mutates_args=())
-def _forward(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
-    from hippodrome.ops.linear_scan_complex import _numba_kernel as kernel
-
-    h, last = x.new_empty(x.shape), x.new_empty(state.shape)
-    if h.numel():
-        run_tiles(
-            kernel.forward,
-            x.shape[0] * kernel.blocks(x.shape[2]),
-            a.dim() == 2,
-            _decay(a),
-            _pairs(x),
-            _pairs(state),
-            resets.contiguous().numpy(),
-            _pairs(h),
-            _pairs(last),
-        )
-    return h, last
+def _forward(
+    a: Tensor, x: Tensor, state: Tensor, resets: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    h, last, marks = run(PAIRS, _flat(a), _flat(x), _flat(state), resets, save)
+    return h.view(x.shape), last.view(state.shape), marks
 
 
 @_forward.register_fake
-def _(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(state.shape)
+def _(a, x, state, resets, save):  # type: ignore[no-untyped-def]
+    marks = checkpoints(_flat(x), state, save)
+    return x.new_empty(x.shape), state.new_empty(state.shape), marks
 
 
 @torch.library.custom_op("hippodrome::linear_scan_complex_backward", mutates_args=())
 def _backward(
-    grad_h: Tensor, grad_last: Tensor, a: Tensor, x: Tensor, state: Tensor, resets: Tensor, h: Tensor
+    grad_h: Tensor, grad_last: Tensor, a: Tensor, x: Tensor, state: Tensor, resets: Tensor, marks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from hippodrome.ops.linear_scan_complex import _numba_kernel as kernel
-
-    constant = a.dim() == 2
-    # One of the two stays empty: the gradient step by step, or its sum over time for each row.
-    grad_a = x.new_empty((0, 0, 0, 2) if constant else x.shape)
-    part_a = x.new_zeros(state.shape if constant else (0, 0, 2))
-    grad_x, grad_state = x.new_empty(x.shape), x.new_empty(state.shape)
-    if x.numel():
-        run_tiles(
-            kernel.backward,
-            x.shape[0] * kernel.blocks(x.shape[2]),
-            constant,
-            _decay(a),
-            _pairs(state),
-            resets.contiguous().numpy(),
-            *(_pairs(x) for x in (h, grad_h, grad_last, grad_a, part_a, grad_x, grad_state)),
-        )
-    return sum_rows(part_a) if constant else grad_a, grad_x, grad_state
+    found = run_back(PAIRS, _flat(grad_h), _flat(grad_last), _flat(a), _flat(x), _flat(state), resets, marks)
+    grad_a, grad_x, grad_state = (g.view(z.shape) for g, z in zip(found, (a, x, state), strict=True))
+    return grad_a, grad_x, grad_state
 
 
 @_backward.register_fake
-def _(grad_h, grad_last, a, x, state, resets, h):  # type: ignore[no-untyped-def]
-    return x.new_empty(a.shape), x.new_empty(x.shape), x.new_empty(state.shape)
+def _(grad_h, grad_last, a, x, state, resets, marks):  # type: ignore[no-untyped-def]
+    return a.new_empty(a.shape), x.new_empty(x.shape), state.new_empty(state.shape)
 
 
-def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, output[0])
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:4], output[2])
 
 
-def _gradient(ctx: Any, grad_h: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_backward(grad_h, grad_last, *ctx.saved_tensors), None)
+def _gradient(ctx: Any, grad_h: Tensor, grad_last: Tensor, grad_marks: Tensor) -> tuple[Tensor | None, ...]:
+    *tensors, marks = ctx.saved_tensors
+    if not marks.numel():
+        marks = _forward(*tensors, True)[2]
+    return (*_backward(grad_h, grad_last, *tensors, marks), None, None)
 
 
 def _form(a: Tensor, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,9 +70,6 @@ def linear_scan_complex(
     a: Tensor, x: Tensor, initial_state: Tensor | None, resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """States and last state; arguments as at the door."""
-    dtype = x.dtype
-    wide = torch.promote_types(torch.promote_types(a.dtype, dtype), torch.float32)
-    state = x.new_zeros(x[:, 0].shape) if initial_state is None else initial_state
-    marks = resets if resets is not None else x.new_zeros((0, 0), dtype=torch.bool)
-    h, last = _forward(a.to(wide), x.to(wide), state.to(wide), marks)
-    return h.to(dtype), last.to(torch.promote_types(dtype, torch.float32))
+    arguments = inputs(a, x, initial_state, resets, a.dim() == 2)
+    h, last, _ = _forward(*arguments, wants_checkpoints(*arguments))
+    return h.to(x.dtype), last.to(torch.promote_types(x.dtype, torch.float32))
