@@ -257,7 +257,8 @@ def read_seconds(
 
     count = vocab * d_model + depth * sum(i * o for i, o in maps_of(kind, d_model))
     numbers = count * getattr(torch, dtype).itemsize // 4
-    width = max(1, min(65536, numbers))
+    width = min(65536, max(64, numbers // 64 * 64))
+    numbers = max(width, numbers)
     x = torch.ones(numbers).numpy()
     sums = torch.zeros(numbers // width).numpy()
     return {"seconds": _clocked(lambda: run_tiles(read, len(sums), x, width, sums), repeats, warm=2)}
