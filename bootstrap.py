@@ -66,7 +66,7 @@ TASKS = {
         ["test"],
         [
             (["pytest", "-n", WORKERS, "-m", "not compiled and not triton"], ONE_THREAD),
-            (["pytest", "-m", "compiled"], COMPILED),
+            (["pytest", "-n", WORKERS, "-m", "compiled"], COMPILED),
             (["pytest", "-n", WORKERS, "-m", "triton"], INTERPRETED),
         ],
     ),

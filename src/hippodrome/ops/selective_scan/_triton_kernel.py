@@ -12,6 +12,8 @@ then takes groups of U steps in reverse with all their states in registers. Sums
 segments are left as parts for fixed-order sums outside: nothing is added atomically.
 """
 
+# mypy: disable-error-code="assignment, var-annotated"
+# Tuples grow as Triton unrolls the loops around them: a type checker takes the first length for the only one.
 # ruff: noqa: RUF005, SIM108  (Triton knows tuples that are added, not unpacked, and branches of constants)
 
 import triton
