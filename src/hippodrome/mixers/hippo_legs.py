@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memory import Scaled, elapsed_times, one_clock, write, writes
 from hippodrome.mixers.base import Mixer
@@ -58,8 +59,8 @@ class HippoLegS(Mixer):
         super().__init__()
         self.d_model, self.d_state, self.d_memory = d_model, d_state, d_memory
         self.memory = Scaled(d_state, discretization, start)
-        self.input = nn.Linear(d_model, d_memory, bias=False)
-        self.output = nn.Linear(d_memory * d_state + d_model, d_model)
+        self.input = Projection(d_model, d_memory, bias=False)
+        self.output = Projection(d_memory * d_state + d_model, d_model)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from hippodrome.inits import hippo
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers._blocks import run_in_blocks, steps_within
 from hippodrome.mixers._memory import Invariant, write, writes
 from hippodrome.mixers.base import Mixer, check_word
@@ -67,8 +68,8 @@ class LMU(Mixer):
         self.d_model, self.d_state, self.d_memory = d_model, d_state, d_memory
         self.activation = activation
         self.memory = Invariant(*hippo.lmu(d_state, theta), "zoh")
-        self.input = nn.Linear(d_model, d_memory, bias=False)
-        self.output = nn.Linear(d_memory * d_state + d_model, d_model)
+        self.input = Projection(d_model, d_memory, bias=False)
+        self.output = Projection(d_memory * d_state + d_model, d_model)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.inits.steps import inverse_softplus
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers._blocks import run_one_by_one
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer, ParameterGroup
@@ -90,7 +91,7 @@ class LTC(Mixer):
         self.leak = nn.Parameter(torch.empty(d_state).uniform_(-0.2, 0.2))
         self.scale = nn.Parameter(torch.ones(d_model))
         self.shift = nn.Parameter(torch.zeros(d_model))
-        self.output = nn.Linear(d_state, d_model)
+        self.output = Projection(d_state, d_model)
         self._memo: Memo[_Tables] = Memo()
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:

@@ -30,7 +30,7 @@ from numba.extending import lower_builtin, models, overload, register_model
 # Kernels call an intrinsic without the typing context it is written with: no type checker can know.
 intrinsic: Any = _intrinsic
 LANES = 16
-_FLAGS = ("contract", "reassoc", "nsz", "arcp")
+FLAGS = ("contract", "reassoc", "nsz", "arcp")
 
 # 2^f = 1 + f q(f) for |f| <= 1/2, q interpolated at Chebyshev nodes: off by 2e-7 and 8e-18 at most, and exact
 # at f = 0, so that a decay close to one keeps its distance from one.
@@ -128,7 +128,7 @@ def _arithmetic(function, method):
             _widen(context, builder, kind, sig.return_type, value)
             for kind, value in zip(sig.args, args, strict=True)
         )
-        return getattr(builder, method)(left, right, flags=_FLAGS)
+        return getattr(builder, method)(left, right, flags=FLAGS)
 
     for pair in ((Lanes, Lanes), (Lanes, types.Number), (types.Number, Lanes)):
         lower_builtin(function, *pair)(lower)
@@ -320,7 +320,7 @@ def wide(typingctx, value):
 def _polynomial(builder, x, coefficients):
     result = _constant(x.type, coefficients[-1])
     for c in reversed(coefficients[:-1]):
-        result = builder.fadd(builder.fmul(result, x, flags=_FLAGS), _constant(x.type, c), flags=_FLAGS)
+        result = builder.fadd(builder.fmul(result, x, flags=FLAGS), _constant(x.type, c), flags=FLAGS)
     return result
 
 
@@ -340,11 +340,11 @@ def exp2(typingctx, value):
             limit = _constant(vector, bound)
             x = builder.select(builder.fcmp_ordered(sign, x, limit), limit, x)
         shifted = builder.fadd(x, _constant(vector, magic))
-        f = builder.fsub(x, builder.fsub(shifted, _constant(vector, magic)), flags=_FLAGS)
+        f = builder.fsub(x, builder.fsub(shifted, _constant(vector, magic)), flags=FLAGS)
         q = _polynomial(builder, f, _EXP2[bits])
-        p = builder.fadd(builder.fmul(q, f, flags=_FLAGS), _constant(vector, 1.0), flags=_FLAGS)
+        p = builder.fadd(builder.fmul(q, f, flags=FLAGS), _constant(vector, 1.0), flags=FLAGS)
         power = builder.shl(builder.bitcast(shifted, integer), _constant(integer, mantissa))
-        return builder.fmul(p, builder.bitcast(power, vector), flags=_FLAGS)
+        return builder.fmul(p, builder.bitcast(power, vector), flags=FLAGS)
 
     return value(value), generate
 

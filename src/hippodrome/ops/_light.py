@@ -57,18 +57,23 @@ def _seen() -> bool:
     )
 
 
-def unfit(*tensors: Tensor | None) -> str | None:
-    """Why an op without a gradient and without a batching rule cannot take these tensors, if so."""
-    graded = torch.is_grad_enabled()
+def foreign(*tensors: Tensor | None) -> str | None:
+    """Why a kernel that reads memory cannot take these tensors, whether gradients are wanted or not."""
     for x in tensors:
-        if x is not None:
-            if type(x) not in _PLAIN and not torch.compiler.is_compiling():
-                return f"the kernels read memory, and a tensor is a {type(x).__name__}."
-            if graded and x.requires_grad:
-                return "the kernel has no gradient, and a tensor requires one; use torch.no_grad()."
+        if x is not None and type(x) not in _PLAIN and not torch.compiler.is_compiling():
+            return f"the kernels read memory, and a tensor is a {type(x).__name__}."
     if _functorch.peek_interpreter_stack() is not None:
         return "the kernel has no rule for function transforms such as torch.func.vmap."
     return None
+
+
+def unfit(*tensors: Tensor | None) -> str | None:
+    """Why an op without a gradient and without a batching rule cannot take these tensors, if so."""
+    if torch.is_grad_enabled():
+        for x in tensors:
+            if x is not None and x.requires_grad:
+                return "the kernel has no gradient, and a tensor requires one; use torch.no_grad()."
+    return foreign(*tensors)
 
 
 def unfit_for_kernel(*tensors: Tensor | None) -> str | None:

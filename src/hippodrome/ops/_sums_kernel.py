@@ -5,16 +5,9 @@ values meet in each round and every lane counts: ``quarters`` takes four values 
 those to the sixteen sums in order. Between the two, partial sums of several steps may be added up.
 """
 
-from typing import Any
-
 from llvmlite import ir
-from numba.extending import intrinsic as _intrinsic
 
-from hippodrome.ops._lanes_kernel import LANES
-
-# Kernels call an intrinsic without the typing context it is written with: no type checker can know.
-intrinsic: Any = _intrinsic
-_FLAGS = ("contract", "reassoc", "nsz", "arcp")
+from hippodrome.ops._lanes_kernel import FLAGS, LANES, intrinsic
 
 
 def _met(builder, left, right, width):
@@ -27,7 +20,7 @@ def _met(builder, left, right, width):
         )
         for half in (0, width // 2)
     )
-    return builder.fadd(*halves, flags=_FLAGS)
+    return builder.fadd(*halves, flags=FLAGS)
 
 
 def _tree(first):

@@ -23,6 +23,8 @@ import torch
 
 PIECES = 8
 """Ranges of tiles for each thread, where threads share them as they go."""
+ALONE = 2**22
+"""Bytes below which one thread reads alone."""
 
 Ranges = Iterator[tuple[int, int]]
 _PROCESS = os.getpid()
@@ -108,3 +110,14 @@ def share_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> 
     that starts late, since its core is still busy with something else, then holds nobody up.
     """
     _run(kernel, tiles, PIECES, arguments)
+
+
+def run_bytes(kernel: Callable[..., None], tiles: int, count: int, *arguments: object) -> None:
+    """As ``run_tiles``, for kernels of one token, bound by the ``count`` bytes that they read.
+
+    Below ``ALONE`` the calling thread has read them all before another would have woken.
+    """
+    if count < ALONE:
+        kernel(0, tiles, *arguments)
+    else:
+        run_tiles(kernel, tiles, *arguments)

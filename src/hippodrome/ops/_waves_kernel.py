@@ -9,9 +9,8 @@ n modulo 4 says which is the sine, and the signs. Larger arguments lose accuracy
 from llvmlite import ir
 from numba import types
 
-from hippodrome.ops._lanes_kernel import LANES, _constant, _polynomial, intrinsic
+from hippodrome.ops._lanes_kernel import FLAGS, LANES, _constant, _polynomial, intrinsic
 
-_FLAGS = ("contract", "reassoc", "nsz", "arcp")
 # A product and a difference may become one operation, but the differences must be taken in order.
 _IN_ORDER = ("contract",)
 _TURNS = 0.636619772367581343
@@ -64,12 +63,12 @@ def wave(typingctx, value):
         for piece in _PIECES[bits]:
             taken = builder.fmul(n, _constant(vector, piece), flags=_IN_ORDER)
             r = builder.fsub(r, taken, flags=_IN_ORDER)
-        w = builder.fmul(r, r, flags=_FLAGS)
-        s = builder.fmul(_polynomial(builder, w, _SINE[bits]), w, flags=_FLAGS)
-        s = builder.fadd(builder.fmul(s, r, flags=_FLAGS), r, flags=_FLAGS)
-        c = builder.fmul(_polynomial(builder, w, _COSINE[bits]), w, flags=_FLAGS)
-        c = builder.fmul(builder.fsub(c, _constant(vector, 0.5), flags=_FLAGS), w, flags=_FLAGS)
-        c = builder.fadd(c, _constant(vector, 1.0), flags=_FLAGS)
+        w = builder.fmul(r, r, flags=FLAGS)
+        s = builder.fmul(_polynomial(builder, w, _SINE[bits]), w, flags=FLAGS)
+        s = builder.fadd(builder.fmul(s, r, flags=FLAGS), r, flags=FLAGS)
+        c = builder.fmul(_polynomial(builder, w, _COSINE[bits]), w, flags=FLAGS)
+        c = builder.fmul(builder.fsub(c, _constant(vector, 0.5), flags=FLAGS), w, flags=FLAGS)
+        c = builder.fadd(c, _constant(vector, 1.0), flags=FLAGS)
         quarter = builder.bitcast(shifted, integer)
         one, two = _constant(integer, 1), _constant(integer, 2)
         even = builder.icmp_signed("==", builder.and_(quarter, one), _constant(integer, 0))

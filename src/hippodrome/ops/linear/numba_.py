@@ -4,14 +4,12 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._light import light_op, unfit
-from hippodrome.ops._threads import run_tiles
+from hippodrome.ops._threads import run_bytes
 
 NAME = "numba"
 ROWS = 4
 """Rows up to which the weights' bytes, not the arithmetic, set the time; PyTorch's product is for more."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
-ALONE = 2**22
-"""Bytes of weights below which one thread reads them alone."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -54,10 +52,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     addresses = (x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr())
     sample = kernel.SAMPLES[x.dtype]
     tiles = -(-outer // kernel.OUTPUTS)
-    if weight.numel() * weight.element_size() < ALONE:
-        kernel.product(0, tiles, sizes, addresses, sample)
-    else:
-        run_tiles(kernel.product, tiles, sizes, addresses, sample)
+    run_bytes(kernel.product, tiles, weight.nbytes, sizes, addresses, sample)
     return y
 
 

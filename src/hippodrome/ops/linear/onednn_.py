@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hippodrome.ops._light import light_op, unfit
+from hippodrome.ops._light import foreign, light_op
 from hippodrome.ops._threads import share_tiles
 from hippodrome.ops.linear import torch_
 
@@ -53,8 +53,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
         return "under autocast the product is PyTorch's, in the dtype of autocast."
     if (sentence := _lacking()) is not None:
         return sentence
-    with torch.no_grad():
-        return unfit(x, weight, bias)
+    return foreign(x, weight, bias)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

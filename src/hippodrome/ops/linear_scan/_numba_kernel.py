@@ -24,6 +24,7 @@ from numba import njit
 from numba.extending import intrinsic as _intrinsic
 
 from hippodrome.ops._lanes_kernel import (
+    FLAGS,
     LANES,
     load,
     load_some,
@@ -37,7 +38,6 @@ from hippodrome.ops._lanes_kernel import (
 
 # Kernels call an intrinsic without the typing context it is written with: no type checker can know.
 intrinsic: Any = _intrinsic
-_FLAGS = ("contract", "reassoc", "nsz", "arcp")
 
 
 def _chosen(builder, x, lanes):
@@ -49,12 +49,12 @@ def _product(pairs, sign):
     def generate(context, builder, sig, args):
         a, x = args[:2]
         if not pairs.count:
-            return builder.fmul(a, x, flags=_FLAGS)
-        real = builder.fmul(_chosen(builder, a, [i // 2 * 2 for i in range(LANES)]), x, flags=_FLAGS)
+            return builder.fmul(a, x, flags=FLAGS)
+        real = builder.fmul(_chosen(builder, a, [i // 2 * 2 for i in range(LANES)]), x, flags=FLAGS)
         signs = ir.Constant(x.type, [-sign, sign] * (LANES // 2))
-        turned = builder.fmul(_chosen(builder, x, [i ^ 1 for i in range(LANES)]), signs, flags=_FLAGS)
+        turned = builder.fmul(_chosen(builder, x, [i ^ 1 for i in range(LANES)]), signs, flags=FLAGS)
         imaginary = _chosen(builder, a, [i // 2 * 2 + 1 for i in range(LANES)])
-        return builder.fadd(real, builder.fmul(imaginary, turned, flags=_FLAGS), flags=_FLAGS)
+        return builder.fadd(real, builder.fmul(imaginary, turned, flags=FLAGS), flags=FLAGS)
 
     return generate
 

@@ -4,11 +4,9 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._light import blank, dense, light_op, rows, unfit_for_kernel, written
-from hippodrome.ops._threads import run_tiles
+from hippodrome.ops._threads import run_bytes
 
 NAME = "numba"
-ALONE = 2**22
-"""Bytes of the state below which one thread takes all of it."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -88,10 +86,7 @@ def _update(
         samples[state.dtype],
     )
     tiles = b * g * -(-(d // g) // kernel.LANES)
-    if h.numel() * h.element_size() < ALONE:
-        kernel.update(0, tiles, *arguments)
-    else:
-        run_tiles(kernel.update, tiles, *arguments)
+    run_bytes(kernel.update, tiles, h.nbytes, *arguments)
     written(state, h)
     return y
 

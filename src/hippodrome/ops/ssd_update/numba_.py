@@ -4,11 +4,9 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._light import blank, dense, light_op, rows, unfit_for_kernel, written
-from hippodrome.ops._threads import run_tiles
+from hippodrome.ops._threads import run_bytes
 
 NAME = "numba"
-ALONE = 2**22
-"""Bytes of the state below which one thread takes all of it."""
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -79,10 +77,7 @@ def _update(
         samples[dt.dtype],
         samples[state.dtype],
     )
-    if S.numel() * S.element_size() < ALONE:
-        kernel.update(0, b * h, *arguments)
-    else:
-        run_tiles(kernel.update, b * h, *arguments)
+    run_bytes(kernel.update, b * h, S.nbytes, *arguments)
     written(state, S)
     return y
 
