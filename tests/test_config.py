@@ -370,3 +370,16 @@ def test_recipes_are_data_and_make_stacks():
 def test_recipes_refuse_mistakes(given):
     with pytest.raises(ValueError, match=next(iter(given))):
         recipe(**given)
+
+
+def test_a_pattern_may_name_the_backbone_that_its_stacks_go_into():
+    assert config.split_shape("hiss: s4d : mamba") == ("hiss", ("s4d", "mamba"))
+    assert config.split_shape("mamba2x3+attention") == (None, ("mamba2x3+attention",))
+    assert config.pattern_layers("hiss:s4d:mamba+gru", 3) == ("mamba", "gru", "mamba")
+    assert config.pattern_layers("mamba2x3+attention", 2) == ("mamba2", "mamba2", "mamba2", "attention")
+    assert config.pattern_kinds("hiss:s4d:mamba+s4d") == ("s4d", "mamba")
+    spec = config.stack_spec("hiss:s4d:mamba", 16, 2, options={"hiss": {"chunk": 4}, "s4d": {"d_state": 8}})
+    assert (spec["kind"], spec["chunk"]) == ("hiss", 4)
+    assert [block["mixer"]["kind"] for block in spec["low"]["blocks"]] == ["s4d", "s4d"]
+    assert spec["low"]["blocks"][0]["mixer"]["d_state"] == 8
+    assert [block["mixer"]["kind"] for block in spec["high"]["blocks"]] == ["mamba", "mamba"]

@@ -119,8 +119,7 @@ def _spec(
                 f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
             )
         return dict(recipe.training), {"backbone": recipe.model.stack(width, depth)}
-    layers = config.parse_pattern(model)
-    depth = depth or max(DEPTH[task.kind], len(layers))
+    depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 
     def spec(width: int) -> dict[str, Any]:
         return {

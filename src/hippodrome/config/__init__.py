@@ -5,7 +5,16 @@ with no other file touched. Nothing is imported before it is asked for: listing 
 """
 
 from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
-from hippodrome.config.patterns import BOTH_WAYS, count_parameters, match_width, parse_pattern, stack_spec
+from hippodrome.config.patterns import (
+    BOTH_WAYS,
+    count_parameters,
+    match_width,
+    parse_pattern,
+    pattern_kinds,
+    pattern_layers,
+    split_shape,
+    stack_spec,
+)
 from hippodrome.config.recipe import Claim, Recipe, RecipeModel
 from hippodrome.config.schema import build, schema, validate
 
@@ -22,7 +31,10 @@ __all__ = [
     "kinds",
     "match_width",
     "parse_pattern",
+    "pattern_kinds",
+    "pattern_layers",
     "schema",
+    "split_shape",
     "stack_spec",
     "suggest",
     "validate",

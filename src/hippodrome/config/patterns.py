@@ -3,8 +3,10 @@
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
 from typing import Any
 
+from hippodrome.backbones import SHAPES
 from hippodrome.config.find import choices, find, kinds, suggest
 from hippodrome.config.schema import build
 
@@ -12,11 +14,43 @@ BOTH_WAYS = "bi-"
 """In front of a kind: the mixer and a second one over the reversed tokens."""
 
 
+def split_shape(pattern: str) -> tuple[str | None, tuple[str, ...]]:
+    """The shape in front of a pattern and the patterns of its stacks: ``hiss:s4:mamba`` has two.
+
+    A pattern without a colon is one stack and has no shape. Raises ValueError for an unknown shape, with the
+    nearest one there is.
+    """
+    first, *stacks = pattern.replace(" ", "").split(":")
+    if not stacks:
+        return None, (first,)
+    if first not in SHAPES:
+        raise ValueError(
+            f"there is no backbone {first!r} to put stacks into (in {pattern!r}){suggest(first, SHAPES)}"
+        )
+    return first, tuple(stacks)
+
+
+def pattern_layers(pattern: str, depth: int | None = None) -> tuple[str, ...]:
+    """The kinds of mixers in the longest stack of a pattern, at least ``depth`` of them, repeated as needed.
+
+    What decides how deep a model of that pattern is: no stack of it is cut below one turn of its pattern.
+    """
+    stacks = [parse_pattern(part) for part in split_shape(pattern)[1]]
+    longest = max(stacks, key=len)
+    return tuple(longest[i % len(longest)] for i in range(max(depth or 0, len(longest))))
+
+
+def pattern_kinds(pattern: str) -> tuple[str, ...]:
+    """The kinds of mixers anywhere in a pattern, each once."""
+    return tuple(dict.fromkeys(kind for part in split_shape(pattern)[1] for kind in parse_pattern(part)))
+
+
 def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
     """The kind of mixer in each layer: ``mamba2x3+attention`` is three of one, then one of the other.
 
     ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind for each direction. The pattern is
-    repeated and cut off to ``depth`` layers; None takes it once. Raises ValueError for an
+    repeated and cut off to ``depth`` layers; None takes it once. One stack's pattern: what a shape holds is
+    parsed part by part (``split_shape``). Raises ValueError for an
     empty part, a count below one, or an unknown kind, with the nearest one there is.
     """
     known = choices("mixers")
@@ -55,23 +89,55 @@ def stack_spec(
     dropout: float = 0.0,
     recompute: bool = False,
 ) -> dict[str, Any]:
-    """The spec of a stack of blocks after a pattern.
+    """The spec of a stack of blocks after a pattern, or of the backbone that the pattern names.
 
+    ``sashimi:s4`` puts stacks of S4 into that backbone, ``hiss:s4:mamba`` one pattern into each of its levels;
+    each stack has ``depth`` layers (None: its pattern once). ``options`` of the backbone stand under its name.
     ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
     layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``. ``recompute`` trades time for
     memory in training.
     """
-    layers = parse_pattern(pattern, depth)
     options = options or {}
-    kinds_inside = [layer.removeprefix(BOTH_WAYS) for layer in layers]
-    unused = [kind for kind in options if kind not in kinds_inside]
+    shape, parts = split_shape(pattern)
+    inside = [kind.removeprefix(BOTH_WAYS) for kind in pattern_kinds(pattern)]
+    inside = list(dict.fromkeys(inside if shape is None else [shape, *inside]))
+    unused = [kind for kind in options if kind not in inside]
     if unused:
         raise ValueError(
-            f"options for {unused[0]!r}, which is not in the pattern {pattern!r}"
-            f"{suggest(unused[0], dict.fromkeys(kinds_inside))}"
+            f"options for {unused[0]!r}, which is not in the pattern {pattern!r}{suggest(unused[0], inside)}"
         )
+
+    def stack(part: str) -> Callable[[int, int | None], dict[str, Any]]:
+        def made(width: int, depth: int | None = depth) -> dict[str, Any]:
+            return _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute)
+
+        return made
+
+    if shape is None:
+        return stack(parts[0])(d_model, depth)
+    hook: Any = import_module(f"hippodrome.backbones.{shape}").spec
+    return {
+        "kind": shape,
+        **hook([stack(part) for part in parts], d_model, depth, dict(options.get(shape, {}))),
+    }
+
+
+def _stack(
+    pattern: str,
+    d_model: int,
+    depth: int | None,
+    options: Mapping[str, Mapping[str, Any]],
+    mlp: bool | Collection[str] | None,
+    d_hidden: int | None,
+    norm: str,
+    dropout: float,
+    recompute: bool,
+) -> dict[str, Any]:
+    """The spec of one stack."""
+    layers = parse_pattern(pattern, depth)
+    kinds_inside = [layer.removeprefix(BOTH_WAYS) for layer in layers]
     blocks = []
     for layer, kind in zip(layers, kinds_inside, strict=True):
         if mlp is None:

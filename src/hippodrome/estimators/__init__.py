@@ -35,11 +35,11 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
         raise ValueError(
             f"{folder} holds a model of kind {run.spec['kind']!r}, which has no estimator; runs.load opens it"
         )
-    blocks = run.spec["backbone"]["blocks"]
+    model, depth = _described(run.spec["backbone"])
     estimator: Any = made(
-        model=pattern([block["mixer"]["kind"] for block in blocks]),
+        model=model,
         width=run.model.backbone.d_model,
-        depth=len(blocks),
+        depth=depth,
         budget=str(run.settings.budget),
         lr=run.settings.lr,
         batch_size=run.settings.batch_size,
@@ -54,6 +54,18 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
         )
     estimator._open(run)
     return estimator
+
+
+def _described(backbone: dict[str, Any]) -> tuple[str, int]:
+    """Pattern and depth of the spec of a backbone: of a stack, or of what is made of stacks."""
+    if backbone["kind"] == "stack":
+        mixers = [block["mixer"] for block in backbone["blocks"]]
+        kinds = [f"bi-{m['ahead']['kind']}" if m["kind"] == "bidirectional" else m["kind"] for m in mixers]
+        return pattern(kinds), len(kinds)
+    firsts = [part[0] if isinstance(part, list) and part else part for part in backbone.values()]
+    stacks = [_described(part) for part in firsts if isinstance(part, dict) and part.get("kind") == "stack"]
+    parts = list(dict.fromkeys(made for made, _ in stacks))
+    return ":".join([backbone["kind"], *parts]), max(depth for _, depth in stacks)
 
 
 def pattern(layers: Sequence[str]) -> str:

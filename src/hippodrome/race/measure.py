@@ -33,7 +33,7 @@ class Measures(BaseModel):
 
 def measure(task: Task, settings: RaceSettings, plan: RacePlan, entry: Entry, folder: Path) -> Measures:
     """Measure a fresh model of this contender; what is written of an earlier measurement is read instead."""
-    written = folder / "contenders" / entry.name / "measures.json"
+    written = folder / "contenders" / entry.folder / "measures.json"
     if written.exists():
         return Measures.model_validate_json(written.read_text(encoding="utf-8"))
     device = device_for(settings.device)

@@ -10,7 +10,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from hippodrome.analyze.timing import peak_bytes, seconds_of
-from hippodrome.config import build, count_parameters, match_width, parse_pattern, stack_spec
+from hippodrome.config import (
+    build,
+    count_parameters,
+    match_width,
+    pattern_kinds,
+    pattern_layers,
+    stack_spec,
+)
 from hippodrome.data.base import Task
 from hippodrome.race.files import write_text
 from hippodrome.race.machine import device_for, free_bytes
@@ -35,6 +42,11 @@ class Entry(_Plain):
     parameters: int
     rates: list[float]
     spec: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder, which may hold no colon everywhere."""
+        return self.name.replace(":", "-")
 
 
 class Need(_Plain):
@@ -133,7 +145,7 @@ def _identity(settings: RaceSettings, kind: str, names: list[str], depth: int, w
 
 
 def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: int, baseline: bool) -> Entry:
-    layers = parse_pattern(name, max(depth, len(parse_pattern(name))))
+    layers = pattern_layers(name, depth)
     dropout = DROPOUT[task.kind] if settings.dropout is None else settings.dropout
 
     def spec(width: int) -> dict[str, Any]:
@@ -150,7 +162,7 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
         width=width,
         depth=len(layers),
         parameters=count_parameters(spec(width)),
-        rates=list(settings.learning_rates or (rate(task.kind, layers),)),
+        rates=list(settings.learning_rates or (rate(task.kind, pattern_kinds(name)),)),
         spec=spec(width),
     )
 

@@ -70,7 +70,7 @@ def _trial(
     command: str,
 ) -> Trial:
     """One run, or what is written of it where it has ended already."""
-    name = f"contenders/{entry.name}/lr-{rate:g}-seed-{seed}"
+    name = f"contenders/{entry.folder}/lr-{rate:g}-seed-{seed}"
     place = folder / name
     written = place / "trial.json"
     if written.exists():
