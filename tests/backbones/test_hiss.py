@@ -1,5 +1,7 @@
 """HiSS: chunks are what the paper says, and chunked calls, resets and steps agree with one call."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,7 +47,7 @@ def test_one_call_is_chunks_is_steps(pattern: str, data: st.DataObject) -> None:
         torch.testing.assert_close(whole, steps(model, x, resets, dt), rtol=1e-9, atol=1e-12)
         cuts = sorted({0, t, *data.draw(st.lists(places, max_size=3), label="cuts")})
         state, parts = None, []
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in pairwise(cuts):
             y, state = model(x[:, a:b], state, resets=resets[:, a:b], dt=None if dt is None else dt[:, a:b])
             parts.append(y)
         torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-9, atol=1e-12)
@@ -89,7 +91,7 @@ def test_gradients_reach_both_levels_and_overwriting_is_the_step() -> None:
         for i in range(7):
             y, state = model.step(x[:, i], state)
             torch.testing.assert_close(model.advance_(x[:, i], owned), y)
-    assert torch.equal(owned.count, state.count)
+    assert torch.equal(owned.tokens, state.tokens)
 
 
 def test_bad_input() -> None:

@@ -5,5 +5,5 @@ MIXERS = ("bidirectional", "s4nd")
 
 SHAPES = ("hiss", "sashimi")
 """The files of this folder that are made of stacks and stand in front of a colon in a pattern. Each has a
-function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker of
-stack specs, ``stack(width, depth)``, for each pattern behind a colon."""
+function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker
+of stack specs, ``stack(width, depth)``, for each pattern behind a colon."""

@@ -20,8 +20,8 @@ class State(NamedTuple):
 
     low: tuple
     high: tuple
-    count: Int[Tensor, "b"]
-    """Tokens since the last reset."""
+    tokens: Int[Tensor, "b"]
+    """How many there were since the last reset."""
     elapsed: Float[Tensor, "b"]
     """The sum of the time steps of the chunk that is not yet whole."""
     held: Float[Tensor, "b e"]
@@ -81,14 +81,14 @@ class HiSS(nn.Module):
         return State(
             self.low.reset_rows(state.low, rows),
             self.high.reset_rows(state.high, rows),
-            state.count * keep,
+            state.tokens * keep,
             state.elapsed * keep,
             torch.where(rows[:, None], 0.0, state.held),
         )
 
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token; the upper stack moves in the rows whose chunk it ends."""
-        phase = state.count % self.chunk
+        phase = state.tokens % self.chunk
         feature, low = self.low.step(x_t, self.low.reset_rows(state.low, phase == 0), dt_t=dt_t)
         elapsed = state.elapsed + (1.0 if dt_t is None else dt_t)
         high, held = state.high, state.held
@@ -98,7 +98,7 @@ class HiSS(nn.Module):
             y, after = self.high.step(self.up(feature), high, dt_t=whole)
             high, held = select(ends, after, high), torch.where(ends[:, None], y, held)
         elapsed = torch.where(ends, 0.0, elapsed)
-        return self.down(held), State(low, high, state.count + 1, elapsed, held)
+        return self.down(held), State(low, high, state.tokens + 1, elapsed, held)
 
     def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
         """One token, overwriting the states, which the caller owns."""
@@ -122,7 +122,7 @@ class HiSS(nn.Module):
         b, t, _ = x.shape
         start = self.init_state(b) if state is None else State(*state)
         marks = torch.zeros(b, t, dtype=torch.bool, device=x.device) if resets is None else resets
-        number, piece = stretches(marks, start.count)
+        number, piece = stretches(marks, start.tokens)
         phase = number % self.chunk
         y, low = self.low(x, None if state is None else start.low, resets=phase == 0, dt=dt)
         feature, ends = self.up(y), phase == self.chunk - 1
@@ -160,7 +160,7 @@ class HiSS(nn.Module):
         order = torch.cat(groups).argsort()
         high = states[0] if len(states) == 1 else join(states, order)
         filled = torch.cat([start.held[:, None].to(feature.dtype), join(outputs, order)], 1)
-        # Each token reads the slot of the last whole chunk, if that lies in its own piece; slot 0 is the state.
+        # Each token reads the slot of the last whole chunk if that lies in its own piece; slot 0 is the state.
         slot = ends.cumsum(1)
         owner = torch.zeros(b, filled.shape[1], dtype=piece.dtype, device=x.device)
         owner.scatter_(1, torch.where(ends, slot, 0), torch.where(ends, piece, 0))

@@ -91,8 +91,9 @@ def stack_spec(
 ) -> dict[str, Any]:
     """The spec of a stack of blocks after a pattern, or of the backbone that the pattern names.
 
-    ``sashimi:s4`` puts stacks of S4 into that backbone, ``hiss:s4:mamba`` one pattern into each of its levels;
-    each stack has ``depth`` layers (None: its pattern once). ``options`` of the backbone stand under its name.
+    ``sashimi:s4`` puts stacks of S4 into that backbone, ``hiss:s4:mamba`` one pattern into each of its
+    levels; each stack has ``depth`` layers (None: its pattern once). Options of the backbone stand under its
+    name.
     ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
