@@ -160,7 +160,7 @@ class HiSS(nn.Module):
         order = torch.cat(groups).argsort()
         high = states[0] if len(states) == 1 else join(states, order)
         filled = torch.cat([start.held[:, None].to(feature.dtype), join(outputs, order)], 1)
-        # Each token reads the slot of the last whole chunk if that lies in its own piece; slot 0 is the state.
+        # A token reads the slot of the last whole chunk, if that is of its own piece; slot 0 is the state.
         slot = ends.cumsum(1)
         owner = torch.zeros(b, filled.shape[1], dtype=piece.dtype, device=x.device)
         owner.scatter_(1, torch.where(ends, slot, 0), torch.where(ends, piece, 0))
