@@ -1,10 +1,13 @@
 """Runs along time in pieces: in blocks, whose tensors fit into memory, or one token after the other."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+State = TypeVar("State", bound=tuple[Any, ...])
 
 BLOCK = 1 << 22
 """Numbers that the tensors of a block may hold at once: in float32 16 MiB, twice that of complex ones."""
@@ -35,6 +38,27 @@ def run_in_blocks(
             y, state = block(state, *parts)
         outputs.append(y)
     return torch.cat(outputs, 1), state
+
+
+def fill_in_blocks(
+    block: Callable[..., tuple[Tensor, State]], length: int, state: State, *sequences: Tensor | None
+) -> tuple[Tensor, State]:
+    """``run_in_blocks`` without gradients, for a state of any kind: outputs are written where they stay.
+
+    Joining them at the end would hold all of them twice.
+    """
+    t = next(x.shape[1] for x in sequences if x is not None)
+    if length >= t:
+        return block(state, *sequences)
+    outputs = None
+    for start in range(0, t, length):
+        parts = [None if x is None else x[:, start : start + length] for x in sequences]
+        y, state = block(state, *parts)
+        if outputs is None:
+            outputs = y.new_empty(y.shape[0], t, *y.shape[2:])
+        outputs[:, start : start + length] = y
+    assert outputs is not None
+    return outputs, state
 
 
 def run_one_by_one(
