@@ -52,8 +52,10 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
     details = run.details
     recorded: dict[str, Any] = dict(details.get("options") or {})
     if source is not None:
-        known = options_of(source, "language" if details["kind"] == "language" else None)
+        known = options_of(source, _asked(details["kind"], source))
         recorded = {k: v for k, v in recorded.items() if k in SHAPING and k in known}
+        if run.tokenizer is not None and "tokenizer" in known:
+            recorded["tokenizer"] = str(run.folder / "tokenizer.json")
     given: dict[str, Any] = recorded
     if details["kind"] == "language" and run.tokenizer is not None:
         given["tokenizer"] = str(run.folder / "tokenizer.json")
@@ -64,8 +66,7 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
         source = str(details["name"] if details["name"] in BUILT_IN else details.get("source", ""))
         if source not in BUILT_IN and not Path(source).exists():
             raise ValueError(f"the data of this run ({source or 'unknown'}) is not here; name a source")
-    if details["kind"] == "language" and source not in BUILT_IN:
-        given["kind"] = "language"
+    given["kind"] = _asked(details["kind"], source)
     task = open_task(source, {**{k: v for k, v in given.items() if v is not None}, **options})
     if task.kind != details["kind"]:
         raise ValueError(f"{source} makes a {task.kind} task; the model is for {details['kind']}")
@@ -77,3 +78,11 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
     if classes is not None and list(classes) != list(run.spec["classes"]):
         raise ValueError(f"{source} has the classes {classes}; the model knows {run.spec['classes']}")
     return task
+
+
+def _asked(kind: str, source: str) -> Any:
+    """The kind of task to ask of a source, where its path alone leaves a choice; None elsewhere."""
+    from hippodrome.data import BUILT_IN
+
+    by_class = kind == "classification" and Path(source).is_dir()
+    return kind if source not in BUILT_IN and (kind == "language" or by_class) else None

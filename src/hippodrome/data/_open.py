@@ -29,6 +29,7 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "wav": ("wav", "open_wav", ("classification",)),
     "idx": ("idx", "open_idx", ("classification",)),
     "pictures": ("pictures", "open_pictures", ("classification",)),
+    "documents": ("documents", "open_documents", ("classification",)),
 }
 """Readers of paths: name -> (file of this folder, function, kinds of task it makes)."""
 
@@ -64,10 +65,12 @@ def open_source(
     Args:
         source: a path (text file or folder, ``.csv``, ``.csv.gz``, ``.parquet``, ``.ts``, ``.npz``, folder of
             recordings, of pictures, or of IDX files), or one of the names in ``BUILT_IN``.
-        kind: what to make of it, where the path alone leaves a choice ("language" reads any file as text).
-        length: tokens a window (text) or a sequence (delay, reconstruction), or the upper bound of an
-            expression's (listops).
-        tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text).
+        kind: what to make of it, where the path alone leaves a choice: "language" reads any file as text,
+            "classification" a folder of text files as documents with a subfolder a class.
+        length: tokens a window (text) or a sequence (delay, reconstruction), the most of a document, or the
+            upper bound of an expression's (listops).
+        tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text); of documents also
+            "chars".
         seed: of whatever the source draws.
         look_back: steps of the past that a forecast reads (series).
         horizon: steps to forecast (series).
@@ -164,7 +167,7 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
             f"a source is a path or one of {', '.join(map(repr, BUILT_IN))}; there is no file or folder "
             f"{str(source)!r}. " + (f"Did you mean {near[0]!r}?" if near else "Correct the path.")
         )
-    chosen = "text" if kind == "language" else _by_path(path)
+    chosen = "text" if kind == "language" else _by_path(path, kind)
     file, function, made = READERS[chosen]
     if kind is not None and kind not in made:
         raise ValueError(
@@ -174,7 +177,8 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
     return str(path), _load(file, function), (path,)
 
 
-def _by_path(path: Path) -> str:
+def _by_path(path: Path, kind: Kind | None) -> str:
+    """The reader of a path. A folder of text files in folders is one text, unless classes are asked for."""
     if path.is_dir():
         sounds = any(path.glob("*/*.wav")) or any(path.glob("train/*/*.wav"))
         if sounds or any(path.glob("*/*.flac")) or any(path.glob("*/*.ogg")):
@@ -183,7 +187,9 @@ def _by_path(path: Path) -> str:
             return "idx"
         ends = (".png", ".jpg", ".jpeg")
         seen = (file for pattern in ("*/*", "train/*/*") for file in path.glob(pattern))
-        return "pictures" if any(file.suffix.lower() in ends for file in seen) else "text"
+        if any(file.suffix.lower() in ends for file in seen):
+            return "pictures"
+        return "documents" if kind == "classification" else "text"
     name = path.name.lower()
     return next((reader for end, reader in BY_SUFFIX.items() if name.endswith(end)), "text")
 

@@ -175,7 +175,7 @@ def open_text(
     if path.is_dir():
         text, count = _read_folder(path)
     else:
-        text, count = _read_file(path), 1
+        text, count = read_file(path), 1
     return _task(text, path.stem, {"source": str(path), "files": count}, path, length, tokenizer, seed)
 
 
@@ -209,7 +209,7 @@ def _task(
         raise ValueError(f"a window holds at least one token; got length {length}. Ask for length 1 or more.")
     cut = [int(len(text) * share) for share in (0.0, 0.9, 0.95, 1.0)]
     parts = [text[low:high] for low, high in pairwise(cut)]
-    chosen = _tokenizer(tokenizer, parts[0])
+    chosen = choose_tokenizer(tokenizer, parts[0])
     tokens = [encode(chosen, part) for part in parts]
     if len(tokens[0]) <= length or min(len(part) for part in tokens) < 2:
         raise fault(
@@ -257,7 +257,8 @@ def _unigram(train: np.ndarray, test: np.ndarray, lengths: np.ndarray) -> dict[s
     }
 
 
-def _tokenizer(choice: str | int, text: str) -> Tokenizer:
+def choose_tokenizer(choice: str | int, text: str) -> Tokenizer:
+    """The tokenizer that an option asks for: bytes, one learned from ``text``, or one in a file."""
     if isinstance(choice, int):
         return train_tokenizer(text, choice)
     if choice == "bytes":
@@ -272,7 +273,8 @@ def _tokenizer(choice: str | int, text: str) -> Tokenizer:
     return Tokenizer.from_file(choice)
 
 
-def _read_file(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """The text of a file in UTF-8; raises ValueError that names line and byte where it is none."""
     raw = path.read_bytes()
     try:
         return raw.decode()
@@ -301,7 +303,7 @@ def _read_folder(folder: Path) -> tuple[str, int]:
             "none",
             "Name a folder that holds some, or one file.",
         )
-    return "\n".join(_read_file(file) for file in files), len(files)
+    return "\n".join(read_file(file) for file in files), len(files)
 
 
 def _pieces(text: str, size: int = 2**16) -> Iterator[str]:
