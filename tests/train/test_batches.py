@@ -50,6 +50,22 @@ def test_evaluation_sees_every_row_once(rows, batch, world):
     assert sorted(seen) == list(range(rows))
 
 
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 60), batch=st.integers(1, 7), world=st.integers(1, 3), batches=st.integers(1, 5))
+def test_a_partial_evaluation_is_spread_over_the_set(rows, batch, world, batches):
+    orders = [InOrder(rows, batch, batches, Share(rank, world)) for rank in range(world)]
+    seen = [i for order in orders for real, b in zip(order.real, order, strict=True) if real for i in b]
+    count = min(rows, batch * batches)
+    assert len(seen) == len(set(seen)) == count
+    # One row out of each of as many equal pieces of the set.
+    assert sorted((2 * i + 1) * count // (2 * rows) for i in seen) == list(range(count))
+
+
+def test_a_partial_evaluation_of_grouped_rows_sees_every_group():
+    (batch,) = InOrder(1000, 20, 1, Share()).batches
+    assert {row // 100 for row in batch} == set(range(10))
+
+
 def test_batches_move_whole():
     device = torch.device("cpu")
     batch = moved(

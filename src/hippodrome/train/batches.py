@@ -58,16 +58,20 @@ class Shuffled(Sampler[list[int]]):
 class InOrder(Sampler[list[int]]):
     """The rows once, in their order, for exact evaluation; processes take turns.
 
-    Every process gets as many batches, because sharded models talk in each: ``real`` says which are not
-    there to fill up.
+    With ``batches``, as many rows as fill them, spread evenly over the set: data that lies grouped, by class
+    or by time, is then seen in all its parts. Every process gets as many batches, because sharded models talk
+    in each: ``real`` says which are not there to fill up.
     """
 
     def __init__(self, rows: int, batch_size: int, batches: int | None, share: Share) -> None:
-        every = [range(i, min(i + batch_size, rows)) for i in range(0, rows, batch_size)][:batches]
+        count = rows if batches is None else min(rows, batches * batch_size)
+        # The middle of each of ``count`` equal pieces; all rows where there are as many pieces.
+        chosen = [(2 * i + 1) * rows // (2 * count) for i in range(count)]
+        every = [chosen[i : i + batch_size] for i in range(0, count, batch_size)]
         rounds = -(-len(every) // share.world)
         mine = [i * share.world + share.rank for i in range(rounds)]
         self.real = [i < len(every) for i in mine]
-        self.batches = [list(every[i if i < len(every) else 0]) for i in mine]
+        self.batches = [every[i if i < len(every) else 0] for i in mine]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)

@@ -78,7 +78,9 @@ class TrainSettings(BaseModel):
     final_lr: float = Field(default=0.1, ge=0, le=1, description="part of the peak")
     validations: int = Field(default=10, ge=1, description="validations, spread evenly over the budget")
     valid_batches: int | None = Field(
-        default=None, ge=1, description="batches of one validation; None takes all"
+        default=None,
+        ge=1,
+        description="batches of one validation, their rows spread evenly over the set; None takes all",
     )
     patience: int | None = Field(default=None, ge=1, description="validations without gain before stopping")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
