@@ -18,6 +18,8 @@ BUILT_IN = {
     "chaotic": ("generated", "open_chaotic"),
     "delay": ("signals", "open_delay"),
     "reconstruction": ("signals", "open_reconstruction"),
+    "associative_recall": ("recall", "open_associative_recall"),
+    "induction": ("recall", "open_induction"),
 }
 """Sources that need no download: name -> (file of this folder, function)."""
 
@@ -59,6 +61,7 @@ def open_source(
     seconds: float | None = None,
     lag: int | None = None,
     band: float | None = None,
+    vocabulary: int | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -80,7 +83,8 @@ def open_source(
         time: the column of stamps (tables).
         valid: share of the train sequences to validate on (labelled sequences in files).
         count: how much to generate (listops: expressions; seasonal and chaotic: steps; delay and
-            reconstruction: train sequences), or how many train sequences to keep (labelled ones in files).
+            reconstruction, associative_recall and induction: train sequences), or how many train sequences to
+            keep (labelled ones in files).
         noise: size of the noise (chaotic).
         order: "rows" or "pixels" (images).
         permute: seed of one order of the tokens for all images (images).
@@ -88,6 +92,7 @@ def open_source(
         seconds: longest piece that is kept (recordings).
         lag: steps of the delay, or of the window to recover (delay, reconstruction).
         band: highest frequency of the noise in cycles a step (delay, reconstruction).
+        vocabulary: number of tokens (associative_recall, induction).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -112,6 +117,7 @@ def open_source(
         "seconds": seconds,
         "lag": lag,
         "band": band,
+        "vocabulary": vocabulary,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}

@@ -48,8 +48,8 @@ class ImplicitFilter(nn.Module):
             )
         if features < 3 or not features % 2:
             raise ValueError(
-                "The features of a position are its time and a cosine and a sine for each band, an odd number "
-                f"of 3 or more; got {features}."
+                "The features of a position are its time and a cosine and a sine for each band, an odd "
+                f"number of 3 or more; got {features}."
             )
         bands = (features - 1) // 2
         place = torch.arange(max_length, dtype=torch.float64)

@@ -28,7 +28,7 @@ class State(NamedTuple):
     window: Float[Tensor, "b w_1 d"]
     """The keys of the last ``taps - 1`` tokens, oldest first: the state of the shift."""
     h: Float[Tensor, "b p p heads n 2"]
-    """The state of the diagonal system for every product of a key and a value inside a head (see ``_lti``)."""
+    """The diagonal system's state for every product of a key and a value inside a head (see ``_lti``)."""
 
 
 class H3(Mixer):
@@ -36,8 +36,8 @@ class H3(Mixer):
 
     Fu, Dao, Saab, Thomas, Rudra, Ré 2022, "Hungry hungry hippos: towards language modeling with state space
     models", arXiv 2212.14052, section 3 and algorithm 1. The shift is the system whose A moves its state by
-    one place and whose B is the first unit vector, so its kernel is C itself: ``taps`` free numbers a channel,
-    plus a skip. The diagonal system is S4D with the poles -1/2 + i pi n and zero-order hold. In heads of p
+    one place and whose B is the first unit vector, so its kernel is C itself: ``taps`` free numbers for
+    each channel, plus a skip. The diagonal system is S4D with the poles -1/2 + i pi n and zero-order hold. In heads of p
     channels the product is the outer one of key and value, p x p numbers that all go through the head's one
     diagonal system, and the query sums over the key's index. Nothing is nonlinear but the two products.
 

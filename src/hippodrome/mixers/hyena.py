@@ -21,7 +21,7 @@ class State(NamedTuple):
     short: Float[Tensor, "b w_1 c"]
     """The last inputs of the short convolution, oldest first."""
     long: Float[Tensor, "b o l_1 d"]
-    """The last ``max_length - 1`` gated inputs of each long convolution, oldest first, in float32 or wider."""
+    """The last ``max_length - 1`` gated inputs of each long convolution, oldest first, float32 or wider."""
 
 
 class Hyena(Mixer):

@@ -1,0 +1,178 @@
+"""Recall: sequences of drawn tokens that end in a question about themselves, for models of language.
+
+Associative recall and induction as in Fu, Dao, Saab, Thomas, Rudra, Ré 2022 (arXiv 2212.14052, section 3.1
+and table 1). A task is a function that draws one sequence; all else is shared.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hippodrome.data.base import Task, mixed
+from hippodrome.data.text import IGNORED, Window, collate
+
+
+class Drawn(NamedTuple):
+    """One sequence: tokens (t,), and what is to be predicted at each, IGNORED where nothing is."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+
+
+Draw = Callable[[np.random.Generator], Drawn]
+
+
+class Drawings(Dataset):
+    """Sequences drawn from the seed and their number when they are asked for: item i is always the same."""
+
+    def __init__(self, draw: Draw, count: int, seed: int) -> None:
+        self.draw, self.count, self.seed = draw, count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Window:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        tokens, targets = self.draw(np.random.default_rng(mixed(self.seed, index)))
+        return Window(torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64)))
+
+
+def open_associative_recall(
+    *, length: int = 20, vocabulary: int = 10, count: int = 5000, seed: int = 0
+) -> Task:
+    """Pairs of a key and its value, then one of the keys again: which value was it?
+
+    Each sequence draws a value for every key, then keys one after the other, each with its value: a key may
+    come several times, always with the same value. It ends with one of the keys that came, each as likely.
+
+    Args:
+        length: tokens of the pairs; the question is one more.
+        vocabulary: number of tokens; the first half are keys, the second half values.
+        count: train sequences; a tenth as many validate, and as many test.
+        seed: of the sequences.
+
+    Raises:
+        ValueError: an odd length or vocabulary, too small a one, or too few sequences.
+    """
+    if length < 2 or length % 2 or vocabulary < 4 or vocabulary % 2:
+        raise ValueError(
+            "associative_recall takes pairs of a key and a value: an even length of 2 or more and an even "
+            f"vocabulary of 4 or more; got {length} and {vocabulary}. Take even numbers."
+        )
+    half = vocabulary // 2
+
+    def draw(random: np.random.Generator) -> Drawn:
+        value = half + random.integers(half, size=half)
+        keys = random.integers(half, size=length // 2)
+        asked = random.choice(np.unique(keys))
+        pairs = np.stack([keys, value[keys]], 1).ravel()
+        return _asked_at_the_end(np.append(pairs, asked), value[asked])
+
+    return _task("associative_recall", draw, vocabulary, range(half, vocabulary), length, count, seed)
+
+
+def open_induction(*, length: int = 30, vocabulary: int = 20, count: int = 5000, seed: int = 0) -> Task:
+    """Random tokens with a special one at a random place; at the end it comes again: what followed it?
+
+    Args:
+        length: tokens before the special one comes again.
+        vocabulary: number of ordinary tokens; the special one is one more.
+        count: train sequences; a tenth as many validate, and as many test.
+        seed: of the sequences.
+
+    Raises:
+        ValueError: a length or vocabulary below 2, or too few sequences.
+    """
+    if length < 2 or vocabulary < 2:
+        raise ValueError(
+            "induction takes a length and a vocabulary of 2 or more, so that something follows the special "
+            f"token; got {length} and {vocabulary}. Take larger ones."
+        )
+
+    def draw(random: np.random.Generator) -> Drawn:
+        tokens = np.append(random.integers(vocabulary, size=length), vocabulary)
+        place = random.integers(length - 1)
+        tokens[place] = vocabulary
+        return _asked_at_the_end(tokens, tokens[place + 1])
+
+    return _task("induction", draw, vocabulary + 1, range(vocabulary), length, count, seed)
+
+
+def dictionary(tokens: np.ndarray) -> np.ndarray:
+    """What followed the last earlier appearance of each token (t,); IGNORED where there was none.
+
+    The rule that answers every question of these tasks.
+    """
+    after: dict[int, int] = {}
+    found = np.full(len(tokens), IGNORED)
+    for i, token in enumerate(tokens.tolist()):
+        found[i] = after.get(token, IGNORED)
+        if i + 1 < len(tokens):
+            after[token] = int(tokens[i + 1])
+    return found
+
+
+def _asked_at_the_end(tokens: np.ndarray, answer: int) -> Drawn:
+    targets = np.full(len(tokens), IGNORED)
+    targets[-1] = answer
+    return Drawn(tokens, targets)
+
+
+def _task(name: str, draw: Draw, vocab_size: int, answers: range, length: int, count: int, seed: int) -> Task:
+    if count < 1:
+        raise ValueError(f"{name}: at least one sequence to train on is needed; got {count}. Take 5000, say.")
+    held = max(count // 10, 1)
+    sizes = {"train": count, "valid": held, "test": held}
+    train, valid, test = (Drawings(draw, size, 3 * seed + part) for part, size in enumerate(sizes.values()))
+    steps = len(train[0].tokens)
+    details: dict[str, Any] = {
+        "source": f"generated, {name}",
+        "asked": "what followed the same token before",
+        "known best error": {"nats": 0.0},
+        "seed": seed,
+        "sequences": sizes,
+        "tokens": {part: size * steps for part, size in sizes.items()},
+        "answers": len(answers),
+    }
+    return Task(
+        kind="language",
+        name=name,
+        train=train,
+        valid=valid,
+        test=test,
+        collate=collate,
+        facts={"vocab_size": vocab_size},
+        tokenizer=None,
+        details=details,
+        naive=lambda: _naive(test, answers),
+    )
+
+
+def _naive(test: Drawings, answers: range) -> dict[str, dict[str, float]]:
+    """Guesses among all answers, among those seen so far, and the most frequent of these; the dictionary."""
+    seen_share, most, right = [], [], []
+    for i in range(len(test)):
+        tokens, targets = (part.numpy() for part in test[i])
+        looked_up = dictionary(tokens)
+        for place in np.flatnonzero(targets != IGNORED):
+            past = tokens[: place + 1]
+            counts = np.bincount(
+                past[(past >= answers.start) & (past < answers.stop)], minlength=answers.stop
+            )
+            top = np.flatnonzero(counts == counts.max())
+            seen_share.append(counts[targets[place]] / counts.sum())
+            most.append((targets[place] in top) / len(top))
+            right.append(looked_up[place] == targets[place])
+    return {
+        "any answer at random": {"nats": float(np.log(len(answers))), "accuracy": 1 / len(answers)},
+        "a token seen, at random": {
+            "nats": float(-np.log(seen_share).mean()),
+            "accuracy": float(np.mean(seen_share)),
+        },
+        "the token seen most often": {"accuracy": float(np.mean(most))},
+        "a dictionary": {"accuracy": float(np.mean(right))},
+    }
