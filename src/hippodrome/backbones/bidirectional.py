@@ -50,7 +50,7 @@ class Bidirectional(NotCausal):
             raise ValueError("Each direction is a causal mixer; got one that reads both ways already.")
         if convention not in ("offset", "shared"):
             raise ValueError(f"The reversed branch is 'offset' or 'shared'; got {convention!r}.")
-        self.d_model = ahead.d_model
+        self.d_model, self.point_channels = ahead.d_model, ahead.point_channels
         self.accepts_dt = ahead.accepts_dt and back.accepts_dt  # type: ignore[misc]  # known by instance
         self.convention = convention
         self.ahead, self.back = ahead, back

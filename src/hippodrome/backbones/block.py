@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.causal = mixer.causal
         self.accepts_resets = mixer.accepts_resets
         self.norm_kind = norm
-        self.norm = build_norm(norm, mixer.d_model)
+        self.norm = build_norm(norm, mixer.d_model, mixer.point_channels)
         self.mixer = mixer
         self.mlp_norm = build_norm(norm, mixer.d_model) if mlp is not None else None
         self.mlp = mlp

@@ -43,7 +43,10 @@ class Stack(nn.Module):
         self.accepts_resets = all(block.accepts_resets for block in blocks)
         self.recompute = recompute
         self.blocks = nn.ModuleList(blocks)
-        self.norm = build_norm(blocks[-1].norm_kind, self.d_model) if norm else nn.Identity()
+        end = blocks[-1]
+        self.norm = (
+            build_norm(end.norm_kind, self.d_model, end.mixer.point_channels) if norm else nn.Identity()
+        )
         writers = [getattr(block.mixer, "out_proj", None) for block in blocks]
         writers += [block.mlp.fc2 for block in blocks if block.mlp is not None]
         with torch.no_grad():

@@ -53,12 +53,31 @@ class GatedRMSNorm(nn.Module):
         return rms_norm(y, self.weight, z, eps=self.eps, groups=self.groups)
 
 
-def build_norm(kind: str, d_model: int) -> nn.Module:
-    """The norm of this name over d_model channels.
+class PointNorm(nn.Module):
+    """One norm for every point of a grid: the last axis is runs of channels, each normalized by itself.
+
+    Args:
+        norm: of as many channels as a run has.
+        channels: of a run; it divides the last axis.
+    """
+
+    def __init__(self, norm: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.norm, self.channels = norm, channels
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The normalized input."""
+        return self.norm(x.unflatten(-1, (-1, self.channels))).flatten(-2)
+
+
+def build_norm(kind: str, d_model: int, channels: int | None = None) -> nn.Module:
+    """The norm of this name over d_model channels, or over each run of ``channels`` of them.
 
     Raises:
         ValueError: there is no such norm.
     """
+    if channels is not None:
+        return PointNorm(build_norm(kind, channels), channels)
     if kind == "rms":
         return RMSNorm(d_model)
     if kind == "layer":

@@ -31,6 +31,9 @@ class Mixer(nn.Module, ABC):
     """
 
     d_model: int
+    point_channels: int | None = None
+    """Where a token is a grid of points flattened, the channels of each point, innermost: the norms around
+    the mixer are then over these, with one weight for all points. None where a token is one point."""
     causal: ClassVar[bool] = True
     accepts_dt: ClassVar[bool] = False
     """Whether ``dt`` means something here; where it does not, passing one raises."""
