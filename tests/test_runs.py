@@ -17,6 +17,7 @@ from hippodrome import config, runs
 from hippodrome.data.base import Task
 from hippodrome.models.language import LanguageModel
 from hippodrome.shapes import TokenBatch
+from hippodrome.train import weights
 from hippodrome.train.settings import TrainSettings
 
 
@@ -250,13 +251,39 @@ def test_tied_weights_are_stored_once_and_tied_again(tmp_path):
     model, path = Tied(), tmp_path / "model.safetensors"
     (tmp_path / "config.json").touch()
     copied = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    runs._write_weights(path, copied, runs._aliases(model))
+    weights.write(path, copied, weights.aliases(model))
     with safe_open(path, "pt") as file:
         assert list(file.keys()) == ["a.weight"]
     other = Tied()
-    runs._load_weights(other, path)
+    weights.load(other, path)
     assert torch.equal(other.b.weight, model.a.weight)
     assert other.a.weight is other.b.weight
+
+
+def test_training_starts_from_given_weights_and_goes_on_from_them_alone(finished, tmp_path):
+    held = {n: t for n, t in load_file(finished / "model.safetensors").items() if n.startswith("backbone.")}
+    still = settings(lr=1e-30, weight_decay=0.0)  # far below what a float32 weight can take in
+    runs.train(spec(), task(), still, tmp_path / "run", start_from=held)
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(after[name], tensor) for name, tensor in held.items())
+    drawn = config.build(json.loads((tmp_path / "run" / "config.json").read_text())["spec"]).state_dict()
+    assert set(after) - set(held) == {"embedding.weight"}
+    assert drawn["embedding.weight"].shape == after["embedding.weight"].shape
+    more = settings(budget="12steps", lr=1e-30, weight_decay=0.0)
+    assert runs.train(spec(), task(), more, tmp_path / "run", resume=True, start_from=held).steps == 12
+    other = {name: tensor + 1 for name, tensor in held.items()}
+    for wrong in (other, None):
+        with pytest.raises(ValueError, match="began with other weights"):
+            runs.train(spec(), task(), more, tmp_path / "run", resume=True, start_from=wrong)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name_before_there_is_a_folder(tmp_path):
+    given = {"backbone.norm.weight": torch.zeros(3), "nothing": torch.zeros(1)}
+    with pytest.raises(
+        ValueError, match=r"nothing is not in the model; backbone.norm.weight has shape \(3,\)"
+    ):
+        runs.train(spec(), task(), settings(), tmp_path / "run", start_from=given)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot limit the size of files")
@@ -264,9 +291,9 @@ def test_a_full_disk_leaves_the_file_that_was_there(finished, tmp_path):
     folder = copy(finished, tmp_path)
     before = (folder / "model.safetensors").read_bytes()
     program = (
-        "import resource, sys, torch; from pathlib import Path; from hippodrome import runs\n"
+        "import resource, sys, torch; from pathlib import Path; from hippodrome.train import weights\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
-        "runs._write_weights(Path(sys.argv[1]), {'w': torch.zeros(100_000)}, set())"
+        "weights.write(Path(sys.argv[1]), {'w': torch.zeros(100_000)}, set())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder / "model.safetensors")], capture_output=True, text=True

@@ -8,7 +8,6 @@ to its end.
 
 import json
 import math
-import os
 import platform
 import shlex
 import shutil
@@ -20,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hippodrome import config
 from hippodrome.data.base import Task
 from hippodrome.models.base import Model, accepts_dt
+from hippodrome.train import weights
 from hippodrome.train.checkpoint import random_states, restore_random, write_atomically
 from hippodrome.train.fit import evaluate as evaluate_model
 from hippodrome.train.fit import fit
@@ -85,13 +85,18 @@ def train(
     overwrite: bool = False,
     on_event: OnEvent | None = None,
     command: str | None = None,
+    start_from: Mapping[str, Tensor] | None = None,
 ) -> Result:
     """Builds the model of ``spec`` with the task's facts, trains it, and leaves a run folder.
 
+    ``start_from`` holds tensors by their names in the model, of a pretrained backbone perhaps, that training
+    begins with; what it does not name begins as it is drawn. A run that is resumed is given the same.
+
     ``spec`` may leave out ``kind`` and whatever the task's facts say. ``resume`` continues a run that was
     stopped or killed (and returns the result of one that ended); ``overwrite`` removes a run first. Raises
-    ValueError where the folder holds a run and neither is said, where it holds anything else, and where the
-    run in it is of another spec; OSError where it can no longer be written.
+    ValueError where the folder holds a run and neither is said, where it holds anything else, where the run
+    in it is of another spec or began with other tensors, and where ``start_from`` does not fit the model, by
+    name; OSError where it can no longer be written.
     """
     folder = Path(folder)
     full = config.validate({"kind": task.kind, **task.facts, **spec})
@@ -100,16 +105,18 @@ def train(
     try:
         torch.manual_seed(settings.seed)
         model: Model = config.build(full)
+        weights.start(model, start_from or {})
     finally:
         restore_random(before, torch.device("cpu"))
     main = is_main(settings)
     if main:
-        _claim(folder, full, resume, overwrite)
+        begun = weights.fingerprint(start_from or {})
+        _claim(folder, full, begun, resume, overwrite)
     ended = read_result(folder) if resume else None
     if ended is not None and _spent(settings, ended):
         return ended
     if main:
-        _write_head(folder, full, task, settings, command)
+        _write_head(folder, full, begun, task, settings, command)
     parameters = sum(p.numel() for p in model.parameters())
     fitted = fit(
         model, task.train, task.valid, task.collate, settings, folder, resume=resume, on_event=on_event
@@ -127,7 +134,7 @@ def train(
     )
     if main:
         if fitted.weights:
-            _write_weights(folder / "model.safetensors", fitted.weights, _aliases(model))
+            weights.write(folder / "model.safetensors", fitted.weights, weights.aliases(model))
         _write_json(folder / "result.json", {**result._asdict(), "folder": folder.name})
     return result
 
@@ -141,12 +148,12 @@ def load(path: str | Path, device: str = "cpu") -> Run:
     folder = Path(path)
     head = read_config(folder)
     result = read_result(folder)
-    weights = folder / "model.safetensors"
-    if not weights.exists():
+    file = folder / "model.safetensors"
+    if not file.exists():
         why = "has not ended; resume it" if result is None else f"{result.status}: {result.message}"
         raise ValueError(f"there is no model in {folder}: the run {why}")
     model: Model = config.build(head["spec"])
-    _load_weights(model, weights)
+    weights.load(model, file)
     model.to(_device(device)).eval()
     tokenizer = None
     if (folder / "tokenizer.json").exists():
@@ -237,7 +244,7 @@ def read_result(folder: Path) -> Result | None:
     return Result._make(folder if name == "folder" else values[name] for name in Result._fields)
 
 
-def _claim(folder: Path, spec: dict[str, Any], resume: bool, overwrite: bool) -> None:
+def _claim(folder: Path, spec: dict[str, Any], begun: str, resume: bool, overwrite: bool) -> None:
     """Sees to it that the folder is free for this run, or is this run's."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return
@@ -251,11 +258,15 @@ def _claim(folder: Path, spec: dict[str, Any], resume: bool, overwrite: bool) ->
     if not resume:
         ended = "finished" if (folder / "result.json").exists() else "unfinished"
         raise ValueError(f"{folder} holds a run that is {ended}. Resume it, overwrite it, or name another")
-    there = read_config(folder)["spec"]
-    if there != spec:
+    head = read_config(folder)
+    if head["spec"] != spec:
         raise ValueError(
-            f"{folder} holds a run of another model ({_difference(there, spec)}). Name another folder, or "
-            f"overwrite it"
+            f"{folder} holds a run of another model ({_difference(head['spec'], spec)}). Name another "
+            f"folder, or overwrite it"
+        )
+    if head.get("begun_with", "") != begun:
+        raise ValueError(
+            f"{folder} holds a run that began with other weights. Name another folder, or overwrite it"
         )
 
 
@@ -279,7 +290,7 @@ def _difference(there: Any, here: Any, path: str = "") -> str:
 
 
 def _write_head(
-    folder: Path, spec: dict[str, Any], task: Task, settings: TrainSettings, command: str | None
+    folder: Path, spec: dict[str, Any], begun: str, task: Task, settings: TrainSettings, command: str | None
 ) -> None:
     """Makes the folder and writes what is known before training."""
     try:
@@ -297,6 +308,7 @@ def _write_head(
         "settings": settings.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
         "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **({"begun_with": begun} if begun else {}),
     }
     _write_json(folder / "config.json", head)
     if task.tokenizer is not None:
@@ -318,62 +330,7 @@ def _write_text(path: Path, text: str) -> None:
     try:
         write_atomically(path, lambda file: file.write(text.encode()))
     except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: Exception) -> OSError:
-    reason = getattr(error, "strerror", None) or error
-    return OSError(f"{path} could not be written ({reason}). Make room there, then resume")
-
-
-def _aliases(model: nn.Module) -> set[str]:
-    """Names of tied parameters beside the first name of each: they need no second copy in a file."""
-    first = {name for name, _ in model.named_parameters()}
-    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
-
-
-def _write_weights(path: Path, weights: Mapping[str, Tensor], leave_out: set[str]) -> None:
-    """Writes safetensors under a temporary name, flushes, renames."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.contiguous() for name, tensor in weights.items() if name not in leave_out}
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file(tensors, aside, metadata={"format": "pt"})
-        shutil.copymode(path.parent / "config.json", aside)  # else no one but the owner could read it
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from None
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    there = model.state_dict()
-    wanted = set(there) - _aliases(model)
-    problems = [
-        *(f"{name} is missing" for name in sorted(wanted - set(found))),
-        *(f"{name} is not in the model" for name in sorted(set(found) - set(there))),
-        *(
-            f"{name} has shape {tuple(found[name].shape)}, the model's is {tuple(there[name].shape)}"
-            for name in sorted(set(found) & set(there))
-            if found[name].shape != there[name].shape
-        ),
-    ]
-    if problems:
-        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:5])}{more}")
-    model.load_state_dict(found, strict=False)
+        raise weights.cannot_write(path, error) from None
 
 
 def _device(name: str) -> torch.device:

@@ -3,7 +3,8 @@
 Letters, everywhere in the code and the docs: ``b`` batch, ``t`` time, ``d`` channels (the model width),
 ``n`` size of a channel's state, ``h`` heads, ``p`` channels of one head, ``k`` and ``v`` key and value
 size, ``g`` groups of heads that share a parameter, ``w`` taps of a short convolution, ``l`` length of a
-kernel, ``c`` variates of a series, ``q`` quantiles, ``2`` a trailing axis holding real and imaginary part.
+kernel, ``c`` variates of a series, ``q`` quantiles, ``i`` and ``j`` rows and columns of a frame, ``2`` a
+trailing axis holding real and imaginary part.
 """
 
 from typing import NamedTuple
@@ -61,7 +62,28 @@ class SeriesBatch(NamedTuple):
     future: Float[Tensor, "b horizon c"]
 
 
-Batch = TokenBatch | LabelledBatch | RegressionBatch | SeriesBatch
+class PretextBatch(NamedTuple):
+    """Sequences with something taken out of them and what to put there: the batch of self-pretraining.
+
+    ``inputs`` are raw values, with one more channel that is 1 where a step is hidden if any may be (b, t,
+    c + 1), NaN in the others there; or token ids, the hidden ones replaced by an id of their own. ``targets``
+    are the values or ids asked for: NaN, or -100, where nothing is asked. Rows shorter than t are padded on
+    the right; ``lengths`` counts the valid steps. ``dt`` are the time steps, where they are not all one.
+    """
+
+    inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"]
+    targets: Float[Tensor, "b t o"] | Int[Tensor, "b t"]
+    lengths: Int[Tensor, "b"]
+    dt: Float[Tensor, "b t"] | None = None
+
+
+class VideoBatch(NamedTuple):
+    """Frames of i rows and j columns with c values a pixel, each from 0 to 1: the batch of a video model."""
+
+    frames: Float[Tensor, "b t i j c"]
+
+
+Batch = PretextBatch | TokenBatch | LabelledBatch | RegressionBatch | SeriesBatch | VideoBatch
 
 
 class Mean(NamedTuple):
@@ -97,6 +119,7 @@ __all__ = [
     "Batch",
     "LabelledBatch",
     "Mean",
+    "PretextBatch",
     "RegressionBatch",
     "Resets",
     "Sequence",
@@ -104,5 +127,6 @@ __all__ = [
     "TimeSteps",
     "Token",
     "TokenBatch",
+    "VideoBatch",
     "check_step_sizes",
 ]

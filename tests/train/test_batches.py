@@ -36,6 +36,13 @@ def test_every_row_comes_once_an_epoch_and_epochs_differ():
     assert flat[:10] != flat[10:]
 
 
+def test_data_that_is_new_on_each_visit_is_told_the_visit():
+    plain = [row for batch in taken(Shuffled(5, 2, 7, 4, Share()), 6) for row in batch]
+    told = [row for batch in taken(Shuffled(5, 2, 7, 4, Share(), True), 6) for row in batch]
+    assert [row % 5 for row in told] == plain
+    assert [row // 5 for row in told] == [place // 5 for place in range(4, 16)]
+
+
 def test_nothing_to_train_on_is_told():
     with pytest.raises(ValueError, match="training set is empty"):
         Shuffled(0, 4, 0, 0, Share())

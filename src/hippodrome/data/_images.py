@@ -50,9 +50,11 @@ def image_task(
     location, scale = _statistics(images, parts[0])
     details = {
         **details,
+        **({"levels": 256} if images.dtype == np.uint8 else {}),
         "images": f"{height} x {width}, {colours} {'colour' if colours == 1 else 'colours'}",
         "order": f"{tokens} {order} of {channels}"
         + ("" if permute is None else f", permuted once (seed {permute})"),
+        **({"grid": [height, width]} if order == "pixels" and permute is None else {}),
     }
     return labelled_task(
         read,

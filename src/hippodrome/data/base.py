@@ -11,7 +11,7 @@ from hippodrome.shapes import Batch
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Kind = Literal["language", "classification", "regression", "forecasting"]
+Kind = Literal["language", "classification", "regression", "forecasting", "video", "pretraining"]
 
 
 GIVEN_STEPS = "in the data; a model without continuous time reads the values alone"
@@ -22,9 +22,10 @@ class Task(NamedTuple):
     """A source of data made ready: what to train on, what to choose by, what to report.
 
     ``train``, ``valid`` and ``test`` are map-style data sets without state: item i is always the same, so a
-    run that resumes in mid-epoch sees what an uninterrupted one would have seen. ``collate`` turns a list of
-    items into a batch. ``facts`` are keyword arguments of the model's constructor that only the data can
-    know. ``details`` go into the report. ``naive()`` computes simple baselines on the test set:
+    run that resumes in mid-epoch sees what an uninterrupted one would have seen. A data set whose ``renewed``
+    is True shows something new on each visit: item i of visit v stands at v * len + i. ``collate`` turns a
+    list of items into a batch. ``facts`` are keyword arguments of the model's constructor that only the data
+    can know. ``details`` go into the report. ``naive()`` computes simple baselines on the test set:
     name -> metric -> value.
     """
 

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models.base import Model, Objective, accepts_dt, exact_sum
+from hippodrome.models._padded import padded_features
+from hippodrome.models.base import Model, Objective, exact_sum
 from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.shapes import LabelledBatch, Mean
 
@@ -120,16 +121,7 @@ class ClassificationModel(Model):
         dt: Float[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b classes"]:
         """The answer for each row: its logits at step ``lengths - 1``. What lies behind is not read."""
-        valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
-        inputs = torch.where(valid[..., None] if inputs.dim() == 3 else valid, inputs, 0)
-        # What reads from the end must not begin in the padding: there a piece of its own begins.
-        whole = self.backbone.causal or not self.backbone.accepts_resets
-        padding = torch.arange(inputs.shape[1], device=inputs.device) == lengths[:, None]
-        features, _ = self.backbone(
-            self._embed(inputs),
-            resets=None if whole else padding,
-            dt=dt if dt is not None and accepts_dt(self.backbone) else None,
-        )
+        features, valid = padded_features(self.backbone, self._embed, inputs, lengths, dt)
         last = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         total = torch.where(valid[..., None], wide, 0.0).sum(1)

@@ -11,7 +11,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from hippodrome.models.base import Model
-from hippodrome.shapes import Batch, LabelledBatch
+from hippodrome.shapes import Batch, LabelledBatch, PretextBatch
 
 EPS = 1e-9
 
@@ -148,7 +148,7 @@ def check_resets(model: Model, batch: Batch) -> None:
 
 def check_padding(model: Model, batch: Batch) -> None:
     """What stands behind the end of a row changes neither its loss nor its metrics."""
-    if not isinstance(batch, LabelledBatch):
+    if not isinstance(batch, LabelledBatch | PretextBatch):
         return
     valid = torch.arange(batch.inputs.shape[1], device=batch.inputs.device) < batch.lengths[:, None]
     filled = batch.inputs.clone()

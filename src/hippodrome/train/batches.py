@@ -23,10 +23,13 @@ class Shuffled(Sampler[list[int]]):
     """Endless batches of row numbers: shuffled epochs joined end to end, so that every batch is full.
 
     ``position`` counts the rows that all processes together have read since the start of the run. The order
-    is a function of the seed alone, so a run continues from its position with nothing else to remember.
+    is a function of the seed alone, so a run continues from its position with nothing else to remember. With
+    ``renewed`` row i of epoch e is the number e * rows + i, for data that shows something new each time.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, position: int, share: Share) -> None:
+    def __init__(
+        self, rows: int, batch_size: int, seed: int, position: int, share: Share, renewed: bool = False
+    ) -> None:
         if rows < 1:
             raise ValueError("there is nothing to train on: the training set is empty")
         self.rows, self.batch_size, self.seed, self.position, self.share = (
@@ -36,6 +39,7 @@ class Shuffled(Sampler[list[int]]):
             position,
             share,
         )
+        self.renewed = renewed
 
     def __iter__(self) -> Iterator[list[int]]:
         start = self.position + self.share.rank * self.batch_size
@@ -45,7 +49,7 @@ class Shuffled(Sampler[list[int]]):
             while len(batch) < self.batch_size:
                 now, offset = divmod(start + len(batch), self.rows)
                 if now != epoch:
-                    epoch, order = now, self.permutation(now)
+                    epoch, order = now, self.permutation(now) + now * self.rows * self.renewed
                 batch += order[offset : offset + self.batch_size - len(batch)].tolist()
             yield batch
             start += self.batch_size * self.share.world
@@ -97,6 +101,11 @@ def loader(
 def rows(dataset: Dataset) -> int:
     """How many items a map-style data set has."""
     return len(cast(Sized, dataset))
+
+
+def renewed(dataset: Dataset) -> bool:
+    """Whether a data set shows something new on each visit, and so is told which visit it is."""
+    return bool(getattr(dataset, "renewed", False))
 
 
 def moved(batch: Any, device: torch.device) -> Any:

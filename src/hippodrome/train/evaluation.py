@@ -22,8 +22,9 @@ def evaluate(
 ) -> dict[str, float]:
     """The model's metrics over a data set, as if it were one batch: totals and counts are summed.
 
-    ``batches`` takes only the rows of so many batches, spread evenly over the set. The model is moved to ``device`` and evaluated without
-    dropout; its training mode is restored. Raises ValueError where the data set is empty.
+    ``batches`` takes only the rows of so many batches, spread evenly over the set. The model is moved to
+    ``device`` and evaluated without dropout; its training mode is restored. Raises ValueError where the data
+    set is empty.
     """
     place = torch.device(device)
     model.to(place)

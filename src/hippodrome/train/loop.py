@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from hippodrome.models.base import Model
 from hippodrome.train import checkpoint, parallel
-from hippodrome.train.batches import Collate, InOrder, Shuffled, loader, moved, rows
+from hippodrome.train.batches import Collate, InOrder, Shuffled, loader, moved, renewed, rows
 from hippodrome.train.evaluation import quotients, totals
 from hippodrome.train.journal import Journal
 from hippodrome.train.optimizer import adamw, set_rate
@@ -150,7 +150,8 @@ class Loop:
 
     def _steps(self) -> None:
         s, p = self.settings, self.progress
-        order = Shuffled(rows(self.train), s.batch_size, s.seed, p.rows, self.share)
+        new = renewed(self.train)
+        order = Shuffled(rows(self.train), s.batch_size, s.seed, p.rows, self.share, new)
         batches = iter(loader(self.train, order, self.collate, s.workers, self.fabric.device.type == "cuda"))
         self._warm_up()
         self.module.train()

@@ -1,0 +1,99 @@
+"""Weights in files and into models: written whole or not at all, refused by name where they do not fit."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def start(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts tensors in the place of those of the same names in a model, and leaves the others.
+
+    Raises ValueError by name where the model has none of the name, or one of another shape.
+    """
+    there = model.state_dict()
+    problems = _misfits(tensors, there)
+    if problems:
+        raise ValueError(f"the weights to start from do not fit the model: {_said(problems)}")
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A few letters that change where a name or a number does; empty for no tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16] if tensors else ""
+
+
+def aliases(model: nn.Module) -> set[str]:
+    """Names of tied parameters beside the first name of each: they need no second copy in a file."""
+    first = {name for name, _ in model.named_parameters()}
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], leave_out: set[str]) -> None:
+    """Writes safetensors under a temporary name, flushes, renames.
+
+    Raises OSError in a sentence where the disk is full or the folder cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items() if name not in leave_out}
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(kept, aside, metadata={"format": "pt"})
+        shutil.copymode(path.parent / "config.json", aside)  # else no one but the owner could read it
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+
+
+def load(model: nn.Module, path: Path) -> None:
+    """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    there = model.state_dict()
+    missing = sorted(set(there) - aliases(model) - set(found))
+    problems = [*(f"{name} is missing" for name in missing), *_misfits(found, there)]
+    if problems:
+        raise ValueError(f"{path} does not fit the model: {_said(problems)}")
+    model.load_state_dict(found, strict=False)
+
+
+def cannot_write(path: Path, error: Exception) -> OSError:
+    """The error of a file that could not be written, with what to do."""
+    reason = getattr(error, "strerror", None) or error
+    return OSError(f"{path} could not be written ({reason}). Make room there, then resume")
+
+
+def _misfits(found: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[str]:
+    """What of the tensors found is not among those there, or has another shape."""
+    return [
+        *(f"{name} is not in the model" for name in sorted(set(found) - set(there))),
+        *(
+            f"{name} has shape {tuple(found[name].shape)}, the model's is {tuple(there[name].shape)}"
+            for name in sorted(set(found) & set(there))
+            if found[name].shape != there[name].shape
+        ),
+    ]
+
+
+def _said(problems: list[str]) -> str:
+    more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+    return "; ".join(problems[:5]) + more
