@@ -3,7 +3,7 @@
 MIXERS = ("bidirectional", "s4nd")
 """The files of this folder whose class is a mixer itself, and so stands wherever a mixer may."""
 
-SHAPES = ("hiss", "sashimi")
+SHAPES = ("closed_loop", "hiss", "sashimi")
 """The files of this folder that are made of stacks and stand in front of a colon in a pattern. Each has a
 function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker
 of stack specs, ``stack(width, depth)``, for each pattern behind a colon."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
+from hippodrome.models._roll_out import RollOut
 from hippodrome.models.base import Model, Objective, exact_sum
 from hippodrome.shapes import Mean, SeriesBatch
 
@@ -43,6 +44,11 @@ class ForecastingModel(Model):
     shares all weights, cut into patches which the backbone reads in order (Nie et al. 2022, arXiv
     2211.14730, section 3.1). One linear map forecasts the horizon directly.
 
+    A backbone with a closed loop (``backbones.closed_loop``) instead reads every step and then runs on by
+    itself; each of its outputs gives one value, so that the horizon costs no parameters. To the loss come two
+    errors over the past, of the open loop's next value and of the decoder's predicted next input, all three
+    with weight one as published (there as roots of mean squares).
+
     The forecast (b, horizon, c, 1 + q) holds the point, trained by squared error, and then the quantiles,
     trained by pinball loss (Koenker and Bassett 1978), which cannot cross: the middle one is free, each
     of the others is a positive step away from its neighbour.
@@ -65,10 +71,13 @@ class ForecastingModel(Model):
         location: mean of each variate over the train data; None for zeros.
         scale: standard deviation of each variate over the train data (population); None for ones, a zero
             counts as one.
-        patch: steps a patch; None takes 16, or the look-back where that is shorter.
+        patch: steps a patch; None takes 16, or the look-back where that is shorter; 1 in a closed loop.
         stride: steps from one patch to the next; None takes half a patch.
-        head: whether the horizon is read from "all" patches' features or from the "last" one's.
+        head: whether the horizon is read from "all" patches' features, from the "last" one's, or by a
+            "closed_loop"; None takes that where the backbone has one, else "all".
         dropout: chance that a feature in front of the head is dropped in training.
+        stationary: whether level and size of a window mean nothing, as in a stationary process of known mean:
+            then windows are scaled by the train statistics alone.
 
     Raises:
         ValueError: sizes that do not fit one another, or quantiles out of order.
@@ -90,15 +99,19 @@ class ForecastingModel(Model):
         scale: list[float] | None = None,
         patch: int | None = None,
         stride: int | None = None,
-        head: Literal["all", "last"] = "all",
+        head: Literal["all", "last", "closed_loop"] | None = None,
         dropout: float = 0.0,
+        stationary: bool = False,
     ) -> None:
         super().__init__()
-        patch = min(16, look_back) if patch is None else patch
+        if head is None:
+            head = "closed_loop" if hasattr(backbone, "closed_loop") else "all"
+        if patch is None:
+            patch = 1 if head == "closed_loop" else min(16, look_back)
         stride = max(1, patch // 2) if stride is None else stride
         self._check(backbone, channels, look_back, horizon, quantiles, location, scale, patch, stride, head)
         self.channels, self.look_back, self.horizon, self.quantiles = channels, look_back, horizon, quantiles
-        self.patch, self.stride = patch, stride
+        self.patch, self.stride, self.stationary = patch, stride, stationary
         self.patches = -(-(look_back - patch) // stride) + 1
         self.read = self.patches if head == "all" else 1
         self.first_chunk, self.chunk = look_back, stride
@@ -106,7 +119,9 @@ class ForecastingModel(Model):
         d_model: int = self.backbone.d_model
         self.input = nn.Linear(patch, d_model)
         self.dropout = nn.Dropout(dropout)
-        self.point = nn.Linear(self.read * d_model, horizon)
+        rolls = head == "closed_loop"
+        self.roll_out = RollOut(d_model, dropout) if rolls else None
+        self.point = None if rolls else nn.Linear(self.read * d_model, horizon)
         self.spreads = nn.Linear(d_model, horizon * len(quantiles)) if quantiles else None
         self.register_buffer("location", torch.tensor(location or [0.0] * channels))
         spread = torch.tensor(scale or [1.0] * channels)
@@ -137,24 +152,9 @@ class ForecastingModel(Model):
     ) -> tuple[Float[Tensor, "b horizon c outputs"], ForecastState]:
         """The forecast from the last step, in raw units: index 0 is the point, then the quantiles."""
         self._refuse(inputs, state, resets, dt)
-        b, t, c = inputs.shape
-        fresh = state is None or not bool(ForecastState(*state).started.all())
-        before = self.init_state(b, t) if state is None else ForecastState(*state)
-        values = (inputs - self.location) / self.scale
-        if fresh:
-            mean, spread = _statistics(values[:, : self.look_back])
-            gap = (self.patches - 1) * self.stride + self.patch - self.look_back
-            start = values.new_zeros(b, gap, c)
-        else:
-            mean, spread, start = before.mean, before.spread, before.tail
-        normal = torch.nan_to_num((values - mean[:, None]) / spread[:, None], nan=0.0)
-        normal = torch.cat([start, normal], 1)
-        pieces = normal.unfold(1, self.patch, self.stride)  # b patches c patch
-        rows = self.input(pieces.transpose(1, 2).flatten(0, 1))
-        features, inner = self.backbone(rows, None if state is None else before.backbone)
-        recent = torch.cat([before.features, features.unflatten(0, (b, c))], 2)[:, :, -self.read :]
-        tail = normal[:, normal.shape[1] - (self.patch - self.stride) :]
-        after = ForecastState(inner, tail, recent, mean, spread, torch.ones_like(before.started))
+        rows, after = self._rows(inputs, state)
+        features, inner = self.backbone(rows, None if state is None else after.backbone)
+        after = self._after(after, features, inner)
         return self._forecast(after), after
 
     def step(
@@ -164,10 +164,20 @@ class ForecastingModel(Model):
         return self(inputs_t[:, None], state, dt=None if dt_t is None else dt_t[:, None])
 
     def loss(self, batch: SeriesBatch) -> Float[Tensor, ""]:
-        """Mean squared error of the point plus mean pinball loss of the quantiles, on scaled values."""
-        forecast, target, seen = self._scaled(batch)
+        """Mean squared error of the point plus mean pinball loss of the quantiles, on scaled values.
+
+        A closed loop's past adds its two errors.
+        """
+        aids: tuple[Tensor, ...] = ()
+        if self.roll_out is None:
+            raw, _ = self(batch.past)
+        else:
+            raw, aids = self._traced(batch.past, self.roll_out)
+        forecast, target, seen = self._scaled(batch, raw)
         count = seen.sum().clamp(min=1)
         loss = (forecast[..., 0] - target).square().mul(seen).sum() / count
+        for aid in aids:
+            loss = loss + aid
         if self.spreads is not None:
             pinball = self._pinball(forecast, target).mean(-1)
             loss = loss + pinball.mul(seen).sum() / count
@@ -176,7 +186,7 @@ class ForecastingModel(Model):
     def metrics(self, batch: SeriesBatch) -> Mapping[str, Mean]:
         """ "mse", "mae" and "pinball" on scaled values; "coverage" of the outermost quantiles."""
         with torch.no_grad():
-            forecast, target, seen = self._scaled(batch)
+            forecast, target, seen = self._scaled(batch, self(batch.past)[0])
             count = int(seen.sum())
             error = (forecast[..., 0] - target)[seen]
             found = {
@@ -198,10 +208,54 @@ class ForecastingModel(Model):
         """The groups of the mixers inside."""
         return self.backbone.parameter_groups()
 
+    def _rows(self, inputs: Tensor, state: tuple | None) -> tuple[Tensor, ForecastState]:
+        """What the backbone reads, and the state so far with mean, spread and tail as they will be."""
+        b, t, c = inputs.shape
+        fresh = state is None or not bool(ForecastState(*state).started.all())
+        before = self.init_state(b, t) if state is None else ForecastState(*state)
+        values = (inputs - self.location) / self.scale
+        mean, spread, start = before.mean, before.spread, before.tail
+        if fresh:
+            gap = (self.patches - 1) * self.stride + self.patch - self.look_back
+            start = values.new_zeros(b, gap, c)
+            mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
+            if not self.stationary:
+                mean, spread = _statistics(values[:, : self.look_back])
+        normal = torch.nan_to_num((values - mean[:, None]) / spread[:, None], nan=0.0)
+        normal = torch.cat([start, normal], 1)
+        pieces = normal.unfold(1, self.patch, self.stride)  # b patches c patch
+        tail = normal[:, normal.shape[1] - (self.patch - self.stride) :]
+        so_far = before._replace(tail=tail, mean=mean, spread=spread)
+        return self.input(pieces.transpose(1, 2).flatten(0, 1)), so_far
+
+    def _after(self, so_far: ForecastState, features: Tensor, inner: tuple) -> ForecastState:
+        """The state after the backbone has spoken."""
+        b, c = so_far.mean.shape
+        recent = torch.cat([so_far.features, features.unflatten(0, (b, c))], 2)[:, :, -self.read :]
+        return so_far._replace(backbone=inner, features=recent, started=torch.ones_like(so_far.started))
+
+    def _traced(self, past: Tensor, roll_out: RollOut) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The raw forecast, and the errors over the past of a backbone with a closed loop."""
+        self._refuse(past, None, None, None)
+        rows, so_far = self._rows(past, None)
+        trace = self.backbone.trace(rows)
+        values = (past - self.location) / self.scale
+        size = torch.where(values.isnan(), 0.0, so_far.spread.square()[:, None])
+        values = torch.nan_to_num((values - so_far.mean[:, None]) / so_far.spread[:, None], nan=0.0)
+        start = min(self.backbone.decoder.a.shape[1], past.shape[1] // 2)
+        values, size = (part.transpose(1, 2).flatten(0, 1) for part in (values, size))
+        aids = roll_out.aids(trace, values, size, start)
+        return self._forecast(self._after(so_far, trace.outputs, trace.state)), aids
+
     def _forecast(self, state: ForecastState) -> Tensor:
         mean, spread = state.mean, state.spread
         features = self.dropout(state.features)
-        point = self.point(features.flatten(2))  # b c horizon
+        if self.roll_out is None:
+            assert self.point is not None
+            point = self.point(features.flatten(2))  # b c horizon
+        else:
+            outputs, _ = self.backbone.closed_loop(state.backbone, self.horizon)
+            point = self.roll_out(outputs).unflatten(0, mean.shape)
         outputs = point[..., None]
         if self.spreads is not None:
             steps = self.spreads(features[:, :, -1]).unflatten(-1, (self.horizon, -1))
@@ -210,9 +264,8 @@ class ForecastingModel(Model):
         raw = scaled * self.scale[:, None, None] + self.location[:, None, None]
         return raw.transpose(1, 2)
 
-    def _scaled(self, batch: SeriesBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def _scaled(self, batch: SeriesBatch, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Forecast and future on the scale of the train data, and which of the future was seen."""
-        raw, _ = self(batch.past)
         wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
         forecast = (wide - self.location[:, None]) / self.scale[:, None]
         target = (batch.future - self.location) / self.scale
@@ -275,8 +328,14 @@ class ForecastingModel(Model):
                     f"{name} holds one number for each of the {channels} variates; got {len(values)}. Take "
                     f"the train statistics of the same variates."
                 )
-        if head not in ("all", "last"):
-            raise ValueError(f"head is 'all' or 'last'; got {head!r}. Take one of the two.")
+        if head not in ("all", "last", "closed_loop"):
+            raise ValueError(f"head is 'all', 'last' or 'closed_loop'; got {head!r}. Take one of these.")
+        if head == "closed_loop" and not (hasattr(backbone, "closed_loop") and patch == 1 and look_back > 2):
+            raise ValueError(
+                f"a closed loop reads 3 steps or more one by one with a backbone that can run on; got "
+                f"look_back={look_back}, patch={patch} and a {type(backbone).__name__}. Leave patch out and "
+                f"build the backbone from a pattern such as closed_loop:space_time."
+            )
         if not getattr(backbone, "causal", True):
             raise ValueError(
                 "a forecaster reads time in order; got a backbone that is not causal. Choose another."
