@@ -70,7 +70,7 @@ def open_associative_recall(
         keys = random.integers(half, size=length // 2)
         asked = random.choice(np.unique(keys))
         pairs = np.stack([keys, value[keys]], 1).ravel()
-        return _asked_at_the_end(np.append(pairs, asked), value[asked])
+        return _asked_at_the_end(np.append(pairs, asked), int(value[asked]))
 
     return _task("associative_recall", draw, vocabulary, range(half, vocabulary), length, count, seed)
 
@@ -97,7 +97,7 @@ def open_induction(*, length: int = 30, vocabulary: int = 20, count: int = 5000,
         tokens = np.append(random.integers(vocabulary, size=length), vocabulary)
         place = random.integers(length - 1)
         tokens[place] = vocabulary
-        return _asked_at_the_end(tokens, tokens[place + 1])
+        return _asked_at_the_end(tokens, int(tokens[place + 1]))
 
     return _task("induction", draw, vocabulary + 1, range(vocabulary), length, count, seed)
 

@@ -37,9 +37,10 @@ class H3(Mixer):
     Fu, Dao, Saab, Thomas, Rudra, Ré 2022, "Hungry hungry hippos: towards language modeling with state space
     models", arXiv 2212.14052, section 3 and algorithm 1. The shift is the system whose A moves its state by
     one place and whose B is the first unit vector, so its kernel is C itself: ``taps`` free numbers for
-    each channel, plus a skip. The diagonal system is S4D with the poles -1/2 + i pi n and zero-order hold. In heads of p
-    channels the product is the outer one of key and value, p x p numbers that all go through the head's one
-    diagonal system, and the query sums over the key's index. Nothing is nonlinear but the two products.
+    each channel, plus a skip. The diagonal system is S4D with the poles -1/2 + i pi n and zero-order hold.
+    In heads of p channels the product is the outer one of key and value, p x p numbers that all go through
+    the head's one diagonal system, and the query sums over the key's index. Nothing is nonlinear but the
+    two products.
 
     A token takes O(d (taps + d_state) p) work and the state does not grow. Where no gradient is kept, time
     runs in blocks, so that memory beyond input and output does not grow with the length.
