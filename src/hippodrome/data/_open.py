@@ -16,6 +16,7 @@ BUILT_IN = {
     "listops": ("listops", "open_listops"),
     "seasonal": ("generated", "open_seasonal"),
     "chaotic": ("generated", "open_chaotic"),
+    "autoregressive": ("autoregressive", "open_autoregressive"),
     "delay": ("signals", "open_delay"),
     "reconstruction": ("signals", "open_reconstruction"),
     "associative_recall": ("recall", "open_associative_recall"),
@@ -62,6 +63,7 @@ def open_source(
     lag: int | None = None,
     band: float | None = None,
     vocabulary: int | None = None,
+    coefficients: list[float] | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -82,10 +84,10 @@ def open_source(
         targets: columns to forecast (tables).
         time: the column of stamps (tables).
         valid: share of the train sequences to validate on (labelled sequences in files).
-        count: how much to generate (listops: expressions; seasonal and chaotic: steps; delay and
+        count: how much to generate (listops: expressions; seasonal, chaotic and autoregressive: steps; delay and
             reconstruction, associative_recall and induction: train sequences), or how many train sequences to
             keep (labelled ones in files).
-        noise: size of the noise (chaotic).
+        noise: size of the noise (chaotic, autoregressive).
         order: "rows" or "pixels" (images).
         permute: seed of one order of the tokens for all images (images).
         rate: samples a second to read at (recordings).
@@ -93,6 +95,7 @@ def open_source(
         lag: steps of the delay, or of the window to recover (delay, reconstruction).
         band: highest frequency of the noise in cycles a step (delay, reconstruction).
         vocabulary: number of tokens (associative_recall, induction).
+        coefficients: of the last values, newest first (autoregressive, which else draws ``lag`` of them).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -118,6 +121,7 @@ def open_source(
         "lag": lag,
         "band": band,
         "vocabulary": vocabulary,
+        "coefficients": coefficients,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
