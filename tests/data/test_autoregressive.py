@@ -1,10 +1,19 @@
 """Autoregressions: their law, the best forecast, series without noise, and what is refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hippodrome.data import open_source
 from hippodrome.data.autoregressive import answer
+from hippodrome.data.base import Task
+
+
+def values_of(task: Task) -> np.ndarray:
+    """The train part and what follows, one number a step."""
+    windows: Any = task.train
+    return windows.values[0][:, 0].double().numpy()
 
 
 def test_best_error_is_what_the_oracle_reaches_and_nothing_simple_does() -> None:
@@ -20,7 +29,7 @@ def test_the_series_obeys_its_coefficients_with_the_noise_asked_for() -> None:
     task = open_source("autoregressive", count=20_000, lag=7, noise=0.3, seed=1)
     phi = np.array(task.details["coefficients"])
     assert len(phi) == 7
-    y = task.train.values[0][:, 0].double().numpy()
+    y = values_of(task)
     past = np.stack([y[7 - i : len(y) - i] for i in range(1, 8)], 1)
     shocks = y[7:] - past @ phi
     assert shocks.std() == pytest.approx(0.3, rel=0.03)
@@ -30,10 +39,10 @@ def test_the_series_obeys_its_coefficients_with_the_noise_asked_for() -> None:
 
 
 def test_without_noise_waves_go_on_for_ever_and_are_foretold_without_error() -> None:
-    task = open_source("autoregressive", noise=0, lag=6, count=3000, seed=2)
+    task = open_source("autoregressive", noise=0.0, lag=6, count=3000, seed=2)
     assert task.naive()["oracle"]["mse"] < 1e-12
     assert task.details["known best error"]["mse"] == 0
-    values = task.train.values[0].numpy()
+    values = values_of(task)
     assert values[-500:].std() == pytest.approx(values[:500].std(), rel=0.2)
 
 

@@ -84,7 +84,7 @@ def open_source(
         targets: columns to forecast (tables).
         time: the column of stamps (tables).
         valid: share of the train sequences to validate on (labelled sequences in files).
-        count: how much to generate (listops: expressions; seasonal, chaotic and autoregressive: steps; delay and
+        count: how much to generate (listops: expressions; seasonal, chaotic, autoregressive: steps; delay,
             reconstruction, associative_recall and induction: train sequences), or how many train sequences to
             keep (labelled ones in files).
         noise: size of the noise (chaotic, autoregressive).

@@ -51,8 +51,8 @@ def open_autoregressive(
     """
     if noise < 0 or lag < 1:
         raise ValueError(
-            f"autoregressive: the order is 1 or more and the noise 0 or more; got lag={lag} and noise={noise}. "
-            f"Correct them."
+            f"autoregressive: the order is 1 or more and the noise 0 or more; got lag={lag} and "
+            f"noise={noise}. Correct them."
         )
     numbers = np.random.default_rng(seed)
     phi = _drawn(numbers, lag, noise > 0) if coefficients is None else np.array(coefficients, float)
@@ -89,9 +89,8 @@ def open_autoregressive(
     def naive() -> dict[str, dict[str, float]]:
         """The usual baselines, and the forecast of one who knows phi."""
         starts = np.asarray(origins(series, 2, look_back, horizon))
-        errors = (
-            _forecast(series.values[:, 0], starts, phi, horizon) - _future(series, starts, horizon)
-        ) / scale
+        future = series.values[starts[:, None] + np.arange(horizon), 0]
+        errors = (_forecast(series.values[:, 0], starts, phi, horizon) - future) / scale
         oracle = {"mse": float(np.square(errors).mean()), "mae": float(np.abs(errors).mean())}
         return {**task.naive(), "oracle": oracle}
 
@@ -134,7 +133,3 @@ def _forecast(values: np.ndarray, starts: np.ndarray, phi: np.ndarray, horizon: 
     for step in range(horizon):
         line[:, p + step] = line[:, step : p + step][:, ::-1] @ phi
     return line[:, p:]
-
-
-def _future(series: Series, starts: np.ndarray, horizon: int) -> np.ndarray:
-    return series.values[starts[:, None] + np.arange(horizon), 0]
