@@ -76,9 +76,17 @@ class ImplicitFilter(nn.Module):
             t = torch.linspace(0, 1, len(self.positions), dtype=wide, device=y.device)[:length]
             return (self.last.to(wide) @ y.T) * torch.exp(-self.deltas.to(wide)[:, None] * t)
 
-    def window_taps(self) -> Float[Tensor, "length channels"]:
-        """All taps, oldest first: what a window of inputs is multiplied with. Kept between tokens."""
-        return self._memo.get(self, lambda: self(len(self.positions)).flip(1).T.contiguous())
+    def windows(self, filters: int) -> Float[Tensor, "filters d length"]:
+        """All taps, oldest first, as they meet a window of inputs; channels are dealt to so many filters.
+
+        One after the other, so that each filter has channels of all rates of fading. Kept between tokens.
+        """
+
+        def make() -> Tensor:
+            taps = self(len(self.positions)).flip(1)
+            return taps.unflatten(0, (-1, filters)).transpose(0, 1).contiguous()
+
+        return self._memo.get(self, make, filters)
 
     def groups(self) -> list[ParameterGroup]:
         """The network at 1e-3 at most, the features of positions at 1e-5; no decay."""

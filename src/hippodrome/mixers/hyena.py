@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,7 +12,8 @@ from hippodrome.layers.short_conv import ShortConv
 from hippodrome.mixers._implicit_filter import ImplicitFilter
 from hippodrome.mixers._long_conv import _cut, _since_reset
 from hippodrome.mixers.base import Mixer, ParameterGroup
-from hippodrome.ops.fft_conv import fft_conv
+from hippodrome.ops.block_conv import block_conv
+from hippodrome.ops.causal_conv_update import causal_conv_update
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 
@@ -80,7 +82,7 @@ class Hyena(Mixer):
 
         The first of them is the one that runs first, on x_{o-1} v.
         """
-        # Channel by channel, so that each convolution has filters of all rates of fading.
+        # Dealt one after the other, so that each convolution has filters of all rates of fading.
         return self.filter(length).unflatten(0, (self.d_model, -1)).transpose(0, 1)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
@@ -94,13 +96,24 @@ class Hyena(Mixer):
         self.refuse_dt(dt_t)
         mixed, short = self.conv.step(self.in_proj(x_t), state.short)
         first, *gates, v = mixed.to(state.long.dtype).chunk(self.order + 1, -1)
-        taps = self.filter.window_taps().unflatten(1, (self.d_model, -1))
+        taps, bias = self.filter.windows(self.order - 1), self.bias.to(v.dtype)
         windows = []
         for i, gate in enumerate(reversed(gates)):
             inputs = torch.cat([state.long[:, i], (gate * v)[:, None]], 1)
-            v = (inputs * taps[..., i]).sum(1) + self.bias[i].to(inputs.dtype) * inputs[:, -1]
+            v = (inputs * taps[i].T).sum(1) + bias[i] * inputs[:, -1]
             windows.append(inputs[:, 1:])
         return self.out_proj((first * v).to(x_t.dtype)), State(short, torch.stack(windows, 1))
+
+    def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
+        """One token; each window of its caller moves on in the pass that sums it."""
+        self.refuse_dt(dt_t)
+        mixed = self.conv.advance_(self.in_proj(x_t), state.short)
+        first, *gates, v = mixed.to(state.long.dtype).chunk(self.order + 1, -1)
+        taps, bias = self.filter.windows(self.order - 1), self.bias.to(v.dtype)
+        for i, gate in enumerate(reversed(gates)):
+            u = gate * v
+            v = causal_conv_update(u, taps[i], None, state.long[:, i]) + bias[i] * u
+        return self.out_proj((first * v).to(x_t.dtype))
 
     def forward(
         self,
@@ -116,13 +129,13 @@ class Hyena(Mixer):
         wide = torch.promote_types(self.bias.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             first, *gates, v = mixed.to(wide).chunk(self.order + 1, -1)
-            past = 0 if state is None else self.max_length - 1
-            kernels = self.kernel(min(self.max_length, x.shape[1] + past))
+            kernels = self.kernel(self.max_length if state is not None else min(self.max_length, x.shape[1]))
             windows = []
             for i, gate in enumerate(reversed(gates)):
-                u = gate * v
-                v, window = self._convolve(u, kernels[i], None if state is None else state.long[:, i], resets)
-                v = v + self.bias[i].to(wide) * u
+                # The bias belongs to lag zero: one pass less over the tokens.
+                taps = torch.cat([kernels[i, :, :1] + self.bias[i, :, None].to(wide), kernels[i, :, 1:]], 1)
+                window = None if state is None else state.long[:, i].to(wide)
+                v, window = self._convolve(gate * v, taps, window, resets)
                 windows.append(window)
             y = first * v
         return self.out_proj(y.to(x.dtype)), State(short, torch.stack(windows, 1))
@@ -131,13 +144,15 @@ class Hyena(Mixer):
         self, u: Tensor, taps: Tensor, window: Tensor | None, resets: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The convolution of u (b, t, d) behind what the window holds, and the window after it."""
-        whole = u if window is None else torch.cat([window.to(u.dtype), u], 1)
-        before, past = whole.shape[1] - u.shape[1], self.max_length - 1
-        y = fft_conv(whole, taps)[:, before:] if resets is None else _cut(whole, taps, resets, before)
-        seen = whole if resets is None else _since_reset(whole, resets, before)
-        short = seen.new_zeros(u.shape[0], max(0, past - seen.shape[1]), u.shape[2])
-        seen = torch.cat([short, seen[:, max(0, seen.shape[1] - past) :]], 1)
-        return y, seen
+        past = self.max_length - 1
+        if resets is None:
+            y, seen = block_conv(u, taps, window)
+            # A row shorter than the filter met only as much of it as reaches it.
+            return y, seen if seen.shape[1] == past else F.pad(u, (0, 0, past - u.shape[1], 0))
+        whole = u if window is None else torch.cat([window, u], 1)
+        before = whole.shape[1] - u.shape[1]
+        seen = F.pad(_since_reset(whole, resets, before), (0, 0, max(0, past - whole.shape[1]), 0))
+        return _cut(whole, taps, resets, before), seen[:, seen.shape[1] - past :]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The network of the filters: at most 1e-3, its features of positions at most 1e-5; no decay."""
