@@ -260,7 +260,7 @@ def test_blocks_get_a_perceptron_where_the_published_block_has_one():
     alone = {
         kind for kind in config.kinds("mixers") if config.stack_spec(kind, 16)["blocks"][0]["mlp"] is None
     }
-    with_gate = {"s4d", "lru", "long_conv", "s4", "s5", "dss", "gss", "lssl", "liquid_s4"}
+    with_gate = {"s4d", "lru", "long_conv", "s4", "s5", "dss", "gss", "lssl", "liquid_s4", "sgconv"}
     assert alone == {"space_time", "mamba", "mamba2", *with_gate}
 
 

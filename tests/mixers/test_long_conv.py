@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hippodrome import config
 from hippodrome.mixers.base import run_steps
 from hippodrome.mixers.long_conv import LongConv
+from hippodrome.ops.block_conv import block_conv
+from hippodrome.testing.mixers import check_mixer
 from hippodrome.testing.ops import close
 
 
@@ -78,10 +81,75 @@ def test_nothing_before_a_reset_passes_it_even_if_it_is_not_a_number():
 
 def test_initial_kernels():
     """The first channel's fading start has amplitude 0.02 at its first tap and exp(-1) of it at its last."""
-    taps = LongConv(64, 4096, init="decay").K
+    taps = LongConv(64, 4096, init="double_exp").K
     assert taps[0, :64].std().item() == pytest.approx(0.02, rel=0.3)
     assert taps[0, -64:].std().item() == pytest.approx(0.02 / math.e, rel=0.3)
     assert LongConv(8, 4096, init="random").K.std().item() == pytest.approx(0.002, rel=0.05)
+
+
+def test_double_exponential_is_the_published_table():
+    """Amplitude 0.02 at tap 0 and, at the rate of channel 0, exp(-1) of it a whole kernel later."""
+    d, length = 6, 20
+    torch.manual_seed(3)
+    taps = LongConv(d, length).double().K
+    torch.manual_seed(3)
+    noise = torch.randn(d, length, dtype=torch.float64)
+    for i in range(d):
+        for j in range(length):
+            amplitude = 0.02 * math.exp(-(j / length) * (d / 2) ** (i / d))
+            assert taps[i, j].item() == pytest.approx(amplitude * noise[i, j].item(), rel=1e-6)
+    torch.manual_seed(3)
+    assert torch.equal(LongConv(d, length, init="decay").double().K, taps)
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 21])
+def test_smoothing_by_the_mean_of_neighbours_comes_before_the_threshold(width):
+    mixer = LongConv(3, 15, squash=0.001, smooth="mean", smooth_width=width).double()
+    K, half = mixer.K.detach(), width // 2
+    expected = torch.zeros(3, 15, dtype=torch.float64)
+    for j in range(15):
+        mean = K[:, max(0, j - half) : j + half + 1].sum(1) / width
+        expected[:, j] = mean.sign() * (mean.abs() - 0.001).clamp_min(0)
+    for length in (1, 4, 14, 15):
+        torch.testing.assert_close(mixer.kernel(length), expected[:, :length])
+
+
+def test_smoothing_of_frequencies_by_a_gaussian():
+    mixer = LongConv(2, 12, squash=0.0, smooth="gaussian", smooth_width=3).double()
+    spectrum = torch.fft.rfft(mixer.K.detach())
+    expected = spectrum.clone()
+    expected[:, 1:] += math.exp(-0.5) * spectrum[:, :-1]
+    expected[:, :-1] += math.exp(-0.5) * spectrum[:, 1:]
+    torch.testing.assert_close(mixer.kernel(12), torch.fft.irfft(expected, 12))
+    torch.testing.assert_close(mixer.kernel(5), mixer.kernel(12)[:, :5])
+
+
+@pytest.mark.parametrize("smooth", ["mean", "gaussian"])
+def test_smoothed_kernels_keep_the_contract(smooth):
+    check_mixer(LongConv(4, max_length=10, smooth=smooth, gated=False))
+
+
+def test_many_steps_in_place_are_the_forward_call_also_past_a_change_of_the_kernel():
+    mixer = LongConv(3, 9).double().eval()
+    x = torch.randn(2, 30, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(2):
+            state = mixer.init_state(2)
+            y = torch.stack([mixer.advance_(x[:, t], state) for t in range(30)], 1)
+            close(y, mixer(x)[0], 1e-10, "steps in place")
+            mixer.K.mul_(2)
+
+
+def test_both_directions_are_one_kernel_over_lags_of_both_signs():
+    """The reversed branch of a layer of two directions begins at the next token, as published."""
+    spec = config.stack_spec("bi-long_conv", 4, 1, options={"long_conv": {"max_length": 7}})
+    layer = config.build(spec["blocks"][0]["mixer"], "mixers").double()
+    layer.output = torch.nn.Identity()
+    x = torch.randn(2, 25, 4, dtype=torch.float64)
+    y, _ = block_conv(x, layer.ahead.kernel(7), None, layer.back.kernel(7))
+    skip = layer.ahead.D * x
+    skip[:, :-1] += layer.back.D * x[:, 1:]
+    close(layer(x)[0], (y + skip).detach(), 1e-10, "two kernels")
 
 
 def test_dropout_of_taps_in_training_only():
@@ -104,3 +172,7 @@ def test_unknown_words_are_named():
         LongConv(4, init="ones")
     with pytest.raises(ValueError, match="at least one tap"):
         LongConv(4, 0)
+    with pytest.raises(ValueError, match="no smooth 'median'"):
+        LongConv(4, smooth="median")
+    with pytest.raises(ValueError, match="odd number"):
+        LongConv(4, smooth="mean", smooth_width=4)

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import Mixer
+from hippodrome.ops.block_conv import block_conv
+from hippodrome.ops.causal_conv_update import causal_conv_update
 from hippodrome.ops.fft_conv import fft_conv
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -24,10 +27,18 @@ class State(NamedTuple):
 
 
 class LongConvolution(Mixer):
-    """A member supplies ``kernel(length)`` (d, length), whose support is ``max_length``, and a readout."""
+    """A member supplies ``kernel(length)`` (d, length), whose support is ``max_length``, and a readout.
+
+    Outside training the kernel must follow from the member's own parameters and buffers alone, not from those
+    of modules inside it: steps keep it from token to token.
+    """
 
     max_length: int
     D: nn.Parameter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memo: Memo[Tensor] = Memo()
 
     @abstractmethod
     def kernel(self, length: int) -> Float[Tensor, "d length"]:
@@ -46,9 +57,13 @@ class LongConvolution(Mixer):
         """One token: the sum over the window."""
         self.refuse_dt(dt_t)
         inputs = torch.cat([state.window, x_t[:, None].to(state.window.dtype)], 1)
-        taps = self.kernel(self.max_length).flip(1).T
-        y_t = (inputs * taps).sum(1) + self.D * inputs[:, -1]
+        y_t = (inputs * self._window_taps().T).sum(1)
         return self.readout(y_t.to(x_t.dtype)), State(inputs[:, 1:])
+
+    def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
+        """One token; the window of its caller moves on in the pass that sums it."""
+        self.refuse_dt(dt_t)
+        return self.readout(causal_conv_update(x_t, self._window_taps(), None, state.window))
 
     def forward(
         self,
@@ -64,16 +79,31 @@ class LongConvolution(Mixer):
         wide = torch.promote_types(self.D.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             u = x.to(wide)
-            taps = self.kernel(min(self.max_length, x.shape[1] + (0 if state is None else past)))
-            whole = u if state is None else torch.cat([state.window.to(wide), u], 1)
-            before = whole.shape[1] - x.shape[1]
-            y = fft_conv(whole, taps)[:, before:] if resets is None else _cut(whole, taps, resets, before)
-            y = y + self.D.to(wide) * u
-            seen = whole if resets is None else _since_reset(whole, resets, before)
-            window = torch.cat(
-                [seen.new_zeros(x.shape[0], max(0, past - seen.shape[1]), x.shape[2]), seen], 1
-            )
-        return self.readout(y.to(x.dtype)), State(window[:, window.shape[1] - past :].clone())
+            taps = self._taps(self.max_length if state is not None else min(self.max_length, x.shape[1]))
+            if resets is None:
+                y, seen = block_conv(u, taps, None if state is None else state.window.to(wide))
+                if seen.shape[1] < past:
+                    # The row is shorter than the kernel, of which only what reaches it was made.
+                    seen = F.pad(u, (0, 0, past - u.shape[1], 0))
+            else:
+                whole = u if state is None else torch.cat([state.window.to(wide), u], 1)
+                before = whole.shape[1] - x.shape[1]
+                y = _cut(whole, taps, resets, before)
+                seen = _since_reset(whole, resets, before)
+                seen = F.pad(seen, (0, 0, max(0, past - seen.shape[1]), 0))
+                seen = seen[:, seen.shape[1] - past :].clone()
+        return self.readout(y.to(x.dtype)), State(seen)
+
+    def _taps(self, length: int) -> Float[Tensor, "d length"]:
+        """The kernel with D, which belongs to lag zero: one pass less over the tokens."""
+        k = self.kernel(length)
+        return torch.cat([k[:, :1] + self.D.to(k.dtype)[:, None], k[:, 1:]], 1)
+
+    def _window_taps(self) -> Float[Tensor, "d max_length"]:
+        """The whole kernel as it meets the window: oldest first, D in its last tap."""
+        if self.training:
+            return self._taps(self.max_length).flip(1)
+        return self._memo.get(self, lambda: self._taps(self.max_length).flip(1))
 
 
 def _since_reset(whole: Tensor, resets: Tensor, before: int) -> Tensor:
