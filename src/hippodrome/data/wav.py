@@ -42,7 +42,7 @@ def open_wav(
     path = Path(path)
     found = folder_by_class(path, recordings, f"recordings ({', '.join(SUFFIXES)})", count, valid, seed)
     files = found.files
-    lengths, native, tracks = _check(files)
+    lengths, native, tracks = check_recordings(files)
     every = every_nth(path, rate, native)
     most = None if seconds is None else round(seconds * native)
     if most is not None and most < every:
@@ -108,8 +108,12 @@ def recordings(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*/*") if file.suffix.lower() in SUFFIXES)
 
 
-def _check(files: list[Path]) -> tuple[np.ndarray, int, int]:
-    """Lengths of all, and the sampling rate and number of tracks that they share."""
+def check_recordings(files: list[Path]) -> tuple[np.ndarray, int, int]:
+    """Lengths of all, and the sampling rate and number of tracks that they share.
+
+    Raises:
+        ValueError: one cannot be read or is empty, or two differ; it names the file.
+    """
     lengths = []
     rate = tracks = 0
     for file in files:
