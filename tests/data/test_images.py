@@ -9,6 +9,7 @@ import torch
 
 from hippodrome.data import open_source
 from hippodrome.data._images import permutation
+from hippodrome.data._open import _check_number
 from hippodrome.data.idx import read_idx
 
 
@@ -159,3 +160,24 @@ def test_published_mnist_test_file(data_folder: Path) -> None:
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
     # Counts of the digits in the published test set.
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_colours_are_made_grey(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    coloured = images(20, colours=3)
+    task = open_source(archive(tmp_path, colours=3), order="pixels", grey=True)
+    assert task.facts["channels"] == 1
+    expected = (images(8, colours=3) @ np.array([0.299, 0.587, 0.114])).reshape(8, 12)
+    shown = np.stack([task.test[i].inputs[:, 0].numpy() for i in range(8)])
+    assert np.abs(shown - expected).max() <= 0.501
+    for i, pixels in enumerate(coloured):
+        place = tmp_path / "photos" / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        image.fromarray(pixels).save(place / f"{i:02}.png")
+    one = open_source(tmp_path / "photos", order="pixels", grey=True)
+    assert one.facts["channels"] == 1
+    by_hand = {((p @ np.array([299, 587, 114]) + 500) // 1000).astype(np.float32).tobytes() for p in coloured}
+    assert {one.test[i].inputs.numpy().tobytes() for i in range(4)} <= by_hand
+    assert open_source(tmp_path / "photos", order="pixels").facts["channels"] == 3
+    with pytest.raises(ValueError, match="'photos' takes true or false as 'grey'; got 'yes'"):
+        _check_number("photos", "grey", "yes", bool)

@@ -20,7 +20,7 @@ Kind = Annotated[
     str | None,
     typer.Option(help="language, classification, regression or forecasting, where there is a choice."),
 ]
-SHAPING = ("order", "permute", "rate", "seconds", "lag", "targets")
+SHAPING = ("order", "permute", "grey", "rate", "seconds", "lag", "targets", "size")
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
 SIZED = ("classification", "regression")
 LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]
@@ -84,5 +84,6 @@ def _asked(kind: str, source: str) -> Any:
     """The kind of task to ask of a source, where its path alone leaves a choice; None elsewhere."""
     from hippodrome.data import BUILT_IN
 
-    by_class = kind == "classification" and Path(source).is_dir()
+    path = Path(source)
+    by_class = kind == "classification" and (path.is_dir() or path.suffix.lower() == ".tsv")
     return kind if source not in BUILT_IN and (kind == "language" or by_class) else None

@@ -96,8 +96,9 @@ def _read(path: Path, options: dict[str, Any]) -> _Cases:
 
 
 def _images(path: Path, images: Any, options: dict[str, Any]) -> list[Any]:
-    from hippodrome.data._images import reader
+    from hippodrome.data._images import greyed, reader
 
+    images = greyed(images) if options.get("grey") else images
     one = reader(images, str(path), options.get("order", "rows"), options.get("permute"))
     return [one(i) for i in range(len(images))]
 

@@ -88,6 +88,25 @@ def reader(
     return lambda index: sequences[index][to]
 
 
+def greyed(images: np.ndarray) -> np.ndarray:
+    """Pictures of bytes (n, height, width, 3) as (n, height, width, 1); grey ones (n, height, width) as such.
+
+    Luma of Rec. 601: 0.299 red + 0.587 green + 0.114 blue, rounded.
+    """
+    if images.ndim == 3 or images.shape[-1] == 1:
+        return images
+    if images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(
+            f"pictures of three colours in bytes are made grey; got {images.dtype} of shape {images.shape}. "
+            f"Leave data.grey out."
+        )
+    grey = np.empty((*images.shape[:3], 1), dtype=np.uint8)
+    for start in range(0, len(images), 1024):
+        red, green, blue = np.moveaxis(images[start : start + 1024].astype(np.uint32), -1, 0)
+        grey[start : start + 1024, ..., 0] = (299 * red + 587 * green + 114 * blue + 500) // 1000
+    return grey
+
+
 def permutation(tokens: int, seed: int) -> np.ndarray:
     """One order of so many tokens, the same for the same seed on every machine and version."""
     return np.array(sorted(range(tokens), key=lambda i: mixed(seed, i)))

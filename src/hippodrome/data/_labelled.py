@@ -53,6 +53,64 @@ class LabelledSequences(Dataset):
         return LabelledItem(torch.from_numpy(array.astype(kind)), int(self.labels[which]), dt)
 
 
+class PairItem(NamedTuple):
+    """Two token sequences (t,) of any lengths and the class of the pair by index."""
+
+    first: Tensor
+    second: Tensor
+    label: int
+
+
+class LabelledPairs(Dataset):
+    """Pairs of token sequences with one class each.
+
+    Args:
+        read: what gives both arrays of token ids of pair i.
+        labels: index of the class of each pair.
+        chosen: which of them this part holds.
+    """
+
+    def __init__(
+        self, read: Callable[[int], tuple[np.ndarray, np.ndarray]], labels: np.ndarray, chosen: np.ndarray
+    ) -> None:
+        self.read, self.labels, self.chosen = read, labels, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> PairItem:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(self.chosen[index])
+        first, second = (torch.from_numpy(array.astype(np.int64)) for array in self.read(which))
+        return PairItem(first, second, int(self.labels[which]))
+
+
+def collate_pairs(items: list[PairItem]) -> LabelledBatch:
+    """Pairs to a batch whose rows 2i and 2i + 1 are pair i: inputs (2b, t), lengths (2b,), labels (b,)."""
+    rows = [row for item in items for row in (item.first, item.second)]
+    labels = torch.tensor([item.label for item in items])
+    inputs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return LabelledBatch(inputs, torch.tensor([len(row) for row in rows]), labels)
+
+
+def keeping(read: Callable[[int], np.ndarray], most: int) -> Callable[[int], np.ndarray]:
+    """``read``, whose arrays are kept in memory up to so many bytes."""
+    kept: dict[int, np.ndarray] = {}
+    room = [most]
+
+    def once(index: int) -> np.ndarray:
+        found = kept.get(index)
+        if found is None:
+            found = read(index)
+            if room[0] >= found.nbytes:
+                kept[index] = found
+                room[0] -= found.nbytes
+        return found
+
+    return once
+
+
 def collate(items: list[LabelledItem]) -> LabelledBatch:
     """Sequences to a batch (b, t, c) or (b, t), zeros (steps of one) behind the end of the shorter ones."""
     inputs = torch.nn.utils.rnn.pad_sequence([item.inputs for item in items], batch_first=True)
@@ -141,7 +199,7 @@ def folder_by_class(
 
 
 def labelled_task(
-    read: Callable[[int], np.ndarray],
+    read: Callable[[int], Any],
     labels: np.ndarray,
     parts: Sequence[np.ndarray],
     classes: list[str],
@@ -155,11 +213,12 @@ def labelled_task(
     statistics_from: int | None = None,
     statistics: tuple[list[float], list[float]] | None = None,
     steps: Callable[[int], np.ndarray] | None = None,
+    pairs: bool = False,
 ) -> Task:
     """The task of labelled sequences whose parts are known.
 
     Args:
-        read: what gives sequence i.
+        read: what gives sequence i; both token sequences of pair i where there are ``pairs``.
         labels: index of the class of each.
         parts: indices of train, validation and test.
         classes: names in the order of the indices.
@@ -172,6 +231,7 @@ def labelled_task(
         statistics_from: how many train sequences the mean and deviation are taken from; None for all.
         statistics: mean and deviation of each channel, where the reader knows better than one by one.
         steps: what gives the time steps of sequence i; None where all are one.
+        pairs: whether a label is of two token sequences.
 
     Raises:
         ValueError: fewer than two classes, or an empty part.
@@ -210,14 +270,19 @@ def labelled_task(
     }
     if steps is not None:
         details["time steps"] = GIVEN_STEPS
-    train, valid, test = (LabelledSequences(read, labels, part, steps) for part in parts)
+    if pairs:
+        facts["pairs"] = True
+    sets: list[Dataset] = [
+        LabelledPairs(read, labels, part) if pairs else LabelledSequences(read, labels, part, steps)
+        for part in parts
+    ]
     return Task(
         kind="classification",
         name=name,
-        train=train,
-        valid=valid,
-        test=test,
-        collate=collate,
+        train=sets[0],
+        valid=sets[1],
+        test=sets[2],
+        collate=collate_pairs if pairs else collate,
         facts=facts,
         tokenizer=tokenizer,
         details=details,

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hippodrome.data._aligned import aligned_task
-from hippodrome.data._images import image_task
+from hippodrome.data._images import greyed, image_task
 from hippodrome.data._labelled import fewer, labelled_task, stratified
 from hippodrome.data._series import Series, borders, series_task
 from hippodrome.data.base import Task, fault
@@ -38,6 +38,7 @@ def open_npz(
     seed: int = 0,
     order: str = "rows",
     permute: int | None = None,
+    grey: bool = False,
     count: int | None = None,
 ) -> Task:
     """The task in an archive: forecasting of ``values``, regression to ``targets``, or classification.
@@ -52,6 +53,7 @@ def open_npz(
         seed: of the cuts.
         order: "rows" (a token is a row) or "pixels", of images.
         permute: seed of one order of the tokens for all images; None keeps theirs.
+        grey: whether colours of images are made grey.
         count: how many train sequences to keep, the same share of each class; None for all.
 
     Raises:
@@ -82,11 +84,11 @@ def open_npz(
     if "targets" not in arrays:
         _needed(path, arrays, "labels")
         if arrays["inputs"].dtype == np.uint8 and arrays["inputs"].ndim > 2 and "lengths" not in arrays:
-            return _images(path, arrays, order, permute, count, valid, seed)
-    if order != "rows" or permute is not None:
+            return _images(path, arrays, order, permute, grey, count, valid, seed)
+    if order != "rows" or permute is not None or grey:
         raise fault(
             path,
-            "images for data.order and data.permute: 'inputs' of uint8, (n, height, width[, colours])",
+            "images for data.order and data.permute or data.grey: 'inputs' of uint8, (n, height, width[, c])",
             _said(arrays["inputs"]),
             "Store the images so, or leave the options out.",
         )
@@ -122,6 +124,7 @@ def _images(
     arrays: Mapping[str, np.ndarray],
     order: str,
     permute: int | None,
+    grey: bool,
     count: int | None,
     valid: float,
     seed: int,
@@ -135,7 +138,7 @@ def _images(
     names = _names(path, inputs, names)
     classes, labels = np.unique(names, return_inverse=True)
     return image_task(
-        inputs,
+        greyed(inputs) if grey else inputs,
         labels,
         _parts(path, arrays.get("split"), labels, valid, seed, count),
         [str(name) for name in classes],

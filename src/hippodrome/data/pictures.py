@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hippodrome.data._images import image_task
+from hippodrome.data._images import greyed, image_task
 from hippodrome.data._labelled import folder_by_class
 from hippodrome.data.base import Task, fault
 
@@ -16,6 +16,7 @@ def open_pictures(
     *,
     order: str = "rows",
     permute: int | None = None,
+    grey: bool = False,
     count: int | None = None,
     valid: float = 0.2,
     seed: int = 0,
@@ -30,6 +31,7 @@ def open_pictures(
         path: the folder.
         order: "rows" (a token is a row) or "pixels".
         permute: seed of one order of the tokens for all pictures; None keeps theirs.
+        grey: whether colours are made grey.
         count: how many train pictures to keep, the same share of each class; None for all.
         valid: share of the train pictures to validate on, where there is no ``valid`` folder.
         seed: of the cuts.
@@ -44,8 +46,9 @@ def open_pictures(
     needed = np.sort(np.concatenate([first, second, last]))
     place = np.zeros(len(found.files), dtype=np.int64)
     place[needed] = np.arange(len(needed))
+    images = read([found.files[i] for i in needed])
     return image_task(
-        read([found.files[i] for i in needed]),
+        greyed(images) if grey else images,
         found.labels[needed],
         (place[first], place[second], place[last]),
         found.classes,
