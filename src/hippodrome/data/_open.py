@@ -22,6 +22,7 @@ BUILT_IN = {
     "associative_recall": ("recall", "open_associative_recall"),
     "induction": ("recall", "open_induction"),
     "pathfinder": ("pathfinder", "open_pathfinder"),
+    "moving-shapes": ("video", "open_moving_shapes"),
 }
 """Sources that need no download: name -> (file of this folder, function)."""
 
@@ -31,16 +32,21 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "ts": ("ts", "open_ts", ("classification",)),
     "npz": ("npz", "open_npz", ("classification", "regression", "forecasting")),
     "wav": ("wav", "open_wav", ("classification",)),
+    "audio": ("audio", "open_audio", ("language",)),
     "idx": ("idx", "open_idx", ("classification",)),
     "pictures": ("pictures", "open_pictures", ("classification",)),
     "documents": ("documents", "open_documents", ("classification",)),
     "tsv": ("tsv", "open_tsv", ("classification",)),
     "pathfinder files": ("pathfinder_files", "open_pathfinder_files", ("classification",)),
+    "video": ("video", "open_moving", ("video",)),
 }
 """Readers of paths: name -> (file of this folder, function, kinds of task it makes)."""
 
 BY_SUFFIX = {".csv": "table", ".csv.gz": "table", ".parquet": "table", ".ts": "ts", ".npz": "npz"}
 """What a file's name ends with -> reader; any other file is read as text."""
+
+_SOUND = (".wav", ".flac", ".ogg")
+"""What the name of a recording ends with. Below a folder of folders they are classes, else a language."""
 
 
 def open_source(
@@ -67,20 +73,24 @@ def open_source(
     band: float | None = None,
     vocabulary: int | None = None,
     coefficients: list[float] | None = None,
+    quantization: str | None = None,
     contour: int | None = None,
     grey: bool | None = None,
     size: int | None = None,
+    objects: int | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
     Args:
         source: a path (text file or folder, ``.csv``, ``.csv.gz``, ``.parquet``, ``.ts``, ``.npz``, folder of
             recordings, of pictures, or of IDX files), or one of the names in ``BUILT_IN``.
-        kind: what to make of it, where the path alone leaves a choice: "language" reads any file as text,
+        kind: what to make of it, where the path alone leaves a choice: "language" reads recordings as tokens,
+            one a sample, and any other file as text,
             "classification" a folder of text files as documents with a subfolder a class, a file of lines
-            with tabs (``.tsv``) as labelled texts.
-        length: tokens a window (text) or a sequence (delay, reconstruction), the most of a document, or the
-            upper bound of an expression's (listops).
+            with tabs (``.tsv``) as labelled texts, "video" the pictures in an archive or in IDX files as what
+            moves in frames.
+        length: tokens a window (text) or a sequence (delay, reconstruction), the most of a document, frames
+            of a video, or the upper bound of an expression's (listops).
         tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text); of documents also
             "chars".
         seed: of whatever the source draws.
@@ -103,9 +113,11 @@ def open_source(
         band: highest frequency of the noise in cycles a step (delay, reconstruction).
         vocabulary: number of tokens (associative_recall, induction).
         coefficients: of the last values, newest first (autoregressive, which else draws ``lag`` of them).
+        quantization: "mu-law" or "linear" levels (recordings as a language).
         contour: dashes of a marked contour (pathfinder).
         grey: whether colours are made grey (pictures, archives of images).
-        size: pixels of a side (pathfinder).
+        size: pixels of a side (pathfinder), rows and columns of a frame (moving pictures).
+        objects: pictures that move in each video (moving pictures).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -132,9 +144,11 @@ def open_source(
         "band": band,
         "vocabulary": vocabulary,
         "coefficients": coefficients,
+        "quantization": quantization,
         "contour": contour,
         "grey": grey,
         "size": size,
+        "objects": objects,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -194,7 +208,9 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
             f"a source is a path or one of {', '.join(map(repr, BUILT_IN))}; there is no file or folder "
             f"{str(source)!r}. " + (f"Did you mean {near[0]!r}?" if near else "Correct the path.")
         )
-    chosen = "text" if kind == "language" else _by_path(path, kind)
+    chosen = {"video": "video"}.get(str(kind)) or _by_path(path, kind)
+    if kind == "language" and chosen != "audio":
+        chosen = "text"
     file, function, made = READERS[chosen]
     if kind is not None and kind not in made:
         raise ValueError(
@@ -207,9 +223,11 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
 def _by_path(path: Path, kind: Kind | None) -> str:
     """The reader of a path. A folder of text files in folders is one text, unless classes are asked for."""
     if path.is_dir():
-        sounds = any(path.glob("*/*.wav")) or any(path.glob("train/*/*.wav"))
-        if sounds or any(path.glob("*/*.flac")) or any(path.glob("*/*.ogg")):
+        in_folders = any(any(path.glob(f"{inside}*{end}")) for inside in ("*/", "train/*/") for end in _SOUND)
+        if in_folders and kind != "language":
             return "wav"
+        if in_folders or any(any(path.glob(f"*{end}")) for end in _SOUND):
+            return "audio"
         if any(path.glob("*-idx[13]-ubyte*")):
             return "idx"
         if any(path.glob("metadata/*.npy")) or any(path.glob("*/metadata/*.npy")):
@@ -222,6 +240,8 @@ def _by_path(path: Path, kind: Kind | None) -> str:
             return "pictures"
         return "documents" if kind == "classification" else "text"
     name = path.name.lower()
+    if name.endswith(_SOUND):
+        return "audio"
     if name.endswith(".tsv") and kind == "classification":
         return "tsv"
     return next((reader for end, reader in BY_SUFFIX.items() if name.endswith(end)), "text")
