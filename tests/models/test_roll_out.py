@@ -55,7 +55,7 @@ def test_an_autoregression_without_noise_is_forecast_exactly_by_the_whole_model(
     whole = torch.tensor(series, dtype=torch.float64)[None, :, None]
     batch = SeriesBatch(whole[:, :30], whole[:, 30:])
     close(model(batch.past)[0][..., 0], batch.future, 1e-9, "forecast")
-    assert float(model.loss(batch)) < 1e-20
+    assert model.loss(batch).item() < 1e-20
 
 
 def test_the_loss_has_three_parts() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple
 
 import typer
 
+from hippodrome.cli import _spent
 from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, count, size, table
 from hippodrome.cli._settings import Assignments, File, Settings
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from hippodrome.analyze.charts import Chart
     from hippodrome.analyze.portrait import Portrait
+    from hippodrome.analyze.spectra import Learned
+    from hippodrome.runs import Run
 
 PANEL = "Look things up"
 
@@ -37,7 +40,8 @@ svg {{ width: 100%; height: auto; }} figcaption {{ font-size: 0.85rem; opacity: 
 class _Subject(NamedTuple):
     """What is looked at: a module over (b, t, d), one mixer of each kind in it, the whole model if any.
 
-    ``legs``: the size of the HiPPO-LegS matrix that its poles start from, where they do.
+    ``legs``: the size of the HiPPO-LegS matrix that its poles start from, where they do. ``learned``: the
+    forecaster beside the autoregression that its data come from, where they do.
     """
 
     title: str
@@ -45,6 +49,7 @@ class _Subject(NamedTuple):
     mixers: "dict[str, nn.Module]"
     whole: "nn.Module"
     legs: int | None = None
+    learned: "Learned | None" = None
 
 
 def command(
@@ -60,6 +65,10 @@ def command(
     png: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write each chart to this folder as a PNG file.")
     ] = None,
+    on: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Where attention was spent on a run's N-th test sequence."),
+    ] = None,
     device: Device = "cpu",
     assignments: Assignments = None,
     file: File = None,
@@ -69,7 +78,8 @@ def command(
 
     Options of a mixer's constructor go by -s name=value. What is a linear system before its output map is
     shown as one, the others by their answer to an impulse. S4D and S5 that start from HiPPO-LegS are also
-    held against the dense system, with and without perturb-then-diagonalize.
+    held against the dense system, with and without perturb-then-diagonalize. --on draws the map of a model
+    that chooses what it attends to (seqboat).
     """
     _check_places(out, png)
     settings = Settings(file, assignments)
@@ -77,9 +87,12 @@ def command(
     length = length or _grid(subject) or 256
     portraits = _portraits(subject)
     facts = _facts(subject, portraits, length)
+    spent = None if on is None else _spent.look(what, present(device), on)
+    if spent is not None:
+        facts["attention_spent"] = spent.facts
     written: list[Path] = []
     if out is not None or png is not None:
-        charts = _charts(subject, portraits, length)
+        charts = [*([] if spent is None else [spent.chart]), *_charts(subject, portraits, length)]
         written = _write(out, png, charts, subject, facts)
     if json:
         as_json(facts)
@@ -123,8 +136,25 @@ def _subject(what: str, width: int | None, device: str, options: dict[str, Any])
     if not Path(what).exists():
         known = [*config.choices("mixers"), *recipes.names()]
         raise ValueError(f"there is no mixer, recipe or run folder {what!r}{config.suggest(what, known)}")
-    model = runs.load(what, device).model
-    return _Subject(what, model.backbone, _mixers(model.backbone), model)
+    run = runs.load(what, device)
+    body = run.model.backbone
+    return _Subject(what, body, _mixers(body), run.model, learned=_learned(run))
+
+
+def _learned(run: "Run") -> "Learned | None":
+    """What a forecaster made of a generated autoregression, looked at on windows of its test part."""
+    if "coefficients" not in run.details:
+        return None
+    import torch
+
+    from hippodrome.analyze import spectra
+    from hippodrome.cli._data import task_of
+
+    task = task_of(run, None, {})
+    windows: Any = task.test
+    places = sorted({round(i * (len(windows) - 1) / 255) for i in range(256)})
+    past = torch.stack([windows[i].past for i in places]).to(next(run.model.parameters()).device)
+    return spectra.learned(run.model, past, run.details["coefficients"], run.details["noise"])
 
 
 def _legs(kind: str, options: dict[str, Any]) -> int | None:
@@ -189,6 +219,12 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
             facts["spectrum"][kind] = {"least": float(radius.min()), "most": float(radius.max())}
     if subject.legs is not None:
         facts["against_hippo"] = portrait.fidelity_facts(subject.legs)
+    if subject.learned is not None:
+        facts["against_process"] = {
+            "spectrum_error_db": subject.learned.distance,
+            "weight_error": subject.learned.weight_error,
+            "weights": subject.learned.weights.tolist(),
+        }
     return facts
 
 
@@ -218,13 +254,17 @@ def _shown(facts: dict[str, Any]) -> dict[str, str]:
         s4d, ptd, bound = (facts["against_hippo"][k] for k in ("s4d_legs_error", "ptd_error", "bound"))
         told = f"{s4d:.3g} (S4D-LegS), {ptd:.3g} (PTD, bound {bound:.3g})"
         shown["largest error against HiPPO-LegS"] = told
-    return shown
+    if "against_process" in facts:
+        spectrum, weights = (facts["against_process"][k] for k in ("spectrum_error_db", "weight_error"))
+        told = f"{spectrum:.3g} dB (root mean square), weights of the past {100 * weights:.3g} %"
+        shown["spectrum against that of the process"] = told
+    return {**shown, **_spent.shown(facts.get("attention_spent", {}))}
 
 
 def _charts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> "list[Chart]":
     import numpy as np
 
-    from hippodrome.analyze import charts, portrait
+    from hippodrome.analyze import charts, portrait, spectra
     from hippodrome.analyze.memory import effective_memory
 
     made = []
@@ -247,6 +287,8 @@ def _charts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) ->
         made += portrait.drawings(kind, mixer, portraits[kind], length)  # type: ignore[arg-type]
     if subject.legs is not None:
         made += portrait.hippo_fidelity(subject.legs)
+    if subject.learned is not None:
+        made += spectra.drawings("process", {Path(subject.title).name: subject.learned})
     return made
 
 

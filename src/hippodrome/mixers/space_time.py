@@ -11,7 +11,6 @@ from hippodrome.layers.projection import Projection
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops.companion_kernel import companion_kernel
 from hippodrome.ops.dense_lti import dense_lti
-from hippodrome.ops.dense_lti.torch_ import krylov
 from hippodrome.ops.diagonal_lti.torch_ import toeplitz
 from hippodrome.ops.fft_conv import fft_conv
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -198,8 +197,8 @@ class SpaceTime(Mixer):
         """Run on without inputs: outputs and predicted inputs (b, horizon, d) after the state's last token.
 
         y_h = c (A + b k^T)^h x and u_h = k (A + b k^T)^h x for h = 0 .. horizon - 1, the outputs through the
-        readout. u_0 is what k says of the first input that never came. Powers are taken in float64; nothing
-        keeps those of A + b k^T bounded.
+        readout. u_0 is what k says of the first input that never came. The rows c (A + b k^T)^h are made one
+        after the other, which with this matrix costs O(n) each, in float64; nothing keeps them bounded.
 
         Raises:
             ValueError: there is no feedback, or a horizon below 1.
@@ -209,9 +208,14 @@ class SpaceTime(Mixer):
         with torch.autocast(state.x.device.type, enabled=False):
             one = self._feedback()
             assert one.k is not None
-            A = one.matrix() + one.b[..., None] * one.k[:, None]
-            rows = [krylov(A.mT, row, horizon)[0].to(state.x.dtype) for row in (one.c, one.k)]
-            y, u = (torch.einsum("bdn,dnh->bhd", state.x, self._each(row)) for row in rows)
+            row, rows = torch.stack([one.c, one.k], 1), []
+            for _ in range(horizon):
+                rows.append(row)
+                # r (S + a e^T + b k^T): r moves up, r a enters at its end, and r b times k is added.
+                fed, seen = (row * one.a[:, None]).sum(-1), (row * one.b[:, None]).sum(-1)
+                row = torch.cat([row[..., 1:], fed[..., None]], -1) + seen[..., None] * one.k[:, None]
+            both = self._each(torch.stack(rows, 1)).to(state.x.dtype)  # d horizon 2 n
+            y, u = torch.einsum("bdn,dhmn->mbhd", state.x, both)
         kind = self.a.dtype
         return self.readout(y.to(kind)), u.to(kind)
 
