@@ -162,6 +162,17 @@ def s5_length_row(where: Where, tokens: int, d: int, n: int) -> list[Contender]:
     return _by_length(where, "s5", tokens, d, lengths, d_state=2 * n)
 
 
+def h3_length_row(where: Where, tokens: int, d: int) -> list[Contender]:
+    """H3 over one row of each length; times and memory are those of a token."""
+    mixer = _mixer("h3", d, where)
+    found = []
+    for t in (tokens // 64, tokens // 16, tokens // 4, tokens):
+        (x,) = leaves(_input(where, 1, t, d))
+        call = partial(_outputs, mixer, x)
+        found.append(Contender(f"hippodrome, t={t}", call, [x, *mixer.parameters()], same=False, units=t))
+    return found
+
+
 def decode_rows(ask: Ask) -> list[Timing]:
     """Seconds of one step that overwrites its state, one row: attention with so many tokens in its cache."""
     widths, contexts = ([16], [8]) if ask.tiny else ([64, 256, 768], [1024, 4096, 16384])
@@ -272,6 +283,17 @@ ROWS = (
         [{"tokens": 65536, "d": 256, "n": 128}],
         {"tokens": 64, "d": 8, "n": 4},
         s5_length_row,
+    ),
+    Row(
+        "flat-h3",
+        "layer",
+        "Cost of a token by length: an H3 layer, one row",
+        "Time and memory of a token. Without gradients time runs in blocks: what a call holds beyond its "
+        "input and its output (4 d bytes a token) does not grow with the length, so the memory of a token "
+        "falls to that of its output. With gradients all that the backward pass needs is kept.",
+        [{"tokens": 262144, "d": 64}],
+        {"tokens": 256, "d": 8},
+        h3_length_row,
     ),
     Row(
         "decode-step",
