@@ -18,7 +18,7 @@ Source = Annotated[
 ]
 Kind = Annotated[
     str | None,
-    typer.Option(help="language, classification, regression or forecasting, where there is a choice."),
+    typer.Option(help="language, classification, regression, forecasting or video, where there is a choice."),
 ]
 SHAPING = ("order", "permute", "grey", "rate", "seconds", "lag", "targets", "size")
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
@@ -70,6 +70,11 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
     task = open_task(source, {**{k: v for k, v in given.items() if v is not None}, **options})
     if task.kind != details["kind"]:
         raise ValueError(f"{source} makes a {task.kind} task; the model is for {details['kind']}")
+    for fact in ("size", "colours"):
+        if details["kind"] == "video" and run.spec[fact] != task.facts[fact]:
+            raise ValueError(
+                f"{source} has frames of {fact} {task.facts[fact]}; the model was built for {run.spec[fact]}"
+            )
     for fact in ("channels", "targets"):
         ours, theirs = run.spec.get(fact), task.facts.get(fact)
         if ours is not None and theirs is not None and theirs != ours and details["kind"] in SIZED:
@@ -86,4 +91,4 @@ def _asked(kind: str, source: str) -> Any:
 
     path = Path(source)
     by_class = kind == "classification" and (path.is_dir() or path.suffix.lower() == ".tsv")
-    return kind if source not in BUILT_IN and (kind == "language" or by_class) else None
+    return kind if source not in BUILT_IN and (kind in ("language", "video") or by_class) else None

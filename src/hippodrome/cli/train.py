@@ -121,6 +121,9 @@ def _spec(
         return dict(recipe.training), {"backbone": recipe.model.stack(width, depth)}
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 
+    sizes = config.grid(task.kind, task.facts, task.details)
+    options = {**options, "options": config.with_sizes(model, options.get("options"), sizes)}
+
     def spec(width: int) -> dict[str, Any]:
         return {
             "kind": task.kind,
@@ -129,5 +132,6 @@ def _spec(
         }
 
     if width is None:
-        width = config.match_width(spec, parameters or parameters_for(task.kind, training_values(task)))
+        wanted = parameters or parameters_for(task.kind, training_values(task))
+        width = config.match_width(spec, wanted, config.width_step(task.kind, sizes))
     return {}, spec(width)

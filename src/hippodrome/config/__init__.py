@@ -17,6 +17,7 @@ from hippodrome.config.patterns import (
 )
 from hippodrome.config.recipe import Claim, Recipe, RecipeModel
 from hippodrome.config.schema import build, schema, validate
+from hippodrome.config.sizes import grid, width_step, with_sizes
 
 __all__ = [
     "BOTH_WAYS",
@@ -28,6 +29,7 @@ __all__ = [
     "choices",
     "count_parameters",
     "find",
+    "grid",
     "kinds",
     "match_width",
     "parse_pattern",
@@ -38,4 +40,6 @@ __all__ = [
     "stack_spec",
     "suggest",
     "validate",
+    "width_step",
+    "with_sizes",
 ]

@@ -235,6 +235,7 @@ def _valid_widths(count: Callable[[int], int], multiple: int, limit: int = 1024)
     """The first width that the constructors accept, and the distance to the next."""
     accepted: list[int] = []
     refusal: ValueError | None = None
+    limit = max(limit, 4 * multiple)
     for width in range(multiple, limit + 1, multiple):
         try:
             count(width)

@@ -79,6 +79,17 @@ def open_idx(
     )
 
 
+def open_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The train images of a folder (or, if it has none, the t10k images), and the t10k images beside them.
+
+    Raises:
+        ValueError: neither is there, or a file is no IDX file.
+    """
+    parts = [part for part in ("train", "t10k") if any(path.glob(f"{part}-images-idx3-ubyte*"))]
+    images = [read_idx(_find(path, f"{part}-images-idx3-ubyte")) for part in parts or ["train"]]
+    return images[0], images[1] if len(images) > 1 else None
+
+
 def read_idx(path: Path) -> np.ndarray:
     """The array in one IDX file, plain or gzipped.
 
