@@ -181,6 +181,37 @@ def test_race_plan_trains_nothing(cli, text_file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_race_plans_with_pretraining_and_refuses_what_cannot_be(cli, text_file, tmp_path: Path) -> None:
+    words = [
+        "race",
+        "listops",
+        "-s",
+        "data.count=120",
+        "-s",
+        "data.length=24",
+        "--parameters",
+        3000,
+        "--depth",
+    ]
+    words += [1, "--models", "s4d", "--budget", "20steps", "--device", "cpu", "--plan", "--json"]
+    words += ["-s", "options.s4d.d_state=6", "-s", "baselines=[]", "--pretrain"]
+    plan = cli(*words, "masked", "--pretrain-budget", "5steps", "--mask-rate", 0.2).json()
+    assert [entry["name"] for entry in plan["entries"]] == ["s4d", "s4d pretrained"]
+    assert plan["entries"][1]["spec"]["backbone"]["blocks"][0]["mixer"]["d_state"] == 6
+    assert plan["outlook"]["runs"] == 3
+    for more, sentence in (
+        (["hidden"], "masked or causal; got 'hidden'"),
+        (["masked", "--mask-rate", 1.0], "above 0 and below 1"),
+        (["causal", "-s", "mask_span=3"], "hides nothing"),
+    ):
+        answer = cli(*words, *more)
+        assert answer.code != 0
+        assert sentence in answer.err
+    answer = cli("race", text_file, "--plan", "--pretrain", "masked")
+    assert answer.code != 0
+    assert "a language task. Leave the pretraining out" in answer.err
+
+
 @pytest.mark.slow
 def test_race_crowns_a_winner_that_can_be_used(cli, text_file: Path, tmp_path: Path) -> None:
     config = tmp_path / "race.yaml"

@@ -37,6 +37,19 @@ def command(
         int | None, typer.Option(min=1, help="How many; from two on there are intervals.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
+    pretrain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="masked|causal",
+            help="Also pretrain each on the training inputs: fill in hidden steps, or foretell the next.",
+        ),
+    ] = None,
+    pretrain_budget: Annotated[
+        str | None, typer.Option(help="Of each pretraining, in the unit of --budget. [default: as --budget]")
+    ] = None,
+    mask_rate: Annotated[
+        float | None, typer.Option(help="Share of the steps hidden in pretraining. [default: by the data]")
+    ] = None,
     kind: Kind = None,
     look_back: LookBack = None,
     horizon: Horizon = None,
@@ -50,8 +63,11 @@ def command(
 ) -> None:
     """Race models on your data under one budget; the report says which to take, and the winner is kept.
 
-    Options beyond these: -s data.NAME=VALUE for the reader, -s NAME=VALUE for the race (dropout, precision,
-    validations, baselines, lengths, ...).
+    With --pretrain every model runs from scratch and pretrained; whoever starts from scratch gets both
+    budgets together (-s scratch_budget=same: only --budget).
+
+    Options beyond these: -s data.NAME=VALUE for the reader, -s options.KIND.NAME=VALUE for a mixer, -s
+    NAME=VALUE for the race (dropout, precision, validations, baselines, lengths, mask_span, ...).
     """
     import hippodrome.race.run as work
     from hippodrome.race.settings import RaceSettings
@@ -69,6 +85,9 @@ def command(
         "seeds": seeds,
         "batch_size": batch_size,
         "device": device if device != "auto" else None,
+        "pretrain": pretrain,
+        "pretrain_budget": pretrain_budget,
+        "mask_rate": mask_rate,
     }
     given = {name: settings.take(name, flags.get(name)) for name in RaceSettings.model_fields}
     settings.finish()
@@ -129,7 +148,7 @@ def _tell(result: "RaceResult") -> None:
         rows.append([place, s.name, f"{s.valid.mean:.4g}", test, count(s.parameters), speed, step])
     metric = result.metric
     columns = ["", "model", f"{metric}, valid", f"{metric}, test", "parameters", "tokens/s", "one token"]
-    table(f"{result.task}: {result.budget} of training each", columns, rows)
+    table(f"{result.task}: {result.training} each", columns, rows)
     for name, values in result.naive.items():
         typer.echo(f"{name}: {metric} {values[metric]:.4g} on test" if metric in values else name)
     typer.echo()

@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from hippodrome.analyze import figures
+from hippodrome.analyze import figures, slopes
 from hippodrome.analyze.figures import Band, Line, Point, Style
 from hippodrome.race.result import CurvePoint, RaceResult, Standing, Trial
-from hippodrome.race.verdict import SHARES, unit
+from hippodrome.race.verdict import SHARES, spread, unit
+
+AFTER = {"-": "--", "--": "-", "-.": ":", ":": "-."}
+"""The dash of the pretrained one beside that of its twin."""
 
 
 class Chart(NamedTuple):
@@ -18,8 +21,13 @@ class Chart(NamedTuple):
 
 
 def looks(result: RaceResult) -> dict[str, Style]:
-    """A style for each contender, by the order of their names, so that it does not change with the rank."""
-    return figures.styles([s.name for s in sorted(result.standings, key=lambda s: s.name)])
+    """A style for each contender, by the order of their names, so that it does not change with the rank.
+
+    A pretrained one has the colour and the marker of its twin, and another dash.
+    """
+    named = figures.styles(sorted(s.name for s in result.standings if s.scratch is None))
+    twins = {s.name: named[s.scratch] for s in result.standings if s.scratch is not None}
+    return named | {name: style._replace(dash=AFTER[style.dash]) for name, style in twins.items()}
 
 
 def swatch(style: Style) -> str:
@@ -59,7 +67,7 @@ def curves(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
     ):
         for clock, place in clocks:
             factor = scale if field == "valid" else 1.0
-            drawn = (_curve(s.name, t.curve, field, place, factor) for s, t in runs)
+            drawn = (_curve(s.name, _after(t), field, place, factor) for s, t in runs)
             series = [line for line in drawn if line is not None]
             if not series:
                 continue
@@ -80,6 +88,17 @@ def curves(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
                 )
             )
     return charts
+
+
+def _after(trial: Trial) -> list[CurvePoint]:
+    """The curve of a run, begun where its pretraining ended: the axis is all that was spent."""
+    first = trial.before
+    if first is None:
+        return trial.curve
+    return [
+        p.model_copy(update={"seconds": p.seconds + first.seconds, "tokens": p.tokens + first.tokens})
+        for p in trial.curve
+    ]
 
 
 def typical(standing: Standing, better: str) -> Trial | None:
@@ -181,9 +200,27 @@ def trade(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
     return charts
 
 
+def pairs(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
+    """Each model from scratch and pretrained, on test: how far they lie apart with and without."""
+    factor = _scale(result.metric)
+    shown = [
+        slopes.Slope(one.name, factor * one.test.mean, factor * other.test.mean)
+        for one, other in result.pairs
+        if one.test is not None and other.test is not None
+    ]
+    if not shown:
+        return []
+    rules = _naive(result) if result.better == "higher" else {}
+    svg = slopes.slopes(
+        shown, look, title="From scratch and pretrained", ends=("from scratch", "pretrained"),
+        y=f"{axis_of(result.metric)} on test", rules=rules,
+    )  # fmt: skip
+    return [Chart(svg, spread(result))]
+
+
 def lengths(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
     """Time and memory of one forward pass, and time of one step, against length."""
-    measured = [s for s in result.standings if s.scaling is not None]
+    measured = [s for s in result.standings if s.scaling is not None and s.scratch is None]
     charts = []
     for title, axis, field, factor in (
         ("One forward pass", "milliseconds", "forward_seconds", 1e3),

@@ -56,6 +56,8 @@ class LiveTable:
 
     def _note(self, row: dict[str, Any], event: dict[str, Any]) -> None:
         kind = event["event"]
+        if kind == "pretraining":
+            row |= {"state": "running", "run": f"pretraining, seed {event['seed']}"}
         if kind == "start":
             row |= {"state": "running", "run": f"lr {event['lr']:g}, seed {event['seed']}", "fraction": 0.0}
             return
@@ -108,6 +110,9 @@ class LiveTable:
             value = event.get(self.metric)
             shown = "-" if value is None else quality(value, self.metric)
             return f"{head} {percent}, step {event['step']:,}: {unit(self.metric)} {shown}"
+        if event["event"] == "pretraining":
+            loss = f", step {event['step']:,}: loss {event['loss']:.4g}" if "loss" in event else ""
+            return f"{head} pretraining {100 * event['fraction']:.0f} %{loss}"
         if event["event"] == "end":
             value = event.get("valid")
             shown = "" if value is None else f", {unit(self.metric)} {quality(value, self.metric)}"

@@ -11,19 +11,36 @@ from pydantic import BaseModel, ConfigDict
 
 from hippodrome.analyze.timing import peak_bytes, seconds_of
 from hippodrome.config import (
+    BOTH_WAYS,
     build,
     count_parameters,
+    grid,
     match_width,
     pattern_kinds,
     pattern_layers,
+    split_shape,
     stack_spec,
+    suggest,
+    width_step,
+    with_sizes,
 )
 from hippodrome.data.base import Task
 from hippodrome.race.files import write_text
 from hippodrome.race.machine import device_for, free_bytes
-from hippodrome.race.settings import BATCH, DEPTH, DROPOUT, MODELS, RaceSettings, parameters_for, rate
+from hippodrome.race.pretraining import PRETRAINED, pretext_of, pretext_spec, reads_both_ways
+from hippodrome.race.settings import (
+    BASELINES,
+    BATCH,
+    DEPTH,
+    DROPOUT,
+    MODELS,
+    RaceSettings,
+    parameters_for,
+    rate,
+)
 from hippodrome.race.verdict import duration, size
 from hippodrome.train.batches import moved
+from hippodrome.train.settings import Budget
 
 FORMAT = 1
 
@@ -33,7 +50,11 @@ class _Plain(BaseModel):
 
 
 class Entry(_Plain):
-    """One contender: a pattern at a width, the rates it trains at, and the spec of its model."""
+    """One contender: a pattern at a width, the rates it trains at, and the spec of its model.
+
+    ``scratch`` names the contender with the same model that starts from scratch, where this one is
+    pretrained.
+    """
 
     name: str
     baseline: bool
@@ -42,11 +63,12 @@ class Entry(_Plain):
     parameters: int
     rates: list[float]
     spec: dict[str, Any]
+    scratch: str | None = None
 
     @property
     def folder(self) -> str:
         """The name as that of a folder, which may hold no colon everywhere."""
-        return self.name.replace(":", "-")
+        return self.name.replace(":", "-").replace(" ", "-")
 
 
 class Need(_Plain):
@@ -86,6 +108,10 @@ class RacePlan(_Plain):
     entries: list[Entry]
     outlook: Outlook | None = None
 
+    def entry(self, name: str) -> Entry:
+        """One contender."""
+        return next(e for e in self.entries if e.name == name)
+
     def save(self, path: Path) -> None:
         """Write it as JSON, in one piece or not at all."""
         write_text(path, self.model_dump_json(indent=1) + "\n")
@@ -97,10 +123,10 @@ class RacePlan(_Plain):
         found = [f"{k} was {theirs[k]!r} and is {mine[k]!r}" for k in mine if mine[k] != theirs[k]]
         if self.data != other.data and not found:
             found.append("the data has changed")
-        for key in self.settings:
-            before = other.settings.get(key)
-            if self.settings[key] != before:
-                found.append(f"{key} was {before!r} and is {self.settings[key]!r}")
+        for key in {**self.settings, **other.settings}:
+            now, before = self.settings.get(key), other.settings.get(key)
+            if now != before:
+                found.append(f"{key} was {before!r} and is {now!r}")
         if not found and [e.spec for e in self.entries] != [e.spec for e in other.entries]:
             found.append("the models are built differently")
         return found
@@ -114,10 +140,15 @@ def make_plan(task: Task, settings: RaceSettings, *, outlook: bool = True) -> Ra
             memory than is free; the sentence says which.
     """
     asked = settings.models or MODELS[task.kind]
-    names = list(dict.fromkeys([*asked, *settings.baselines]))
+    baselines = BASELINES[task.kind] if settings.baselines is None else settings.baselines
+    names = list(dict.fromkeys([*asked, *baselines]))
     depth = settings.depth or DEPTH[task.kind]
     wanted = settings.parameters or parameters_for(task.kind, training_values(task))
+    _known_options(settings, names)
     entries = [_entry(task, settings, name, depth, wanted, name not in asked) for name in names]
+    if settings.pretrain is not None:
+        pretext_of(task, settings, 0)  # refuses a task that has none
+        entries = [twin for entry in entries for twin in _twins(settings, entry)]
     plan = RacePlan(
         kind=task.kind,
         task=task.name,
@@ -134,12 +165,17 @@ def make_plan(task: Task, settings: RaceSettings, *, outlook: bool = True) -> Ra
 def _identity(settings: RaceSettings, kind: str, names: list[str], depth: int, wanted: int) -> dict[str, Any]:
     """The settings that decide the numbers, with what was left open filled in."""
     apart = {"models", "baselines", "lengths", "workers", "batch_size"}
+    if not settings.options:
+        apart |= {"options"}
+    if settings.pretrain is None:
+        apart |= {"pretrain", "pretrain_budget", "scratch_budget", "mask_rate", "mask_span"}
     return {
         **settings.model_dump(mode="json", exclude=apart),
         "models": names,
         "depth": depth,
         "parameters": wanted,
         "budget": str(settings.budget),
+        **({} if settings.pretrain is None else {"pretrain_budget": str(settings.pretraining)}),
         "dropout": DROPOUT[kind] if settings.dropout is None else settings.dropout,
     }
 
@@ -148,12 +184,17 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
     layers = pattern_layers(name, depth)
     dropout = DROPOUT[task.kind] if settings.dropout is None else settings.dropout
 
+    sizes = grid(task.kind, task.facts, task.details)
+    inside = _inside(name)
+    given = {kind: more for kind, more in settings.options.items() if kind in inside}
+    options = with_sizes(name, given, sizes)
+
     def spec(width: int) -> dict[str, Any]:
-        stack = stack_spec(name, width, len(layers), dropout=dropout)
+        stack = stack_spec(name, width, len(layers), options=options, dropout=dropout)
         return {"kind": task.kind, **task.facts, "backbone": stack}
 
     try:
-        width = match_width(spec, wanted)
+        width = match_width(spec, wanted, width_step(task.kind, sizes))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return Entry(
@@ -165,6 +206,28 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
         rates=list(settings.learning_rates or (rate(task.kind, pattern_kinds(name)),)),
         spec=spec(width),
     )
+
+
+def _inside(pattern: str) -> set[str]:
+    """The kinds of a pattern that take options: its mixers, and the backbone in front of them."""
+    shape, _ = split_shape(pattern)
+    kinds = {kind.removeprefix(BOTH_WAYS) for kind in pattern_kinds(pattern)}
+    return kinds if shape is None else {*kinds, shape}
+
+
+def _known_options(settings: RaceSettings, names: list[str]) -> None:
+    """Raises ValueError for options of what is in no contender."""
+    known = sorted(set().union(*(_inside(name) for name in names)))
+    for kind in settings.options:
+        if kind not in known:
+            raise ValueError(f"options for {kind!r}, which is in no contender{suggest(kind, known)}")
+
+
+def _twins(settings: RaceSettings, entry: Entry) -> list[Entry]:
+    """A contender from scratch and pretrained; alone where it would read what it is to foretell."""
+    if settings.pretrain == "causal" and reads_both_ways(entry.spec["backbone"]):
+        return [entry]
+    return [entry, entry.model_copy(update={"name": entry.name + PRETRAINED, "scratch": entry.name})]
 
 
 def training_values(task: Task) -> int:
@@ -201,19 +264,30 @@ def look_ahead(task: Task, settings: RaceSettings, plan: RacePlan) -> Outlook:
     """
     device = device_for(settings.device)
     free = free_bytes(device)
-    needs = {entry.name: _need(task, entry, plan.batch_size, device, free) for entry in plan.entries}
-    runs = sum(len(e.rates) + len(settings.seeds) - 1 for e in plan.entries)
-    seconds = 0.0
+    pretext = None if settings.pretrain is None else pretext_of(task, settings, 0)
+    needs: dict[str, Need] = {}
+    runs, seconds = 0, 0.0
     for entry in plan.entries:
-        need = needs[entry.name]
-        one = _training_seconds(settings, need) + _validation_seconds(task, settings, plan.batch_size, need)
-        seconds += one * (len(entry.rates) + len(settings.seeds) - 1) + len(settings.lengths) * 2.0
+        count = len(entry.rates) + len(settings.seeds) - 1
+        if pretext is None or entry.scratch is None:
+            need = needs[entry.name] = _need(task, entry, plan.batch_size, device, free)
+            budget, more = settings.from_scratch, len(settings.lengths) * 2.0
+        else:  # on the task it takes what its twin takes
+            spec = pretext_spec(pretext, entry.spec["backbone"])
+            before = entry.model_copy(update={"spec": spec})
+            first = needs[entry.name] = _need(pretext, before, plan.batch_size, device, free)
+            need, budget, more = needs[entry.scratch], settings.budget, 0.0
+            runs += count
+            more += count * _training_seconds(settings.pretraining, first)
+            more += count * _validation_seconds(pretext, settings, plan.batch_size, first)
+        one = _training_seconds(budget, need) + _validation_seconds(task, settings, plan.batch_size, need)
+        runs += count
+        seconds += count * one + more
     most = max(need.train_bytes for need in needs.values())
     return Outlook(seconds=seconds, train_bytes=most, free_bytes=free, runs=runs, needs=needs)
 
 
-def _training_seconds(settings: RaceSettings, need: Need) -> float:
-    budget = settings.budget
+def _training_seconds(budget: Budget, need: Need) -> float:
     if budget.seconds is not None:
         return budget.seconds
     steps = budget.steps if budget.steps is not None else (budget.tokens or 0) / max(need.tokens_per_step, 1)

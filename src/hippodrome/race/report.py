@@ -53,6 +53,7 @@ def render(result: RaceResult) -> str:
         metrics=_shown_metrics(result),
         curves=charts.curves(result, look),
         trade=charts.trade(result, look),
+        pairs=charts.pairs(result, look),
         lengths=charts.lengths(result, look),
         forecasts=charts.forecasts(result, look),
         confusion=charts.confusion(result, look),

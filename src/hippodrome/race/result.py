@@ -65,8 +65,21 @@ class CurvePoint(_Data):
     valid: float | None = None
 
 
+class Pretraining(_Data):
+    """What a contender learned before its task: ``valid`` on training inputs that were held out for it."""
+
+    folder: str
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    valid: dict[str, float] = {}
+
+
 class Trial(_Data):
-    """One training run of a contender: a learning rate and a seed. ``folder`` is relative to the race's."""
+    """One training run of a contender: a learning rate and a seed. ``folder`` is relative to the race's.
+
+    ``before``: the pretraining that it started from; what it took is not in ``steps`` and the like.
+    """
 
     seed: int
     lr: float
@@ -79,6 +92,7 @@ class Trial(_Data):
     valid: dict[str, float] = {}
     test: dict[str, float] = {}
     curve: list[CurvePoint] = []
+    before: Pretraining | None = None
 
 
 class ScalingData(_Data):
@@ -95,13 +109,15 @@ class Standing(_Data):
 
     ``train_bytes``: weights, gradients, optimizer state and the peak of one training step.
     ``step_seconds``: one token at batch 1 after ``context`` tokens. It, the state and the bytes of a token
-    are None for what reads later tokens too. ``faster_than_attention_from``: the
+    are None for what reads later tokens too. ``scratch``: the contender with the same model that started from
+    scratch, where this one was pretrained. ``faster_than_attention_from``: the
     measured length from which on one forward pass beats attention's; None where it does not or was not
     measured.
     """
 
     name: str
     baseline: bool = False
+    scratch: str | None = None
     status: Literal["finished", "diverged", "failed"] = "finished"
     note: str = ""
     lr: float = 0.0
@@ -157,6 +173,25 @@ class Exhibits(_Data):
     confusion: Confusion | None = None
 
 
+class Pretext(_Data):
+    """How the pretrained contenders were pretrained.
+
+    ``hidden``: share of the steps that were hidden, ``span`` at a time; None where the next one was foretold.
+    ``sequences``: training inputs that were learned from, and those held out to choose the weights by.
+    ``causal``: contenders that fill a hidden step in from the past alone. ``left_out``: contenders that read
+    later steps, and so ran from scratch only.
+    """
+
+    kind: str
+    budget: str
+    scratch_budget: str
+    hidden: float | None = None
+    span: int | None = None
+    sequences: dict[str, int] = {}
+    causal: list[str] = []
+    left_out: list[str] = []
+
+
 class RaceResult(_Data):
     """A finished race. ``winner`` is the best on validation; None when nobody finished.
 
@@ -175,6 +210,7 @@ class RaceResult(_Data):
     standings: list[Standing]
     naive: dict[str, dict[str, float]] = {}
     winner: str | None = None
+    pretext: Pretext | None = None
     verdict: list[str] = []
     exhibits: Exhibits = Exhibits()
     settings: dict[str, Any] = {}
@@ -188,6 +224,23 @@ class RaceResult(_Data):
     def standing(self, name: str) -> Standing:
         """The standing of one contender."""
         return next(s for s in self.standings if s.name == name)
+
+    @property
+    def training(self) -> str:
+        """What each contender was given, in words."""
+        if self.pretext is None:
+            return f"{self.budget} of training"
+        return (
+            f"{self.pretext.budget} of pretraining and {self.budget} on the task, or "
+            f"{self.pretext.scratch_budget} on the task from scratch,"
+        )
+
+    @property
+    def pairs(self) -> list[tuple[Standing, Standing]]:
+        """Each model from scratch and pretrained, where both finished; best from scratch first."""
+        done = {s.name: s for s in self.finished}
+        both = [(done[s.scratch], s) for s in self.finished if s.scratch in done]
+        return sorted(both, key=lambda pair: self.finished.index(pair[0]))
 
     @property
     def finished(self) -> list[Standing]:

@@ -23,7 +23,8 @@ from hippodrome.race.files import copy_folder, write_text
 from hippodrome.race.live import LiveTable
 from hippodrome.race.measure import as_scaling, measure
 from hippodrome.race.plan import Entry, RacePlan, make_plan
-from hippodrome.race.result import Estimate, Exhibits, RaceResult, Standing, Trial, rank
+from hippodrome.race.pretraining import reads_both_ways, told
+from hippodrome.race.result import Estimate, Exhibits, Pretext, RaceResult, Standing, Trial, rank
 from hippodrome.race.settings import RaceSettings
 from hippodrome.race.trials import OnEvent, best_rate, look_at_test, read_plan, train_entry
 from hippodrome.race.verdict import verdict
@@ -46,6 +47,7 @@ def race(
     live: bool = True,
     on_event: OnEvent | None = None,
     command: str | None = None,
+    pretrain: str | None = None,
     settings: RaceSettings | None = None,
 ) -> RaceResult:
     """Train models side by side on one source and report which to take.
@@ -53,7 +55,8 @@ def race(
     Args:
         source: a path or built-in name for ``hippodrome.data.open_source``, or a task it made.
         models: kinds of mixers or patterns such as "mamba2x3+attention", as a list or joined by commas. The
-            baselines "gru" and "attention" always run too. None takes a choice that fits the kind of task.
+            baselines ("gru" and "attention"; of videos "conv_lstm") always run too. None takes a choice that
+            fits the kind of task.
         budget: for each run: "60s" or "2m" of training (compilation and validation apart), "500steps",
         "1Mtok". parameters: the number of parameters that every width is matched to; None goes by the size
         of the data. depth: layers; a longer pattern takes its own length. learning_rates: one, or several
@@ -67,7 +70,10 @@ def race(
         live: a table on standard error that follows the race; plain lines where that is no terminal.
         on_event: called with a dict for every step shown, validation, start and end of a run.
         command: what the report calls the command that made it.
-        settings: all of this and more at once, in place of the keywords from ``models`` to ``batch_size``.
+        pretrain: "masked" or "causal" runs every contender from scratch and pretrained on the training inputs
+            alone, for as long as ``budget``; whoever starts from scratch gets twice that.
+        settings: all of this and more at once, in place of the keywords from ``models`` to ``batch_size``
+            and of ``pretrain``.
 
     Returns:
         The result, which also lies in the folder as ``result.json``; ``report.html`` and the run folder
@@ -88,6 +94,7 @@ def race(
             "seeds": seeds,
             "batch_size": batch_size,
             "device": device,
+            "pretrain": pretrain,
         }
     )
     before = torch.get_num_threads()
@@ -162,6 +169,7 @@ def _race(
         seeds=list(settings.seeds),
         standings=ranked,
         naive=task.naive(),
+        pretext=None if settings.pretrain is None else _pretext(task, settings, agreed),
         settings={"batch size": agreed.batch_size, **_told(agreed)},
         machine=machine.facts(device),
         versions=machine.versions(),
@@ -221,6 +229,7 @@ def _standing(
     standing = Standing(
         name=entry.name,
         baseline=entry.baseline,
+        scratch=entry.scratch,
         lr=entry.rates[0] if lr is None else lr,
         width=entry.width,
         depth=entry.depth,
@@ -237,8 +246,17 @@ def _standing(
         standing.tokens_per_second = sum(t.tokens for t in chosen) / seconds if seconds else None
     if standing.status == "failed":
         return standing  # what cannot run cannot be measured
-    found = measure(task, settings, plan, entry, folder)
+    found = measure(task, settings, plan, plan.entry(entry.scratch or entry.name), folder)
     return standing.model_copy(update={name: getattr(found, name) for name in type(found).model_fields})
+
+
+def _pretext(task: Task, settings: RaceSettings, plan: RacePlan) -> Pretext:
+    """What the result says of the pretraining, and who sees what in it."""
+    scratch = [e for e in plan.entries if e.scratch is None]
+    both_ways = [e.name for e in scratch if reads_both_ways(e.spec["backbone"])]
+    causal = [e.name for e in scratch if e.name not in both_ways]
+    twins = {e.scratch for e in plan.entries}
+    return told(task, settings, causal, [e.name for e in scratch if e.name not in twins])
 
 
 def _add_test(standing: Standing, objective: Objective) -> None:
@@ -286,7 +304,8 @@ def _rows(task: Task) -> dict[str, int]:
 def _told(plan: RacePlan) -> dict[str, Any]:
     """The settings of a plan as a report tells them."""
     hidden = ("budget", "seeds", "models", "learning_rates", "device")
-    rates = {e.name: ", ".join(f"{r:g}" for r in e.rates) for e in plan.entries}
+    own = [e for e in plan.entries if e.scratch is None]
+    rates = {e.name: ", ".join(f"{r:g}" for r in e.rates) for e in own}
     told = {k.replace("_", " "): v for k, v in plan.settings.items() if k not in hidden and v is not None}
     return {**told, "learning rates": "; ".join(f"{name} {text}" for name, text in rates.items())}
 

@@ -1,25 +1,26 @@
 """What a race is asked to do, with defaults that depend on the kind of task and the size of its data."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hippodrome.data.pretext import check as check_pretext
 from hippodrome.train.settings import Budget
-
-BASELINES = ("gru", "attention")
-"""In every race, asked for or not."""
 
 MODELS = {
     "language": ("mamba2", "mamba", "gla", "s4d", "rg_lru", "mamba2x3+attention"),
     "classification": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "regression": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "forecasting": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
+    "video": ("conv_s5",),
 }
-DEPTH = {"language": 4, "classification": 2, "regression": 2, "forecasting": 2}
-BATCH = {"language": 16, "classification": 16, "regression": 32, "forecasting": 32}
-DROPOUT = {"language": 0.0, "classification": 0.1, "regression": 0.0, "forecasting": 0.1}
-RATE = {"language": 4e-3, "classification": 4e-3, "regression": 4e-3, "forecasting": 1e-3}
+BASELINES = {**dict.fromkeys(MODELS, ("gru", "attention")), "video": ("conv_lstm",)}
+"""In every race, asked for or not. A flattened frame leaves a GRU of so few parameters no width."""
+DEPTH = {"language": 4, "classification": 2, "regression": 2, "forecasting": 2, "video": 2}
+BATCH = {"language": 16, "classification": 16, "regression": 32, "forecasting": 32, "video": 8}
+DROPOUT = {"language": 0.0, "classification": 0.1, "regression": 0.0, "forecasting": 0.1, "video": 0.0}
+RATE = {"language": 4e-3, "classification": 4e-3, "regression": 4e-3, "forecasting": 1e-3, "video": 4e-3}
 """Peak learning rates for AdamW at widths of 50 to 300; attention trains at half of them."""
 SLOWER = {"attention": 0.5}
 
@@ -28,6 +29,7 @@ PARAMETERS = {
     "classification": (40_000, 5),
     "regression": (40_000, 5),
     "forecasting": (60_000, 5),
+    "video": (100_000, 200),
 }
 """The smallest model, and the number of training values that carry one parameter."""
 LARGEST = 2_000_000
@@ -38,7 +40,14 @@ class RaceSettings(BaseModel):
 
     ``learning_rates``: one for all, or several to search among; the best on validation of the first seed goes
     on with the other seeds. ``parameters``: all contenders get the width that comes nearest. ``lengths``:
-    where time and memory of one forward pass are measured; empty for none.
+    where time and memory of one forward pass are measured; empty for none. ``options``: constructor
+    arguments by kind of mixer or backbone, for the contenders that hold it.
+
+    With ``pretrain`` every contender runs twice, from scratch and pretrained on the training inputs alone
+    ("masked" or "causal") for ``pretrain_budget`` (None: as long as ``budget``) at the same learning rate.
+    ``budget`` is then that of the training on the task, and whoever starts from scratch gets both together,
+    or with ``scratch_budget="same"`` no more than the others on the task. ``mask_rate``: the share of the
+    steps that is hidden; None goes by the data. ``mask_span``: steps hidden together; None hides each alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -57,11 +66,53 @@ class RaceSettings(BaseModel):
     precision: str = "32-true"
     compile: bool = False
     workers: int = Field(default=0, ge=0)
-    baselines: tuple[str, ...] = BASELINES
+    baselines: tuple[str, ...] | None = None
     lengths: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
     device: str = "auto"
+    options: dict[str, dict[str, Any]] = {}
+    pretrain: Literal["masked", "causal"] | None = None
+    pretrain_budget: Budget | None = None
+    scratch_budget: Literal["total", "same"] = "total"
+    mask_rate: float | None = None
+    mask_span: int | None = None
 
-    @field_validator("budget", mode="before")
+    @property
+    def pretraining(self) -> Budget:
+        """The budget of a pretraining."""
+        return self.pretrain_budget or self.budget
+
+    @property
+    def from_scratch(self) -> Budget:
+        """The budget of a contender that starts from scratch."""
+        if self.pretrain is None or self.scratch_budget == "same":
+            return self.budget
+        mine, more = self.budget.model_dump(), self.pretraining.model_dump()
+        return Budget(**{unit: value and value + more[unit] for unit, value in mine.items()})
+
+    @model_validator(mode="after")
+    def _pretext(self) -> "RaceSettings":
+        if self.pretrain is None:
+            named = ("pretrain_budget", "mask_rate", "mask_span")
+            for name in (n for n in named if getattr(self, n) is not None):
+                raise ValueError(f"{name} is of a pretraining, and none is asked for: give pretrain too")
+            return self
+        check_pretext(self.pretrain, self.mask_rate, self.mask_span)
+        units = [{u for u, v in b.model_dump().items() if v} for b in (self.budget, self.pretraining)]
+        if units[0] != units[1] and self.scratch_budget == "total":
+            raise ValueError(
+                f"who starts from scratch gets both budgets together, so they have one unit; got "
+                f"{self.budget} and {self.pretraining}. Give both alike, or scratch_budget=same"
+            )
+        return self
+
+    @field_validator("pretrain", mode="before")
+    @classmethod
+    def _pretrain(cls, value: Any) -> Any:
+        if value is not None:
+            check_pretext(str(value), None, None)
+        return value
+
+    @field_validator("budget", "pretrain_budget", mode="before")
     @classmethod
     def _budget(cls, value: Any) -> Any:
         return Budget.parse(value) if isinstance(value, str) else value

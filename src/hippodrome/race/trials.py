@@ -15,12 +15,17 @@ from hippodrome.models.base import Objective
 from hippodrome.race.files import write_text
 from hippodrome.race.machine import device_for
 from hippodrome.race.plan import Entry, RacePlan
+from hippodrome.race.pretraining import pretext_of, start
 from hippodrome.race.result import CurvePoint, Trial
 from hippodrome.race.settings import RaceSettings
 from hippodrome.train.journal import read_journal
-from hippodrome.train.settings import TrainSettings
+from hippodrome.train.settings import Budget, TrainSettings
 
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+class _DivergedError(Exception):
+    """A pretraining whose loss was not finite: there is nothing to go on with."""
 
 
 def train_entry(
@@ -77,17 +82,37 @@ def _trial(
         trial = Trial.model_validate_json(written.read_text(encoding="utf-8"))
         on_event(_ended(entry, trial, objective))
         return trial
-    on_event({"event": "start", "contender": entry.name, "lr": rate, "seed": seed})
+
+    def tell(event: dict[str, Any]) -> None:
+        on_event({**event, "contender": entry.name, "lr": rate, "seed": seed})
+
     trial = Trial(seed=seed, lr=rate, folder=name)
+    budget, weights = settings.from_scratch, None
     try:
+        if entry.scratch is not None:
+            tell({"event": "pretraining", "fraction": 0.0})
+            first = start(
+                entry.spec["backbone"],
+                pretext_of(task, settings, seed),
+                train_settings(settings, settings.pretraining, plan, rate, seed),
+                place.with_name(f"{place.name}-pretraining"),
+                f"{name}-pretraining",
+                tell,
+                command,
+            )
+            trial.before, weights, budget = first.told, first.weights, settings.budget
+            if weights is None:
+                raise _DivergedError(f"in pretraining, {first.message}")
+        tell({"event": "start"})
         result = runs.train(
             entry.spec,
             task,
-            train_settings(settings, plan, rate, seed),
+            train_settings(settings, budget, plan, rate, seed),
             place,
             resume=True,
-            on_event=lambda event: on_event({**event, "contender": entry.name, "lr": rate, "seed": seed}),
+            on_event=tell,
             command=command,
+            start_from=weights,
         )
         trial = _of_run(trial, result, place, objective)
         if trial.status == "finished":
@@ -95,6 +120,8 @@ def _trial(
             trial.valid = runs.evaluate(run, task, "valid", batch_size=plan.batch_size)
             if not math.isfinite(trial.valid[objective.metric]):
                 trial.status, trial.note = "diverged", f"{objective.metric} on validation is not finite"
+    except _DivergedError as error:
+        trial.status, trial.note = "diverged", str(error)
     except (OSError, MemoryError):
         raise
     except (ValueError, RuntimeError, ArithmeticError, TypeError, LookupError, AttributeError) as error:
@@ -107,10 +134,12 @@ def _trial(
     return trial
 
 
-def train_settings(settings: RaceSettings, plan: RacePlan, rate: float, seed: int) -> TrainSettings:
+def train_settings(
+    settings: RaceSettings, budget: Budget, plan: RacePlan, rate: float, seed: int
+) -> TrainSettings:
     """The settings of one run."""
     return TrainSettings(
-        budget=settings.budget,
+        budget=budget,
         batch_size=plan.batch_size,
         lr=rate,
         weight_decay=settings.weight_decay,

@@ -106,6 +106,7 @@ def verdict(result: RaceResult) -> list[str]:
     sentences = [_choice(result, ranked), _price(ranked[0])]
     if len(ranked) > 1:
         sentences.append(_runner_up(result, ranked))
+    sentences += _pretraining(result)
     sentences += _baselines(result, ranked[0])
     sentences += _fallen(fallen)
     return [s for s in sentences if s]
@@ -118,7 +119,7 @@ def _choice(result: RaceResult, ranked: list[Standing]) -> str:
     field = f"of {len(ranked)} contenders" if len(ranked) > 1 else "as the only one that finished"
     return (
         f"Take {best.name}: {test} {unit(result.metric)} on the test set. It was chosen by validation "
-        f"({valid}), {'best ' if len(ranked) > 1 else ''}{field}, after {result.budget} of training each"
+        f"({valid}), {'best ' if len(ranked) > 1 else ''}{field}, after {result.training} each"
         f"{f' with {len(result.seeds)} seeds' if len(result.seeds) > 1 else ''}."
     )
 
@@ -232,13 +233,14 @@ def savings(best: Standing, other: Standing) -> str:
 def _baselines(result: RaceResult, best: Standing) -> list[str]:
     sentences = []
     for name in ("attention", "gru"):
-        rival = next((s for s in result.finished if s.name == name), None)
-        if rival is None or rival.name == best.name or rival.test is None or best.test is None:
+        # Of twins, from scratch and pretrained, the better on validation.
+        rival = next((s for s in result.finished if name in (s.name, s.scratch)), None)
+        if rival is None or name in (best.name, best.scratch) or rival.test is None or best.test is None:
             continue
         a, b = best.test.mean, rival.test.mean
         place = "level" if a == b else "ahead" if _better(result, a, b) else "behind"
         text = (
-            f"Against {name} it is {place} on the test set: "
+            f"Against {rival.name} it is {place} on the test set: "
             f"{quality(a, result.metric)} against {quality(b, result.metric)}."
         )
         if name == "attention" and best.faster_than_attention_from is not None:
@@ -259,6 +261,61 @@ def _baselines(result: RaceResult, best: Standing) -> list[str]:
             + (f", which is {told}: nothing here was worth training for this budget." if told else ".")
         )
     return sentences
+
+
+def _pretraining(result: RaceResult) -> list[str]:
+    """What pretraining changed, and what those saw who learned by filling in."""
+    pretext, pairs = result.pretext, result.pairs
+    if pretext is None or not pairs:
+        return []
+    gains = {other.name: _gain(result, one, other) for one, other in pairs}
+    best = max(pairs, key=lambda pair: gains[pair[1].name])
+    ahead = sum(gain > 0 for gain in gains.values())
+    how = (
+        "to foretell the next step"
+        if pretext.hidden is None
+        else f"with {100 * pretext.hidden:.0f} % of the steps hidden"
+    )
+    same = "as much training in all" if pretext.scratch_budget != result.budget else "the task alone"
+    a, b = (quality(s.valid.mean, result.metric) if s.valid else "" for s in best)
+    most = "gained most" if gains[best[1].name] > 0 else "lost least"
+    sentences = [
+        f"Pretrained on the training inputs alone, {how}, {ahead} of {len(pairs)} models came out ahead of "
+        f"the same model from scratch on validation, which had {same}; {best[0].name} {most}: from {a} to "
+        f"{b}. {spread(result)}"
+    ]
+    if pretext.causal:
+        others = "; the others read both sides" if len(pretext.causal) < len(pairs) else ""
+        sentences.append(
+            f"To fill a step in, {', '.join(pretext.causal)} could read only what comes before it{others}."
+        )
+    if pretext.left_out:
+        sentences.append(
+            f"{', '.join(pretext.left_out)} ran from scratch only: who reads later steps has nothing to "
+            f"foretell."
+        )
+    return sentences
+
+
+def _gain(result: RaceResult, one: Standing, other: Standing) -> float:
+    """How much better the second is on validation."""
+    if one.valid is None or other.valid is None:
+        return 0.0
+    sign = -1 if result.better == "lower" else 1
+    return sign * (other.valid.mean - one.valid.mean)
+
+
+def spread(result: RaceResult) -> str:
+    """How far the models lie apart on test, from scratch and pretrained."""
+    both = [(a.test.mean, b.test.mean) for a, b in result.pairs if a.test is not None and b.test is not None]
+    if len(both) < 2:
+        return ""
+    scratch, after = (max(column) - min(column) for column in zip(*both, strict=True))
+    if result.metric in SHARES:
+        said = f"{100 * scratch:.1f} percentage points from scratch and {100 * after:.1f} pretrained"
+    else:
+        said = f"{number(scratch)} from scratch and {number(after)} pretrained"
+    return f"The best and the worst of them are apart on test by {said}."
 
 
 def _fallen(fallen: list[Standing]) -> list[str]:
