@@ -1,5 +1,6 @@
 """Recipes: each file is one recipe under its own name, builds, and has the parameters it claims."""
 
+import math
 import re
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +35,8 @@ def test_a_recipe_has_its_files_name_and_a_citation(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_builds_small_and_its_training_is_understood(name: str) -> None:
     made = recipe(name)
-    stack = made.model.stack(d_model=64, depth=1)
+    frame = made.model.options.get("conv_s5", {}).get("sizes", [8, 8])
+    stack = made.model.stack(d_model=math.prod(frame), depth=1)  # one channel a point where tokens are frames
     build({"kind": "classification", "classes": ["a", "b"], "channels": 3, "backbone": stack})
     TrainSettings.model_validate({**made.training, "budget": "1steps"})
 

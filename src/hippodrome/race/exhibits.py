@@ -1,5 +1,6 @@
-"""What can be looked at besides numbers: samples of text, forecasts with bands, the winner's confusions."""
+"""What can be looked at besides numbers: samples of text, forecasts, frames, the winner's confusions."""
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.data.base import Task
-from hippodrome.race.result import Confusion, Exhibits, ForecastExhibit
+from hippodrome.race.result import Confusion, Exhibits, ForecastExhibit, FramesExhibit
 
 Opened = Mapping[str, Callable[[], Any]]
 """Contenders by name, each with what loads its best run; one is held at a time."""
@@ -27,6 +28,8 @@ def gather(task: Task, opened: Opened, winner: str, *, length: int = 240) -> Exh
         return Exhibits(confusion=_confusion(task, opened[winner]().model))
     if task.kind == "regression":
         return Exhibits()
+    if task.kind == "video":
+        return Exhibits(frames=_frames(task, opened))
     return Exhibits(forecasts=_forecasts(task, opened))
 
 
@@ -59,6 +62,30 @@ def _confusion(task: Task, model: Any, rows: int = 64) -> Confusion:
         for truth, answer in zip(batch.labels.tolist(), answers.tolist(), strict=True):
             counts[truth, answer] += 1
     return Confusion(classes=list(model.classes), counts=counts.tolist())
+
+
+def _frames(task: Task, opened: Opened) -> list[FramesExhibit]:
+    """Two test videos, at a third and two thirds of the set, and how each contender goes on."""
+    from hippodrome.analyze.frames import Strip, continued, png
+
+    n = len(task.test)  # type: ignore[arg-type]
+    videos = [task.test[i].frames for i in sorted({n // 3, 2 * n // 3})]
+    strips: list[list[Tensor]] = [[] for _ in videos]
+    context = 0
+    for load in opened.values():
+        model = load().model
+        for rows, video in zip(strips, videos, strict=True):
+            made = continued({"": model}, video)
+            context = made.context
+            rows += made.frames.unbind() if not rows else made.frames[1:].unbind()
+    return [
+        FramesExhibit(
+            rows=["the video", *opened],
+            context=context,
+            picture=b64encode(png(Strip(torch.stack(rows), context))).decode(),
+        )
+        for rows in strips
+    ]
 
 
 @torch.no_grad()

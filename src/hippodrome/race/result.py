@@ -164,12 +164,24 @@ class Confusion(_Data):
     counts: list[list[int]]
 
 
+class FramesExhibit(_Data):
+    """A test video and what each contender goes on with by itself, as one picture.
+
+    ``picture`` is a PNG in base64; ``rows`` names its rows, the first the video itself.
+    """
+
+    rows: list[str]
+    context: int
+    picture: str
+
+
 class Exhibits(_Data):
-    """What can be looked at: samples of text, forecasts, confusions; empty where the task has none."""
+    """What can be looked at: samples of text, forecasts, frames, confusions; empty where there are none."""
 
     prompt: str = ""
     samples: dict[str, str] = {}
     forecasts: list[ForecastExhibit] = []
+    frames: list[FramesExhibit] = []
     confusion: Confusion | None = None
 
 
