@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from hippodrome.data import open_source
 from hippodrome.data._images import image_task
+from hippodrome.data._labelled import labelled_task
 from hippodrome.data.base import Task
 from hippodrome.data.pretext import Pretext, check, mask, pretext_task, usual_rate
 from hippodrome.train.batches import Share, Shuffled
@@ -129,6 +130,25 @@ def test_the_next_step_is_the_target_of_each(listops: Task) -> None:
     assert item.inputs.shape == (30, 1)
 
 
+def test_both_of_a_pair_are_sequences_of_their_own() -> None:
+    rows = [(np.arange(4 + i % 3), np.arange(7)) for i in range(30)]
+    labels = np.arange(30) % 2
+    parts = (np.arange(20), np.arange(20, 25), np.arange(25, 30))
+    names, lengths = ["no", "yes"], np.full(30, 7)
+    pairs = labelled_task(
+        rows.__getitem__, labels, parts, names, "two", "two", {}, lengths=lengths, vocab_size=8, pairs=True
+    )
+    task = pretext_task(pairs, "masked", rate=0.5)
+    assert len(task.train) == 36  # type: ignore[arg-type]
+    for i in range(36):
+        item = task.train[i]
+        whole = torch.where(item.targets >= 0, item.targets, item.inputs)
+        row = rows[task.train.chosen[i // 2]][i % 2]  # type: ignore[attr-defined]
+        assert whole.tolist() == row.tolist()
+    first, second = ((task.train[i].inputs == 8).tolist() for i in (1, 3))
+    assert first != second
+
+
 def test_nothing_but_training_inputs_is_read(listops: Task) -> None:
     task = pretext_task(listops._replace(valid=Forbidden(), test=Forbidden()), "masked")
     train, valid = task.train, task.valid
@@ -143,7 +163,7 @@ def test_nothing_but_training_inputs_is_read(listops: Task) -> None:
 
 def test_how_much_is_hidden_if_nobody_says(listops: Task) -> None:
     assert usual_rate(listops) == 0.1
-    assert usual_rate(listops._replace(name="reviews")) == 0.15
+    assert usual_rate(listops._replace(tokenizer=None)) == 0.15
     assert usual_rate(pictures()) == 0.5
     assert usual_rate(open_source("delay", length=30, lag=3, count=20)) == 0.25
 

@@ -42,7 +42,7 @@ class Pretext(Dataset):
     have hidden.
 
     Args:
-        source: items with ``inputs``, values (t, c) or token ids (t,), and perhaps ``dt``.
+        source: items with ``inputs``, values (t, c) or token ids (t,), and perhaps ``dt``; or pairs.
         chosen: which of its items.
         kind: "masked" or "causal".
         rate: share of the steps that are hidden.
@@ -50,6 +50,7 @@ class Pretext(Dataset):
         vocab_size: of token ids; the hidden ones read as this number. None for values.
         levels: values are whole numbers below this, asked for as such; None asks for numbers.
         seed: of the masks.
+        pairs: items hold two sequences, ``first`` and ``second``: each is one here.
     """
 
     renewed = True
@@ -65,25 +66,29 @@ class Pretext(Dataset):
         vocab_size: int | None,
         levels: int | None,
         seed: int,
+        pairs: bool = False,
     ) -> None:
         self.source, self.chosen, self.kind = source, chosen, kind
         self.rate, self.span, self.seed = rate, span, seed
         self.vocab_size, self.levels = vocab_size, levels
+        self.sides = ("first", "second") if pairs else ("inputs",)
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.chosen) * len(self.sides)
 
     def __getitem__(self, index: int) -> PretextItem:
         if index < 0:
             raise IndexError(index)
-        visit, place = divmod(index, len(self.chosen))
+        visit, place = divmod(index, len(self))
+        place, side = divmod(place, len(self.sides))
         which = self.chosen[place]
         item: Any = self.source[which]
-        inputs: Tensor = item.inputs
+        inputs: Tensor = getattr(item, self.sides[side])
         if self.kind == "causal":
             read, targets = inputs, following(self._targets(inputs))
         else:
-            hidden = mask(len(inputs), self.rate, self.span, mixed(mixed(self.seed, visit), which))
+            seed = mixed(mixed(self.seed, visit), which * len(self.sides) + side)
+            hidden = mask(len(inputs), self.rate, self.span, seed)
             read, targets = self._hide(inputs, hidden)
         return PretextItem(read, targets, getattr(item, "dt", None))
 
@@ -154,7 +159,7 @@ def pretext_task(
     pixel by pixel, are asked for as levels; other values as numbers.
 
     Args:
-        task: of labelled sequences, or of values in and values out.
+        task: of labelled sequences or pairs of them, or of values in and values out.
         kind: "masked" or "causal".
         rate: share of the steps that are hidden; None takes ``usual_rate``. For "masked" alone.
         span: steps that are hidden together; None hides each by itself. For "masked" alone.
@@ -176,10 +181,11 @@ def pretext_task(
     order = sorted(range(count), key=lambda i: mixed(0, i))
     held = max(1, min(round(_HELD * count), _MOST))
     levels = task.details.get("levels") if channels == 1 else None
+    pairs = bool(task.facts.get("pairs"))
     share = (usual_rate(task) if rate is None else rate) if kind == "masked" else 0.0
 
     def part(chosen: Sequence[int]) -> Pretext:
-        return Pretext(task.train, chosen, kind, share, span, vocab_size, levels, seed)
+        return Pretext(task.train, chosen, kind, share, span, vocab_size, levels, seed, pairs)
 
     train, valid = part(sorted(order[held:])), part(sorted(order[:held]))
     scaling = {name: task.facts.get(name) for name in ("location", "scale")} if channels else {}
@@ -219,7 +225,8 @@ def usual_rate(task: Task) -> float:
         return 0.5
     if task.facts.get("vocab_size") is None:
         return 0.25
-    return 0.1 if "listops" in task.name else 0.15
+    expressions = task.tokenizer is not None and task.tokenizer.token_to_id("[SM") is not None
+    return 0.1 if expressions else 0.15
 
 
 def check(kind: str, rate: float | None, span: int | None) -> None:

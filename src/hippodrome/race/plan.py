@@ -203,7 +203,7 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
         width=width,
         depth=len(layers),
         parameters=count_parameters(spec(width)),
-        rates=list(settings.learning_rates or (rate(task.kind, pattern_kinds(name)),)),
+        rates=list(settings.learning_rates or (rate(task.kind, sorted(inside)),)),
         spec=spec(width),
     )
 
