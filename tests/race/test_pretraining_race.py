@@ -14,6 +14,7 @@ from hippodrome.data.base import Task
 from hippodrome.models.pretraining import PretrainingModel
 from hippodrome.race import charts, report
 from hippodrome.race.plan import make_plan
+from hippodrome.race.pretraining import Start
 from hippodrome.race.result import Estimate, Pretext, Pretraining, RaceResult
 from hippodrome.race.settings import RaceSettings
 from hippodrome.race.verdict import spread, verdict
@@ -279,3 +280,17 @@ def test_twins_share_a_colour_and_the_curve_of_one_begins_behind_its_pretraining
     assert charts._after(trial)[0].tokens == trial.curve[0].tokens + 400 * 2048
     names = re.findall(r"min_gru|pretrained", charts.lengths(result, look)[0].svg)
     assert names == []
+
+
+def test_a_pretraining_that_diverges_is_told_and_the_others_race_on(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fallen = Start(Pretraining(folder="somewhere", steps=2), None, "the loss was not finite by step 2")
+    monkeypatch.setattr("hippodrome.race.trials.start", lambda *given: fallen)
+    result = race(task, settings=settings(), folder=tmp_path / "r", live=False)
+    twin = result.standing("min_gru pretrained")
+    assert (twin.status, twin.note) == ("diverged", "in pretraining, the loss was not finite by step 2")
+    assert twin.trials[0].before.steps == 2
+    assert result.winner == "min_gru"
+    assert result.pairs == []
+    assert "<h2>From scratch and pretrained</h2>" not in result.report.read_text()

@@ -130,15 +130,12 @@ class PretrainingModel(Model):
         All of the backbone, and the input layer without what only hiding needed: the channel that says what
         is hidden, or the row of the id that stands for it.
         """
+        layer = self.input.state_dict()
+        weight = layer["weight"]
+        layer["weight"] = weight[: self.vocab_size] if self.channels is None else weight[:, : self.channels]
         kept = {f"backbone.{name}": tensor for name, tensor in self.backbone.state_dict().items()}
-        weight = self.input.weight.detach()
-        if self.channels is None:
-            return {**kept, "input.weight": weight[: self.vocab_size].clone()}
-        return {
-            **kept,
-            "input.weight": weight[:, : self.channels].clone(),
-            "input.bias": self.input.bias.detach().clone(),
-        }
+        kept |= {f"input.{name}": tensor for name, tensor in layer.items()}
+        return {name: tensor.clone() for name, tensor in kept.items()}
 
     def _embed(self, inputs: Tensor) -> Tensor:
         if self.channels is None:
