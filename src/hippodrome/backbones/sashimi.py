@@ -50,10 +50,10 @@ class Frames(NamedTuple):
 class Sashimi(nn.Module):
     """A U-net over time: y = up_0(z_0), z_k = down_k(x_k) skipped + upsampled(y_{k+1}), y_K = centre(x_K).
 
-    Goel, Gu, Donahue, Ré 2022, "It's raw! Audio generation with state-space models", arXiv 2202.09729, section
-    4.2. Pooling sets p tokens side by side and maps them to one of the next rate; upsampling maps one to p,
-    **one coarse step late**: what the tokens of pool j become is added to those of pool j + 1, so that no
-    token sees what came after it. Here every stack but the last goes without its last norm, since a stream
+    Goel, Gu, Donahue, Ré 2022, "It's raw! Audio generation with state-space models", arXiv 2202.09729,
+    section 4.2. Pooling sets p tokens side by side and maps them to one of the next rate; upsampling maps one
+    to p, **one coarse step late**: what the tokens of pool j become is added to those of pool j + 1, so that
+    no token sees what came after it. Here every stack but the last goes without its last norm, since a stream
     of residuals runs through all of them.
 
     A token costs its own rate's stacks; the coarser ones move where a pool is full, every p-th token. Pools
@@ -279,7 +279,7 @@ class Sashimi(nn.Module):
         inner = inners[0] if len(inners) == 1 else join(inners, order)
         made, owner = join(blocks, order), join(owners, order)
 
-        # A token reads the last pool that was full before it, if that is of its own piece; slot 0 is the state.
+        # A token reads the last pool that was full before it, if of its own piece; slot 0 is the state.
         def slots(full: Tensor) -> Tensor:
             """Where the newest of so many full pools lies, since pools that are none come first."""
             skipped = (max(sizes) if state is None else counts[:, None]) - counts[:, None]
