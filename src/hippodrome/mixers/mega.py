@@ -1,6 +1,6 @@
 """Mega: attention by one small head over exponential moving averages, with a reset and an update gate."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +118,7 @@ class Mega(Mixer):
         return type(state)(*(x.masked_fill(rows.view(-1, *[1] * (x.dim() - 1)), 0) for x in state))
 
     def step(
-        self, x_t: Token, state: State | GrowingState, *, dt_t: Tensor | None = None
+        self, x_t: Token, state: Any, *, dt_t: Tensor | None = None
     ) -> tuple[Token, State | GrowingState]:
         """One token over the cache, which is copied; ``advance_`` is the form that does not."""
         self._check_step(state, dt_t)
@@ -150,7 +150,7 @@ class Mega(Mixer):
     def forward(
         self,
         x: Sequence,
-        state: State | GrowingState | None = None,
+        state: Any = None,
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
@@ -274,7 +274,7 @@ class Mega(Mixer):
             layout = layouts.lay(numbers, self.chunk, 0, 0, 0, nothing, True)
         return self._in_chunks(q, k, v, layout, None)
 
-    def _check_step(self, state: State | GrowingState, dt_t: Tensor | None) -> None:
+    def _check_step(self, state: Any, dt_t: Tensor | None) -> None:
         self._refuse_both_ways()
         self.refuse_dt(dt_t)
         self._check_room(state, 1)

@@ -1,6 +1,6 @@
 """SeqBoat: a router decides for each token whether attention is spent on it, over moving averages."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -119,13 +119,16 @@ class SeqBoat(Mixer):
         place = weight.new_zeros(batch, self.window, dtype=torch.int64)
         return State(self.ema.init_state(batch), k, v, place, *place.new_zeros(2, batch))
 
-    def activation(self, x: Sequence, *, resets: Resets | None = None) -> Activation:
+    def activation(
+        self, x: Sequence, state: State | None = None, *, resets: Resets | None = None
+    ) -> Activation:
         """Where attention is spent on an input: which tokens are activated, and how probable that was."""
-        self.check_call(x, None, resets)
-        _, p, active = self._route(F.silu(self.ema(x, None, resets)[0]))
+        self.check_call(x, state, resets)
+        m, _ = self.ema(x, None if state is None else state.h, resets)
+        _, p, active = self._route(F.silu(m))
         return Activation(active, p)
 
-    def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
+    def step(self, x_t: Token, state: Any, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token; an activated one attends and is kept."""
         self._refuse_both_ways()
         self.refuse_dt(dt_t)
@@ -152,7 +155,7 @@ class SeqBoat(Mixer):
     def forward(
         self,
         x: Sequence,
-        state: State | None = None,
+        state: Any = None,
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
