@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import Subset
 
 from hippodrome import config, runs
 from hippodrome.backbones.stack import Stack
@@ -185,3 +187,29 @@ def test_what_cannot_be_is_refused(given: dict, message: str) -> None:
 def test_who_reads_both_ways_cannot_foretell() -> None:
     with pytest.raises(ValueError, match="Pretrain it with the pretext 'masked'"):
         PretrainingModel(both_ways(), "causal", channels=1)
+
+
+def test_a_pretraining_that_was_stopped_hides_what_it_would_have_hidden(tmp_path: Path) -> None:
+    task = open_source("listops", length=24, count=100)
+    pretext = pretext_task(task._replace(train=Subset(task.train, range(10))), "masked", rate=0.3)
+    spec = {"backbone": config.stack_spec("min_gru", 8, 1)}
+    settings = TrainSettings(
+        budget="8steps", batch_size=4, validations=2, device="cpu", checkpoint_steps=1  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    def stop(event: dict) -> None:
+        if event["event"] == "validation":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(spec, pretext, settings, tmp_path / "cut", on_event=stop)
+    assert list((tmp_path / "cut" / "checkpoints").glob("step-00000003-*"))
+    runs.train(spec, pretext, settings, tmp_path / "cut", resume=True)
+    runs.train(spec, pretext, settings, tmp_path / "whole")
+    cut, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], whole[name]) for name in whole)
+    # The masks are new on every visit: without that the end is another.
+    pretext.train.renewed = False  # type: ignore[attr-defined]
+    runs.train(spec, pretext, settings, tmp_path / "same")
+    same = load_file(tmp_path / "same" / "model.safetensors")
+    assert any(not torch.equal(same[name], whole[name]) for name in whole)
