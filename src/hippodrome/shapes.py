@@ -34,7 +34,8 @@ class LabelledBatch(NamedTuple):
     """Sequences with one class each: the batch of a classifier.
 
     ``inputs`` are raw values (b, t, c), or token ids (b, t). Rows shorter than t are padded on the right;
-    ``lengths`` counts the valid steps. ``dt`` are the time steps, positive, where they are not all one.
+    ``lengths`` counts the valid steps. ``dt`` are the time steps, positive, where they are not all one. Where
+    a class is of two sequences, rows 2i and 2i + 1 are pair i: half as many labels as rows.
     """
 
     inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"]

@@ -10,6 +10,16 @@ from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.gru import GRU
 from hippodrome.models.classification import ClassificationModel
 from hippodrome.shapes import LabelledBatch
+from hippodrome.testing.models import (
+    check_files,
+    check_groups,
+    check_loss,
+    check_metrics,
+    check_padding,
+    check_stream,
+    prepared,
+    to_float64,
+)
 
 
 def classifier(pooling: str = "mean", **options: object) -> ClassificationModel:
@@ -115,3 +125,66 @@ def test_a_grid_is_classified() -> None:
     x = torch.randn(5, 12, 2)
     model.loss(LabelledBatch(x, torch.full((5,), 12), torch.tensor([0, 1, 1, 0, 1]))).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def of_pairs(**options: object) -> ClassificationModel:
+    torch.manual_seed(0)
+    return ClassificationModel(Stack.example(), ["a", "b", "c"], pairs=True, **options)  # type: ignore[arg-type]
+
+
+def pairs(values: bool) -> LabelledBatch:
+    lengths, labels = torch.tensor([7, 3, 5, 7, 1, 6]), torch.tensor([0, 2, 1])
+    inputs = torch.randn(6, 7, 2) if values else torch.randint(5, (6, 7))
+    return LabelledBatch(inputs, lengths, labels)
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_pairs_keep_the_contract(values: bool) -> None:
+    batch = pairs(values)
+    model = prepared(of_pairs(channels=2) if values else of_pairs(vocab_size=5))
+    wide = to_float64(batch)
+    # Not check_resets: a reset of one of the two is no start of the pair.
+    for check in (check_loss, check_metrics, check_stream, check_padding, check_files):
+        check(model, wide)
+    check_groups(model)
+    assert model.tokens(batch) == 29
+    running, _ = model(wide.inputs)
+    assert running.shape == (3, 7, 3)
+    whole = LabelledBatch(wide.inputs, torch.full((6,), 7), wide.labels)
+    torch.testing.assert_close(model.logits(*whole[:2]), running[:, -1], rtol=1e-9, atol=1e-12)
+
+
+def test_neither_tower_sees_the_other_or_another_pair() -> None:
+    model, batch = of_pairs(channels=2).double().eval(), to_float64(pairs(True))
+    together = model.logits(batch.inputs, batch.lengths)
+    features = {}
+    for row in range(6):
+        length = int(batch.lengths[row])
+        out, _ = model.backbone(model.input(batch.inputs[row : row + 1, :length]))
+        features[row] = torch.cat([out.mean(1), out[:, -1]], -1)
+    for i in range(3):
+        e, f = features[2 * i], features[2 * i + 1]
+        read = torch.cat([e, f, e * f, e - f], -1)
+        by_hand = model.head(torch.nn.functional.gelu(model.joint(read)))
+        torch.testing.assert_close(together[i : i + 1], by_hand, rtol=1e-9, atol=1e-12)
+
+
+def test_swapping_a_pair_swaps_what_is_read_of_it() -> None:
+    model, batch = of_pairs(vocab_size=5).double().eval(), pairs(False)
+    swapped = torch.tensor([1, 0, 3, 2, 5, 4])
+    plain = model.logits(batch.inputs, batch.lengths)
+    other = model.logits(batch.inputs[swapped], batch.lengths[swapped])
+    assert not torch.allclose(plain, other)
+    with torch.no_grad():
+        e, f, both, apart = model.joint.weight.chunk(4, 1)
+        model.joint.weight.copy_(torch.cat([f, e, both, -apart], 1))
+        undone = model.logits(batch.inputs[swapped], batch.lengths[swapped])
+        torch.testing.assert_close(undone, plain, rtol=1e-9, atol=1e-12)
+        model.joint.weight.copy_(torch.cat([e, e, both, 0 * apart], 1))  # what is symmetric answers alike
+        one, two = (model.logits(batch.inputs[o], batch.lengths[o]) for o in (torch.arange(6), swapped))
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
+
+
+def test_half_a_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 5 rows, an odd number"):
+        of_pairs(channels=2).logits(torch.randn(5, 4, 2), torch.full((5,), 4))

@@ -93,6 +93,8 @@ def open_pathfinder(*, size: int = 32, contour: int = 14, count: int = 20000, se
             "seed": seed,
             "images": f"{size} x {size}, 1 colour, contours of {contour} dashes",
             "order": f"{size * size} pixels of 1",
+            "levels": 256,
+            "grid": [size, size],
             "known best error": 0.0,
         },
         lengths=np.full(count, size * size),

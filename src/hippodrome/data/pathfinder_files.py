@@ -75,6 +75,8 @@ def open_pathfinder_files(path: str | Path, *, count: int | None = None, seed: i
         "source": str(path),
         "images": f"{shape[0]} x {shape[1]}, 1 colour",
         "order": f"{shape[0] * shape[1]} pixels of 1",
+        "levels": 256,
+        "grid": list(shape[:2]),
     }
     if empty:
         details["left out"] = f"{empty} empty {'picture' if empty == 1 else 'pictures'}"

@@ -1,4 +1,4 @@
-"""The sequence classifier: a variable number of steps, of values or of tokens, to one class."""
+"""The sequence classifier: a variable number of steps, of values or of tokens, or two such, to one class."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -32,6 +32,12 @@ class ClassificationModel(Model):
     which is what ``logits``, ``loss`` and ``metrics`` use; steps behind it change nothing. Over a backbone
     that reads later steps too there is no running answer: ``forward`` and ``step`` refuse, the rest stands.
 
+    With ``pairs`` a class is of two sequences: rows 2i and 2i + 1 of all inputs, lengths and states are pair
+    i, and outputs have a row a pair, half as many. The same backbone reads both, neither sees the other, and
+    of their pooled features e and f the head reads [e, f, e f, e - f] through one hidden layer of width
+    ``d_model``: the two towers of the Long Range Arena (Tay et al. 2020, arXiv 2011.04006, section 2.2.3),
+    where the hidden layers are two. The running answer at step t is that of both sequences up to there.
+
     Args:
         backbone: of width ``d_model``; where it is not causal, only whole sequences have an answer.
         classes: names of the classes, in the order of the labels.
@@ -40,6 +46,7 @@ class ClassificationModel(Model):
         pooling: "mean" of the features since the last reset, the "last" feature, or "both", side by side.
         location: mean of each channel over the train data, taken off before anything else; None for zeros.
         scale: standard deviation of each channel over the train data; None for ones, a zero counts as one.
+        pairs: whether a class is of two sequences.
 
     A missing value (NaN) is read as the channel's mean. A batch's time steps reach the backbone where every
     mixer in it has continuous time; another one has no use for them and reads the values alone.
@@ -62,14 +69,18 @@ class ClassificationModel(Model):
         pooling: Literal["mean", "last", "both"] = "both",
         location: list[float] | None = None,
         scale: list[float] | None = None,
+        pairs: bool = False,
     ) -> None:
         super().__init__()
         self._check(classes, channels, vocab_size, pooling, location, scale)
         self.classes, self.channels, self.vocab_size, self.pooling = classes, channels, vocab_size, pooling
+        self.pairs = pairs
         self.backbone = backbone
         d_model: int = self.backbone.d_model
         self.input = nn.Linear(channels, d_model) if channels else nn.Embedding(vocab_size or 0, d_model)
-        self.head = nn.Linear(2 * d_model if pooling == "both" else d_model, len(classes))
+        pooled = 2 * d_model if pooling == "both" else d_model
+        self.joint = nn.Linear(4 * pooled, d_model) if pairs else None
+        self.head = nn.Linear(d_model if pairs else pooled, len(classes))
         width = channels or 0
         self.register_buffer("location", torch.tensor(location if location else [0.0] * width))
         spread = torch.tensor(scale if scale else [1.0] * width)
@@ -88,7 +99,7 @@ class ClassificationModel(Model):
 
     def forward(
         self,
-        inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"],
+        inputs: Float[Tensor, "rows t c"] | Int[Tensor, "rows t"],
         state: tuple | None = None,
         *,
         resets: Tensor | None = None,
@@ -102,7 +113,7 @@ class ClassificationModel(Model):
         start = torch.cat([before.total, before.steps], -1)
         sums, last = linear_scan(torch.ones_like(counted), counted, start, resets)
         mean = (sums[..., :-1] / sums[..., -1:]).to(features.dtype)
-        return self.head(self._pooled(mean, features)), PooledState(inner, last[:, :-1], last[:, -1:])
+        return self._answer(mean, features), PooledState(inner, last[:, :-1], last[:, -1:])
 
     def step(
         self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None
@@ -112,28 +123,28 @@ class ClassificationModel(Model):
         features, inner = self.backbone.step(self._embed(inputs_t), before.backbone, dt_t=dt_t)
         after = PooledState(inner, before.total + features.to(before.total.dtype), before.steps + 1)
         mean = (after.total / after.steps).to(features.dtype)
-        return self.head(self._pooled(mean, features)), after
+        return self._answer(mean, features), after
 
     def logits(
         self,
-        inputs: Float[Tensor, "b t c"] | Int[Tensor, "b t"],
-        lengths: Int[Tensor, "b"],
-        dt: Float[Tensor, "b t"] | None = None,
+        inputs: Float[Tensor, "rows t c"] | Int[Tensor, "rows t"],
+        lengths: Int[Tensor, "rows"],
+        dt: Float[Tensor, "rows t"] | None = None,
     ) -> Float[Tensor, "b classes"]:
-        """The answer for each row: its logits at step ``lengths - 1``. What lies behind is not read."""
+        """The answer for each row or pair: the logits at its last steps. What lies behind is not read."""
         features, valid = padded_features(self.backbone, self._embed, inputs, lengths, dt)
         last = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         total = torch.where(valid[..., None], wide, 0.0).sum(1)
-        return self.head(self._pooled((total / lengths[:, None]).to(features.dtype), last))
+        return self._answer((total / lengths[:, None]).to(features.dtype), last)
 
     def loss(self, batch: LabelledBatch) -> Float[Tensor, ""]:
-        """Mean cross-entropy in nats over the rows."""
+        """Mean cross-entropy in nats over the rows, or pairs."""
         logits = self.logits(batch.inputs, batch.lengths, batch.dt)
         return functional.cross_entropy(_wide(logits), batch.labels)
 
     def metrics(self, batch: LabelledBatch) -> Mapping[str, Mean]:
-        """ "accuracy" over the rows, and "nats" of cross-entropy a row."""
+        """ "accuracy" over the rows or pairs, and "nats" of cross-entropy of each."""
         with torch.no_grad():
             logits = _wide(self.logits(batch.inputs, batch.lengths, batch.dt))
             losses = functional.cross_entropy(logits, batch.labels, reduction="none")
@@ -149,11 +160,21 @@ class ClassificationModel(Model):
         """The groups of the mixers inside."""
         return self.backbone.parameter_groups()
 
-    def _pooled(self, mean: Tensor, last: Tensor) -> Tensor:
-        """What the head reads, of the mean so far and the last feature."""
+    def _answer(self, mean: Tensor, last: Tensor) -> Tensor:
+        """Logits of rows, or of pairs, from the mean so far and the last feature, (rows, ..., d) each."""
+        pooled = mean if self.pooling == "mean" else last
         if self.pooling == "both":
-            return torch.cat([mean, last], -1)
-        return mean if self.pooling == "mean" else last
+            pooled = torch.cat([mean, last], -1)
+        if self.joint is None:
+            return self.head(pooled)
+        if len(pooled) % 2:
+            raise ValueError(
+                f"this classifier reads pairs, rows 2i and 2i + 1 of a batch; got {len(pooled)} rows, an odd "
+                f"number. Give both sequences of each pair."
+            )
+        one, other = pooled[0::2], pooled[1::2]
+        joint = self.joint(torch.cat([one, other, one * other, one - other], -1))
+        return self.head(functional.gelu(joint))
 
     def _embed(self, inputs: Tensor) -> Tensor:
         if self.channels is None:

@@ -176,7 +176,16 @@ def check_files(model: Model, batch: Batch) -> None:
 
 
 def rows(batch: Any, piece: slice) -> Any:
-    """Some rows of a batch."""
+    """Some rows of a batch; some pairs, with both rows of each, where a label is of two rows."""
+    if isinstance(batch, LabelledBatch) and len(batch.inputs) == 2 * len(batch.labels):
+        cut = batch._replace(labels=batch.labels[piece])
+        first, last, _ = piece.indices(len(batch.labels))
+        both = slice(2 * first, 2 * last)
+        return cut._replace(
+            inputs=batch.inputs[both],
+            lengths=batch.lengths[both],
+            dt=None if batch.dt is None else batch.dt[both],
+        )
     return type(batch)(*(field if field is None else field[piece] for field in batch))
 
 
