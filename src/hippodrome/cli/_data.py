@@ -20,7 +20,7 @@ Kind = Annotated[
     str | None,
     typer.Option(help="language, classification, regression, forecasting or video, where there is a choice."),
 ]
-SHAPING = ("order", "permute", "grey", "rate", "seconds", "lag", "targets", "size")
+SHAPING = ("order", "permute", "grey", "rate", "seconds", "quantization", "lag", "targets", "size")
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
 SIZED = ("classification", "regression")
 LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]

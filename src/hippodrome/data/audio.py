@@ -82,7 +82,7 @@ def _piece(targets: Tensor, starts: Tensor, before: int) -> Piece:
 def collate(items: list[Piece]) -> TokenBatch:
     """Pieces to a batch (b, t), silence behind the end of the shorter ones, which is not predicted."""
 
-    def joined(parts: list[Tensor], value: float) -> Tensor:
+    def joined(parts: list[Tensor], value: int) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=value)
 
     resets = joined([item.starts for item in items], 0)
