@@ -194,7 +194,8 @@ class LongVQ(Mixer):
         local = torch.where(
             inside, self._scores(asked, held) + self.bias(age, w), self._scores(asked, held.detach())
         )
-        scores = self._scores(asked, self.codebook)
+        # In training the codebook is moved below, while the backward pass still needs this one.
+        scores = self._scores(asked, self.codebook.clone() if self.training else self.codebook)
         o = self._read(local, mask, layouts.around(layout, values), scores, counts, sums)
         y = self._leave(layouts.take(layout, o, t), gates, x)
         if self.training:
