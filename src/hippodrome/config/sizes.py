@@ -32,7 +32,8 @@ def with_sizes(
     filled = {kind: dict(given) for kind, given in (options or {}).items()}
     for layer in pattern_kinds(pattern):
         kind = layer.removeprefix(BOTH_WAYS)
-        parameters = inspect.signature(find("mixers", kind).__init__).parameters
+        mixer: Any = find("mixers", kind)
+        parameters = inspect.signature(mixer.__init__).parameters
         if "sizes" not in parameters or "sizes" in filled.get(kind, {}):
             continue
         if sizes is None:

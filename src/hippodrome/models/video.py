@@ -1,7 +1,7 @@
 """The video model: frames in, the next frame out, and frames imagined on from its own."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class VideoModel(Model):
     patch of ``patch`` x ``patch`` pixels becomes one point of a latent frame; the backbone's token is that
     frame flattened, rows, columns, channels, so its width is a multiple of the number of patches. The loss is
     the cross-entropy of each value of the next frame, read as the chance that the pixel is lit, as in Shi et
-    al. 2015 (arXiv 1506.04214, section 4.1); its best prediction is the mean.
+    al. 2015 (arXiv 1506.04214); its best prediction is the mean.
 
     ``metrics``: "mse" and "ssim" (structural similarity) of each next frame, the frames so far being the true
     ones; and, where rows are longer than ``context``, "open_mse" and "open_ssim": the model is shown the
@@ -149,7 +149,7 @@ class VideoModel(Model):
             dreamt, _ = self.imagine(frames[:, : self.context], ahead)
             return found | {f"open_{k}": v for k, v in scores(dreamt, frames[:, self.context :]).items()}
 
-    def tokens(self, batch: VideoBatch) -> int:
+    def tokens(self, batch: Any) -> int:
         """Frames of all rows."""
         return batch.frames.shape[0] * batch.frames.shape[1]
 
