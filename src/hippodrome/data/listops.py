@@ -103,7 +103,7 @@ def _in_bulk(low: int, high: int, seed: int) -> Iterator[bytes]:
 
     *key, position = random.Random(seed).getstate()[1]
     numbers = np.random.RandomState()
-    numbers.set_state(("MT19937", np.array(key, dtype=np.uint32), position))
+    numbers.set_state(("MT19937", np.array(key, dtype=np.uint32), position, 0, 0.0))
     left = np.empty(0)
     out, ends = np.empty(max(2**22, 4 * high), dtype=np.uint8), np.empty(2**16, dtype=np.int64)
     while True:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hippodrome.data._labelled import fewer, labelled_task, stratified
 from hippodrome.data.base import Task, fault, shown
-from hippodrome.data.documents import LENGTH, check_length, reading_of
+from hippodrome.data.documents import LENGTH, Reading, check_length, reading_of
 from hippodrome.data.listops import TOKENS, listops_tokenizer, parse
 
 PARTS = {"train": "train", "valid": "val|valid|eval|dev", "test": "test"}
@@ -105,14 +105,10 @@ def open_tsv(
     if not len(second):
         first, second = stratified(targets, first, valid, seed)
     if listops:
-        vocabulary, chosen, said = len(TOKENS), listops_tokenizer(), "the 15 tokens of ListOps"
-
-        def ids(text: str) -> np.ndarray:
-            return np.array(parse(text), dtype=np.uint8)
+        reading = Reading(listops_tokenizer(), _expression, "the 15 tokens of ListOps")
     else:
         reading = reading_of(tokenizer, (text for i in first for text in texts(int(i))))
-        chosen, ids, said = reading
-        vocabulary = chosen.get_vocab_size()
+    chosen, ids, said = reading
 
     def read(index: int) -> np.ndarray | tuple[np.ndarray, ...]:
         rows = tuple(ids(text)[:length] for text in texts(index))
@@ -134,7 +130,7 @@ def open_tsv(
         str(path),
         details,
         lengths=np.minimum(lengths, length),
-        vocab_size=vocabulary,
+        vocab_size=chosen.get_vocab_size(),
         tokenizer=chosen,
         pairs=pairs,
     )
@@ -208,6 +204,10 @@ def _text(cell: bytes, file: Path, place: Place) -> str:
         raise fault(
             f"{file}, line {place.line}", "text in UTF-8", f"byte 0x{cell[error.start]:02x}", "Convert it."
         ) from None
+
+
+def _expression(text: str) -> np.ndarray:
+    return np.array(parse(text), dtype=np.uint8)
 
 
 def _is_listops(text: str) -> bool:

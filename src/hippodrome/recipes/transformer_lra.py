@@ -61,9 +61,9 @@ RECIPE = Recipe(
     notes=(
         "The set-up is that of ListOps and Text, with the batch of 32 and no dropout with which Amos, Berant "
         "and Gupta (arXiv 2310.02980) ran it. By task, layers / width / heads / hidden width over width: "
-        "ListOps and Text 6 / 512 / 8 / 4, Retrieval 4 / 128 / 4 / 4, Image 3 / 64 / 4 / 2, Pathfinder 4 / 128 "
-        "/ 8 / 1. --width and --depth change the first two alone. What differs: attention to the past and "
-        "attention to what follows are two layers side by side here, where the source has one softmax over "
+        "ListOps and Text 6 / 512 / 8 / 4, Retrieval 4 / 128 / 4 / 4, Image 3 / 64 / 4 / 2, Pathfinder "
+        "4 / 128 / 8 / 1. --width and --depth change the first two alone. What differs: attention to the "
+        "past and to what follows are two layers side by side here, where the source has one softmax over "
         "both; MLPs are gated; positions are rotary. The source has no number for Path-X, which it did not "
         "learn."
     ),
