@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import hippodrome.ops
-from hippodrome.bench import flat, gpu, models, ops, structured
+from hippodrome.bench import convolutions, flat, gpu, models, ops, structured
 from hippodrome.bench.measure import take_turns, timing
 from hippodrome.bench.ops import example_tensors, generic
 from hippodrome.bench.row import Ask, Contender, Row, Timing, Where, leaves
@@ -29,6 +29,7 @@ def every() -> dict[str, Row]:
         *ops.matrix_state_rows(),
         *flat.rows(),
         *structured.ROWS,
+        *convolutions.ROWS,
         *models.ROWS,
         *gpu.ROWS,
     )
