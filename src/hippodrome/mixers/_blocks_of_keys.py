@@ -28,7 +28,7 @@ class Numbers(NamedTuple):
     keep: Bool[Tensor, "b t"] | None
     last: Int[Tensor, "b"]
     """The stretch that ends the row."""
-    count: Int[Tensor, "b"]
+    total: Int[Tensor, "b"]
     """Kept tokens of that stretch, those before the call among them."""
 
 
@@ -51,7 +51,7 @@ def pack(numbers: Numbers) -> tuple[Numbers, Int[Tensor, "b m"], Int[Tensor, "b 
 
     Returns their numbers, which token of the call each one is, and where each token of the call went.
     """
-    number, stretch, keep, last, count = numbers
+    number, stretch, keep, last, total = numbers
     assert keep is not None
     b, t = keep.shape
     rank = keep.cumsum(1) - 1
@@ -61,7 +61,7 @@ def pack(numbers: Numbers) -> tuple[Numbers, Int[Tensor, "b m"], Int[Tensor, "b 
     time = torch.arange(t, device=keep.device).expand(b, t)
     source = time.new_zeros(b, most + 1).scatter(1, index, time)[:, :most]
     kept = torch.arange(most, device=keep.device) <= rank[:, -1:]
-    packed = Numbers(number.gather(1, source), stretch.gather(1, source), kept, last, count)
+    packed = Numbers(number.gather(1, source), stretch.gather(1, source), kept, last, total)
     return packed, source, rank.clamp(min=0)
 
 
@@ -163,8 +163,8 @@ def same_stretch(layout: Layout) -> Bool[Tensor, "b m w s"]:
 def store(ring: Tensor, new: Tensor, numbers: Numbers) -> Tensor:
     """The ring (b, r, e) after the kept tokens of ``new`` (b, t, e); empty slots are zero."""
     slots = ring.shape[1]
-    number, stretch, keep, last, count = numbers
-    goes = (stretch == last[:, None]) & (number >= count[:, None] - slots)
+    number, stretch, keep, last, total = numbers
+    goes = (stretch == last[:, None]) & (number >= total[:, None] - slots)
     if keep is not None:
         goes = goes & keep
     held = torch.where((last == 0)[:, None, None], ring.to(new.dtype), 0.0 if new.is_floating_point() else 0)

@@ -203,7 +203,7 @@ class LongVQ(Mixer):
         last = self._after(layout, numbers.last, values, marks, counts, sums)
         held_k, held_v = layouts.store(state.k, k, numbers), layouts.store(state.v, v, numbers)
         held_code = layouts.store(state.code[..., None], code[..., None], numbers)[..., 0]
-        return y, State(h, held_k, held_v, held_code, *last, numbers.count)
+        return y, State(h, held_k, held_v, held_code, *last, numbers.total)
 
     def _project(self, m: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Query, key and value of each token, and what is gated: (reset gate, update gate, candidate)."""

@@ -179,7 +179,7 @@ class Mega(Mixer):
                 layout = layouts.lay(numbers, self.chunk, 0, 0, self.chunk, state.seen, resets is not None)
             o = self._in_chunks(q, k, v, layout, state)
             k, v = layouts.store(state.k, k, numbers), layouts.store(state.v, v, numbers)
-            seen = numbers.count
+            seen = numbers.total
         return self._leave(o, gates, x), type(state)(h, k, v, seen)
 
     def _project(self, m: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -232,11 +232,11 @@ class Mega(Mixer):
             mask &= torch.cat([torch.zeros_like(before), stretch], 1)[:, None] == stretch[:, :, None]
             o = attend(q, keys, values, self.bias(age, keys.shape[1]), mask, self.attention)
         slots = state.k.shape[1] + (t if isinstance(state, GrowingState) else 0)
-        held = (
+        held_k, held_v = (
             engine.write(old[:, :, None], new[:, :, None], slots, count - t, count)[:, :, 0]
             for old, new in ((state.k, k), (state.v, v))
         )
-        return o, *held, count
+        return o, held_k, held_v, count
 
     @staticmethod
     def _distances(number: Tensor, key_number: Tensor) -> tuple[Int[Tensor, "b t s"], Bool[Tensor, "b t s"]]:

@@ -186,7 +186,7 @@ class SeqBoat(Mixer):
             for old, new in ((state.k, k), (state.v, v), (state.place[..., None], place))
         )
         k, v, place = held
-        return y, State(h, k, v, place[..., 0], numbers.count, tokens.count)
+        return y, State(h, k, v, place[..., 0], numbers.total, tokens.total)
 
     def _route(self, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The linear branch, the probability that the unit is taken, and whether it is."""
@@ -215,7 +215,7 @@ class SeqBoat(Mixer):
         ahead = 0 if self.causal else 1
         if state is None:
             held_k = held_v = held_place = None
-            before = numbers.count.new_zeros(len(q))
+            before = numbers.total.new_zeros(len(q))
         else:
             held_k, held_v, held_place, before = state.k, state.v, state.place[..., None], state.active
         held = 0 if state is None else self.window
