@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hippodrome.analyze.charts import Chart
 from hippodrome.analyze.figures import COLOURS, axes
@@ -45,10 +45,10 @@ def attention_spent(model: nn.Module, run: Callable[[], object]) -> list[Spent]:
     found: list[Spent] = []
 
     def watch(name: str) -> Callable[..., None]:
-        def seen(module: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        def seen(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             state = given[1] if len(given) > 1 else named.get("state")
             active, probability = module.activation(given[0], state, resets=named.get("resets"))
-            if name.endswith(".back"):
+            if name.rsplit(".", 1)[-1] == "back":
                 active, probability = active.flip(1), probability.flip(1)
             found.append(Spent(name, active.cpu().numpy(), probability.float().cpu().numpy()))
 

@@ -34,12 +34,12 @@ RECIPE = Recipe(
         for task, value in zip(TASKS, WHOLE, strict=True)
     ],
     notes=(
-        "ListOps: 90,000 steps, 3,000 of them of warm-up, linear decay to zero, Adam with betas .9 and .98, "
-        "gradients clipped at 1, mean pooling. The widths are those of SeqBoat's set-up for ListOps, as "
-        "Mega's own were not at hand. Text: 4 layers, scale norm, lr .004, 25,000 steps. Retrieval: 6 "
-        "layers, lr .003, weight decay .04, 91,960 steps. Image: 8 layers, the Laplace function, batch norm, "
-        "lr .01, weight decay .02, 180,000 steps, no dropout. Pathfinder: 6 layers, Laplace, batch norm, lr .01, "
-        "250,000 steps. Path-X: 4 layers, Laplace, lr .01, 125,000 steps. Scale norm and batch norm are not "
-        "offered here."
+        "ListOps: 90,000 steps, 3,000 of them of warm-up, linear decay to zero, Adam with betas .9 and "
+        ".98, gradients clipped at 1, mean pooling. The widths are those of SeqBoat's set-up for ListOps, "
+        "as Mega's own were not at hand. Text: 4 layers, scale norm, lr .004, 25,000 steps. Retrieval: 6 "
+        "layers, lr .003, weight decay .04, 91,960 steps. Image: 8 layers, the Laplace function, batch "
+        "norm, lr .01, weight decay .02, 180,000 steps, no dropout. Pathfinder: 6 layers, Laplace, batch "
+        "norm, lr .01, 250,000 steps. Path-X: 4 layers, Laplace, lr .01, 125,000 steps. Scale norm and "
+        "batch norm are not offered here."
     ),
 )

@@ -38,12 +38,12 @@ RECIPE = Recipe(
     training={"lr": 0.004, "weight_decay": 0.001, "batch_size": 64},
     notes=(
         "ListOps: 90,000 steps, 27,000 of them of warm-up, linear decay, Adam with betas .9 and .98, "
-        "gradients clipped at 1, mean pooling. Text: width 128, values 256, 4 layers, scale norm, lr .004, "
-        "weight decay .01, 25,000 steps, temperature .3, local positions. Retrieval: the same widths, 6 "
-        "layers, lr .003, weight decay .04, 91,960 steps. Image: width 160, values 320, queries 96, 8 "
-        "layers, relu^2, batch norm, lr .01, weight decay .02, 180,000 steps, temperature .4. "
-        "Pathfinder: width 128, 6 layers, relu^2, lr .01, weight decay .01, 250,000 steps, temperature 1. Path-X: chunks of 256, "
-        "lr .01, 125,000 steps. Its accuracies could not be established. Scale norm and batch norm are not "
-        "offered here."
+        "gradients clipped at 1, mean pooling. Text: width 128, values 256, 4 layers, scale norm, lr "
+        ".004, weight decay .01, 25,000 steps, temperature .3, local positions. Retrieval: the same "
+        "widths, 6 layers, lr .003, weight decay .04, 91,960 steps. Image: width 160, values 320, queries "
+        "96, 8 layers, relu^2, batch norm, lr .01, weight decay .02, 180,000 steps, temperature .4. "
+        "Pathfinder: width 128, 6 layers, relu^2, lr .01, weight decay .01, 250,000 steps, temperature 1. "
+        "Path-X: chunks of 256, lr .01, 125,000 steps. Its accuracies could not be established. Scale "
+        "norm and batch norm are not offered here."
     ),
 )
