@@ -108,3 +108,14 @@ def test_what_has_no_feedback_runs_on_nothing():
         SpaceTime(4, 3, feedback=True).closed_loop(SpaceTimeState(torch.zeros(1, 4, 3)), 0)
     with pytest.raises(ValueError, match="n_kernels must divide d_model; got kernel_dim 3, n_kernels 3"):
         SpaceTime(4, 3, n_kernels=3)
+
+
+def test_weights_are_of_sum_one_always_or_only_at_the_start() -> None:
+    for normalize in (True, False):
+        mixer = SpaceTime(4, kernel_dim=6, feedback=True, normalize=normalize)
+        for part in mixer.system():
+            torch.testing.assert_close(part.abs().sum(-1), torch.ones(4))
+        with torch.no_grad():
+            mixer.k.mul_(3)
+        sums = mixer.system().k.abs().sum(-1)
+        torch.testing.assert_close(sums, torch.full((4,), 1.0 if normalize else 3.0))

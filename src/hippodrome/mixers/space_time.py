@@ -55,7 +55,9 @@ class SpaceTime(Mixer):
     a, b, c and k are divided by the sum of their sizes (norm one over the state), which keeps all powers of A
     bounded: its columns sum to at most one in size. The published code differs: its open-loop layers divide a
     alone, and its closed loop divides the rows of the whole matrix A + b k^T, which then is no companion with
-    a feedback any more. Weights whose sum is below 1e-4 are left as they are, as there.
+    a feedback any more. Weights whose sum is below 1e-4 are left as they are, as there. Such weights cannot
+    express every autoregression: the coefficients of one with several poles near the unit circle have a sum
+    of sizes far above one. Without ``normalize`` the weights only start at sum one and are free from there.
 
     Inside the boundary of this mixer is the published block less its residual and dropout: the system with
     its skip, which starts at one, then GELU and a linear map inside a residual of their own.
@@ -64,7 +66,8 @@ class SpaceTime(Mixer):
         d_model: channels in and out.
         kernel_dim: size n of each state.
         n_kernels: systems; each serves d_model / n_kernels channels in a row. None takes one a channel.
-        normalize: divide the weights by their sums; without it nothing keeps the system stable.
+        normalize: divide the weights by their sums whenever they are used; without it they start there, and
+            nothing keeps the system stable in training.
         feedback: learn to predict the next input, and leave the skip out.
         linear: whether GELU and the linear map follow; without them the mixer is the system and its skip.
 
@@ -93,22 +96,19 @@ class SpaceTime(Mixer):
                 f"d_model {d_model}. Take n_kernels 1, or d_model itself."
             )
         self.d_model, self.normalize = d_model, normalize
-        self.a, self.b, self.c = (nn.Parameter(torch.randn(n_kernels, kernel_dim)) for _ in range(3))
-        self.k = nn.Parameter(torch.randn(n_kernels, kernel_dim)) if feedback else None
+        self.a, self.b, self.c, k = (
+            nn.Parameter(x if normalize else _scaled(x)) for x in torch.randn(4, n_kernels, kernel_dim)
+        )
+        self.k = k if feedback else None
         self.D = None if feedback else nn.Parameter(torch.ones(d_model))
         self.linear = Projection(d_model, d_model) if linear else None
 
     def system(self, dtype: torch.dtype | None = None) -> Companion:
         """The weights of every system as they enter it, in ``dtype``; float32 or wider when None."""
         dtype = torch.promote_types(self.a.dtype, torch.float32) if dtype is None else dtype
-        a, b, c = (self._scaled(x.to(dtype)) for x in (self.a, self.b, self.c))
-        return Companion(a, b, c, None if self.k is None else self._scaled(self.k.to(dtype)))
-
-    def _scaled(self, weights: Tensor) -> Tensor:
-        if not self.normalize:
-            return weights
-        size = weights.abs().sum(-1, keepdim=True)
-        return weights / torch.where(size > SMALLEST, size, 1.0)
+        parts = [None if x is None else x.to(dtype) for x in (self.a, self.b, self.c, self.k)]
+        a, b, c, k = ((_scaled(x) if self.normalize and x is not None else x) for x in parts)
+        return Companion(a, b, c, k)  # type: ignore[arg-type]  # only k can be missing
 
     def _each(self, x: Tensor) -> Tensor:
         """What is there once a system, once a channel."""
@@ -231,3 +231,9 @@ class SpaceTime(Mixer):
     def example(cls) -> "SpaceTime":
         """A small instance."""
         return cls(8, kernel_dim=5, n_kernels=4)
+
+
+def _scaled(weights: Tensor) -> Tensor:
+    """Rows divided by the sums of their sizes."""
+    size = weights.abs().sum(-1, keepdim=True)
+    return weights / torch.where(size > SMALLEST, size, 1.0)
