@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hippodrome import config
 from hippodrome.backbones.sashimi import Sashimi
+from hippodrome.generate import generate
 from hippodrome.generate.decoder import owned as copied
 from hippodrome.generate.decoder import tensors
 
@@ -202,3 +203,17 @@ def test_bad_input() -> None:
     example = Sashimi.example()
     with pytest.raises(ValueError, match="1 pools, 2 stacks on the way up"):
         Sashimi(example.centre, list(example.ups), [2])
+
+
+def test_a_language_model_of_it_streams() -> None:
+    torch.manual_seed(0)
+    spec = {"kind": "language", "vocab_size": 11, "backbone": config.stack_spec("sashimi:min_gru", 8, 1)}
+    model = config.build(spec).double().eval()
+    with torch.no_grad():
+        model.embedding.weight.mul_(50)  # first values are so small that all tokens are alike
+        prompt = torch.tensor([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])
+        made = torch.stack(list(generate(model, prompt, max_new_tokens=40, temperature=0.0)), 1)
+        whole = torch.cat([prompt, made], 1)
+        expected = model(whole)[0].argmax(-1)[:, 4:-1]
+    assert torch.equal(made, expected)
+    assert len(made.unique()) > 1

@@ -98,12 +98,12 @@ class Sashimi(nn.Module):
         self.accepts_resets = all(stack.accepts_resets for stack in stacks)
         self.pool = list(pool)
         self.centre = centre
-        self.ups = nn.ModuleList(ups)
-        self.downs = nn.ModuleList(downs or [])
+        self.ups: Any = nn.ModuleList(ups)
+        self.downs: Any = nn.ModuleList(downs or [])
         widths = [*(up.d_model for up in ups), centre.d_model]
         rates = list(zip(pool, widths[:-1], widths[1:], strict=True))
-        self.pools = nn.ModuleList(Projection(p * fine, coarse) for p, fine, coarse in rates)
-        self.unpools = nn.ModuleList(Projection(coarse, p * fine) for p, fine, coarse in rates)
+        self.pools: Any = nn.ModuleList(Projection(p * fine, coarse) for p, fine, coarse in rates)
+        self.unpools: Any = nn.ModuleList(Projection(coarse, p * fine) for p, fine, coarse in rates)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """All stacks before the first token, empty pools, nothing made of them."""
