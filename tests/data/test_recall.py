@@ -62,20 +62,26 @@ def test_items_are_the_same_at_every_visit_and_parts_differ(name):
 
 def test_rules_that_learn_nothing():
     found = open_source("associative_recall", count=20000).naive()
-    assert found["any answer at random"]["accuracy"] == 0.2
-    assert found["any answer at random"]["nats"] == pytest.approx(np.log(5))
-    assert (
-        0.2
-        < found["a token seen, at random"]["accuracy"]
-        < found["the token seen most often"]["accuracy"]
-        < 1
-    )
-    assert found["a dictionary"]["accuracy"] == 1.0
-    found = open_source("induction", count=20000).naive()
-    # The answer is one of the 29 ordinary tokens; each other one equals it with the chance 1 / 20.
-    share = (1 + 28 / 20) / 29
-    assert found["a token seen, at random"]["accuracy"] == pytest.approx(share, rel=0.03)
-    assert found["a dictionary"]["accuracy"] == 1.0
+    any_answer, seen = found["any answer"], found["what was seen, by frequency"]
+    assert any_answer == {"nats": pytest.approx(np.log(5)), "accuracy": 0.2}
+    assert seen["nats"] < any_answer["nats"]
+    assert any_answer["accuracy"] < seen["accuracy"] < 1
+    # With one pair the value that was seen is the answer.
+    found = open_source("associative_recall", length=2, count=100).naive()
+    assert found["what was seen, by frequency"] == {"nats": 0.0, "accuracy": 1.0}
+    # Two ordinary tokens before the question: the one behind the special token, or with chance 1/2 both.
+    found = open_source("induction", length=3, vocabulary=2, count=40000).naive()
+    assert found["what was seen, by frequency"]["nats"] == pytest.approx(np.log(2) / 2, rel=0.05)
+    assert found["what was seen, by frequency"]["accuracy"] == pytest.approx(0.75, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["associative_recall", "induction"])
+def test_a_dictionary_answers_every_question(name):
+    task = open_source(name, count=300)
+    for i in range(300):
+        tokens, targets = parts(task.train[i])
+        asked = targets != IGNORED
+        assert (dictionary(tokens)[asked] == targets[asked]).all()
 
 
 def test_the_dictionary_says_what_followed_last():

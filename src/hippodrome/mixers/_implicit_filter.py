@@ -17,7 +17,7 @@ class ImplicitFilter(nn.Module):
     """h_c(t) = e^(-|delta_c| t) (W_out sin(f (W_m ... sin(f (W_0 z(t) + b_0)) ... + b_m)))_c, t in [0, 1].
 
     Poli et al. 2023, "Hyena hierarchy: towards larger convolutional language models", arXiv 2302.10866,
-    section 3.3 and appendix D. z(t) are features of the position: t itself, and cosine and minus sine of
+    section 3.3 and algorithm 2. z(t) are features of the position: t itself, and cosine and minus sine of
     2 pi f_i j / L for bands f_i from 1e-4 to their number less one. The features are parameters, as
     published, which move slowly. The frequencies f of the sine are learned, one for each unit, the same in
     all layers. Rates delta are fixed, evenly spaced over the channels.

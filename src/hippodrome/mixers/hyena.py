@@ -30,8 +30,9 @@ class Hyena(Mixer):
     """[x_0 ... x_{o-1} | v] = conv3(W x); for i = o-1 ... 1: v <- h_i * (x_i v) + b_i x_i v; W_o (x_0 v).
 
     Poli et al. 2023, "Hyena hierarchy: towards larger convolutional language models", arXiv 2302.10866,
-    definition 3.1, with the order o. The h_i are long convolutions, ``*`` over time, with implicit filters of
-    ``max_length`` taps (see ``_implicit_filter``); all else is elementwise. Order 2 has one of them.
+    definition 3.1 and algorithm 3, with the order o. The h_i are long convolutions, ``*`` over time, with
+    implicit filters of ``max_length`` taps (see ``_implicit_filter``); all else is elementwise. Order 2 has
+    one of them.
 
     Inputs older than ``max_length`` tokens are not seen: a longer sequence runs, and the convolution's window
     ends there. ``step`` is the convolution itself over the last ``max_length - 1`` gated inputs, which are
