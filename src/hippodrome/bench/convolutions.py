@@ -28,9 +28,9 @@ def long_conv_row(where: Where, b: int, t: int, d: int) -> list[Contender]:
         return Contender(title, run, [mine, *mixer.parameters()], same=False)
 
     return [
+        Contender("hippodrome, the operator", lambda: block_conv(*plain)[0], plain),
         layer("long_conv", "hippodrome, long_conv"),
         layer("sgconv", "hippodrome, sgconv"),
-        Contender("hippodrome, the operator", lambda: block_conv(*plain)[0], plain),
         Contender("our PyTorch form", lambda: block_conv(*plain, backend="torch")[0], plain),
         Contender(
             "FFT convolution, kernel given", lambda: rivals.fft_convolution(*bare).mT, bare, floor=True
