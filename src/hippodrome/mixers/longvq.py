@@ -1,6 +1,6 @@
 """LongVQ, reconstructed: gated attention over quantized keys and a local window, on moving averages."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hippodrome.layers.projection import Projection
 from hippodrome.mixers import _blocks_of_keys as layouts
 from hippodrome.mixers._attention import slot_positions
+from hippodrome.mixers._commitment import Committed
 from hippodrome.mixers._ema import EMA
 from hippodrome.mixers._gau import DistanceBias, QueryKey
 from hippodrome.mixers.base import Mixer
@@ -42,13 +43,13 @@ class LongVQ(Mixer):
     A reconstruction. Of "LongVQ: long sequence modeling with vector quantization on structured memory" (2024)
     only a description was at hand, no code and no equations: keys are quantized to a fixed codebook so that
     attention over all of the past costs O(t S); a local window with a bias of distances adds the short range;
-    a moving average is the structured memory under both; a gate follows. How these are put together here
-    is Mega's unit (arXiv 2209.10655, section 3; see ``mixers.mega``) with the quantized attention of Lingle
-    2023, "Transformer-VQ: linear-time transformers via vector quantization", arXiv 2309.16354, section 3:
-    since every key k^ is one of S codes, exp(Q K^T) V = exp(Q C^T) (Delta^T V), with Delta the one-hot
-    assignments. What is older than the window is then nothing but a count and a sum of values for each code,
-    so the state has a constant size. Queries and keys have a root mean square of 1 and scores are divided by
-    sqrt(z). No number is claimed for it.
+    a moving average is the structured memory under both; a gate follows. How these are put together here is
+    Mega's unit (arXiv 2209.10655, section 3, equations of the gated attention; see ``mixers.mega``) with the
+    quantized attention of Lingle 2023, "Transformer-VQ: linear-time transformers via vector quantization",
+    arXiv 2309.16354, section 3: since every key k^ is one of S codes, exp(Q K^T) V = exp(Q C^T) (Delta^T V),
+    with Delta the one-hot assignments. What is older than the window is then nothing but a count and a sum of
+    values for each code, so the state has a constant size. Queries and keys have a root mean square of 1 and
+    scores are divided by sqrt(z). No number is claimed for it.
 
     Gradients reach a key in the window as if it had not been quantized (straight-through), and older ones not
     at all. In training the codebook moves to the running mean of the keys that chose each code (``decay``; a
@@ -300,23 +301,6 @@ class LongVQ(Mixer):
     def example(cls) -> "LongVQ":
         """A small instance."""
         return cls(8, d_state=4, d_query=4, d_value=8, codes=5, window=3)
-
-
-class Committed(torch.autograd.Function):
-    """The keys as they are; backwards, also the gradient of ``weight`` times their mean squared distance."""
-
-    @staticmethod
-    def forward(ctx: Any, k: Tensor, codes: Tensor, weight: float) -> Tensor:
-        """The keys."""
-        ctx.save_for_backward(k, codes)
-        ctx.weight = weight
-        return k.view_as(k)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """What comes, and the term's own."""
-        k, codes = ctx.saved_tensors
-        return grad + 2 * ctx.weight / k.numel() * (k - codes), None, None
 
 
 def _unit(x: Float[Tensor, "*tokens z"]) -> Float[Tensor, "*tokens z"]:

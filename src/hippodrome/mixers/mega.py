@@ -46,7 +46,7 @@ class Mega(Mixer):
     """m = silu(EMA(x)), o = f(q k^T + bias) v, c = silu(W_h m + U (r * o)), and x + u (c - x).
 
     Ma, Zhou, Kong, He, Gui, Neubig, May, Zettlemoyer 2022, "Mega: moving average equipped gated attention",
-    arXiv 2209.10655, section 3 (equations of the moving average, the gated attention and the output). Queries
+    arXiv 2209.10655, section 3, equations of the moving average, the gated attention and the output. Queries
     and keys are two scalings of one shared z = silu(W_z m), v = silu(W_v x), r = silu(W_r m) is the reset
     gate and u = sigmoid(W_u m) the update gate: u = 0 hands x through. f is softmax, the Laplace function or
     relu^2, see ``mixers._gau``. With ``chunk`` a query sees the tokens of its own chunk alone, counted from

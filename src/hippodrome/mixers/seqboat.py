@@ -46,11 +46,12 @@ class SeqBoat(Mixer):
     """m = silu(EMA(x)), a = softmax(W_a m / tau), silu(W_h m + p A(m) + x) with p = a_1 if a_1 > a_0, else 0.
 
     Ren, Liu, Wang, Xu, Zhu, Zhai 2023, "Sparse modular activation for efficient sequence modeling", arXiv
-    2306.11197, section 3: the module A is a gated attention unit that only activated tokens enter. Theirs are
-    packed to the left and attend to each other: z, r, v = silu(W m), q and k two scalings of z, and an
-    activated token sees itself and the ``window`` activated ones before it, however long ago they were. So a
-    call costs time linear in t, and attention as much as was activated. The probability p multiplies what the
-    unit gives, which is how the router learns; tau = exp(theta) is learned too.
+    2306.11197, section 3, equations of sparse modular activation: the module A is a gated attention unit that
+    only activated tokens enter. Theirs are packed to the left and attend to each other: z, r, v = silu(W m),
+    q and k two scalings of z, and an activated token sees itself and the ``window`` activated ones before it,
+    however long ago they were. So a call costs time linear in t, and attention as much as was activated. The
+    probability p multiplies what the unit gives, which is how the router learns; tau = exp(theta) is learned
+    too.
 
     Inside the boundary of this mixer is the published layer without its norm: a block puts a norm before it,
     and a residual of its own around it. Router probabilities are float32 at least. A tie activates nothing.
