@@ -27,6 +27,8 @@ GROUP = 1 << 18
 """Points of all transforms of a group on a CPU: with their spectra they stay in its cache."""
 GROUP_ELSEWHERE = 1 << 25
 """The same on other devices, where each group costs launches of kernels."""
+TILE = 512
+"""Steps that are turned at once, channels against time: so many cache lines stay while each is read."""
 LINE = 16
 """Channels of a group at least: a cache line of float32, which a copy reads whole."""
 
@@ -104,7 +106,8 @@ class _Line(NamedTuple):
         for tensor, low, high, a, z in self.parts(first, last):
             if a > filled:
                 into[..., filled:a] = 0
-            into[..., a:z] = tensor[rows, low:high, channels].transpose(1, 2)
+            for i, j in _spans(z - a, TILE):
+                into[..., a + i : a + j] = tensor[rows, low + i : low + j, channels].transpose(1, 2)
             filled, found = z, True
         if found and filled < into.shape[-1]:
             into[..., filled:] = 0
@@ -113,7 +116,8 @@ class _Line(NamedTuple):
     def add(self, values: Tensor, first: int, last: int, rows: slice, channels: slice) -> None:
         """Add ``values`` (r, c, n) to [first, last)."""
         for tensor, low, high, a, z in self.parts(first, last):
-            tensor[rows, low:high, channels] += values[..., a:z].transpose(1, 2)
+            for i, j in _spans(z - a, TILE):
+                tensor[rows, low + i : low + j, channels] += values[..., a + i : a + j].transpose(1, 2)
 
 
 class _Room:
@@ -188,7 +192,11 @@ def _forward(x: Tensor, kernel: Tensor, state: Tensor, back: Tensor, ahead: Tens
             if call.line.read(numbers, first, last, rows, channels):
                 room.invert(room.transform(numbers).mul_(taps), numbers)
                 found = numbers[..., q_end - q - 1 : q_end - q - 1 + i_end - i].transpose(1, 2)
-                into.copy_(found) if q == 0 else into.add_(found)
+                for j, j_end in _spans(i_end - i, TILE):
+                    if q == 0:
+                        into[:, j:j_end] = found[:, j:j_end]
+                    else:
+                        into[:, j:j_end] += found[:, j:j_end]
             elif q == 0:
                 into.zero_()
     return y.to(x.dtype)
