@@ -90,20 +90,20 @@ class _Line(NamedTuple):
     tensors: Sequence[Tensor]
     lengths: Sequence[int]
 
-    def parts(self, first: int, last: int) -> Iterator[tuple[Tensor, int, int, int, int]]:
-        """Where [first, last) lies: tensor, the range inside it, and the range inside [first, last)."""
+    def parts(self, first: int, last: int) -> Iterator[tuple[Tensor, int, int, int]]:
+        """Where [first, last) lies: tensor, where in it that begins, and the range inside [first, last)."""
         start = 0
         for tensor, length in zip(self.tensors, self.lengths, strict=True):
             low, high = max(first, start), min(last, start + length)
             if low < high and tensor.numel():
-                yield tensor, low - start, high - start, low - first, high - first
+                yield tensor, low - start, low - first, high - first
             start += length
 
     def read(self, into: Tensor, first: int, last: int, rows: slice, channels: slice) -> bool:
         """Copy [first, last) to the front of ``into`` (r, c, n), zeros elsewhere; False if all is zero."""
         filled = 0
         found = False
-        for tensor, low, high, a, z in self.parts(first, last):
+        for tensor, low, a, z in self.parts(first, last):
             if a > filled:
                 into[..., filled:a] = 0
             for i, j in _spans(z - a, TILE):
@@ -115,7 +115,7 @@ class _Line(NamedTuple):
 
     def add(self, values: Tensor, first: int, last: int, rows: slice, channels: slice) -> None:
         """Add ``values`` (r, c, n) to [first, last)."""
-        for tensor, low, high, a, z in self.parts(first, last):
+        for tensor, low, a, z in self.parts(first, last):
             for i, j in _spans(z - a, TILE):
                 tensor[rows, low + i : low + j, channels] += values[..., a + i : a + j].transpose(1, 2)
 
@@ -277,8 +277,8 @@ def _gradient(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _form(x: Tensor, kernel: Tensor, state: Tensor, back: Tensor, ahead: Tensor) -> tuple[Tensor]:
-    optional = [z if z.numel() else None for z in (state, back, ahead)]
-    return (torch_.block_conv(x, kernel, *optional, None),)
+    before, taps, after = (z if z.numel() else None for z in (state, back, ahead))
+    return (torch_.block_conv(x, kernel, before, taps, after, None),)
 
 
 _forward.register_autograd(_gradient, setup_context=_setup)
