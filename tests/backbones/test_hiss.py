@@ -45,6 +45,8 @@ def test_one_call_is_chunks_is_steps(pattern: str, data: st.DataObject) -> None:
     with torch.no_grad():
         whole, last = model(x, resets=resets, dt=dt)
         torch.testing.assert_close(whole, steps(model, x, resets, dt), rtol=1e-9, atol=1e-12)
+        roomy, _ = model(x, model.init_state(3, t), resets=resets, dt=dt)
+        torch.testing.assert_close(roomy, whole, rtol=1e-9, atol=1e-12)
         cuts = sorted({0, t, *data.draw(st.lists(places, max_size=3), label="cuts")})
         state, parts = None, []
         for a, b in pairwise(cuts):
@@ -92,6 +94,18 @@ def test_gradients_reach_both_levels_and_overwriting_is_the_step() -> None:
             y, state = model.step(x[:, i], state)
             torch.testing.assert_close(model.advance_(x[:, i], owned), y)
     assert torch.equal(owned.tokens, state.tokens)
+
+
+def test_outputs_outlive_the_state_that_is_overwritten() -> None:
+    model = made("hiss:mamba:attention", chunk=2)
+    x = torch.randn(2, 11, 8, dtype=torch.float64)
+    with torch.no_grad():
+        whole, _ = model(x)
+        begun, owned = model(x[:, :5], model.init_state(2, 11))
+        parts = [begun, *(model.advance_(x[:, i], owned)[:, None] for i in range(5, 11))]
+        torch.testing.assert_close(torch.cat(parts, 1), whole)
+        with pytest.raises(ValueError, match=r"init_state\(batch, max_length\), or use step"):
+            model.advance_(x[:, 0], model(x)[1])
 
 
 def test_bad_input() -> None:

@@ -42,9 +42,18 @@ def join(states: list[Any], order: Tensor) -> Any:
 
 
 def overwrite(state: Any, after: Any) -> None:
-    """Write one state into the tensors of another, which its caller owns."""
+    """Write one state into the tensors of another, which its caller owns.
+
+    Raises:
+        ValueError: a cache inside grew.
+    """
     for old, new in zip(state, after, strict=True):
         if isinstance(old, Tensor):
+            if old.shape != new.shape:
+                raise ValueError(
+                    "A cache that grows cannot be written in place; make the state with "
+                    "init_state(batch, max_length), or use step."
+                )
             old.copy_(new)
         else:
             overwrite(old, new)

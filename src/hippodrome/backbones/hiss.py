@@ -68,7 +68,8 @@ class HiSS(nn.Module):
         wide = torch.promote_types(p.dtype, torch.float32)
         chunks = None if max_length is None else max_length // self.chunk + 1
         return State(
-            self.low.init_state(batch, self.chunk),
+            # Room for all tokens and not for a chunk: a call may hold several, of which a cache counts each.
+            self.low.init_state(batch, max_length),
             self.high.init_state(batch, chunks),
             torch.zeros(batch, dtype=torch.long, device=p.device),
             torch.zeros(batch, dtype=wide, device=p.device),
@@ -103,6 +104,7 @@ class HiSS(nn.Module):
     def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
         """One token, overwriting the states, which the caller owns."""
         y_t, after = self.step(x_t, state, dt_t=dt_t)
+        y_t = y_t.clone()  # where the widths are one it is the held output itself, which is overwritten later
         overwrite(state, after)
         return y_t
 
@@ -169,7 +171,7 @@ class HiSS(nn.Module):
         begun = (phase[:, -1:] + 1) % self.chunk
         kept = since[:, -1:] - since.gather(1, (t - begun).clamp(min=0))
         kept = kept + torch.where(begun > t, start.elapsed[:, None], 0.0)
-        return self.down(held), State(low, high, number[:, -1] + 1, kept[:, 0], held[:, -1])
+        return self.down(held), State(low, high, number[:, -1] + 1, kept[:, 0], held[:, -1].clone())
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of all mixers inside."""

@@ -243,9 +243,11 @@ class Sashimi(nn.Module):
         phase = torch.full((b,), t % p, dtype=torch.long, device=x.device)
         wide = torch.promote_types(x.dtype, torch.float32)
         times = torch.ones(b, t, dtype=wide, device=x.device) if dt is None else dt.to(wide)
-        held = F.pad(x, (0, 0, max(0, p - 1 - t), 0))[:, max(0, t - p + 1) :]
-        steps = F.pad(times, (max(0, p - 1 - t), 0), value=1.0)[:, max(0, t - p + 1) :]
-        return late, (phase, held, steps, block[:, -1]), inner
+        missing, first = max(0, p - 1 - t), max(0, t - p + 1)
+        held = F.pad(x[:, first:], (0, 0, missing, 0))
+        steps = F.pad(times[:, first:], (missing, 0), value=1.0)
+        # A copy, which does not keep what was made of all pools.
+        return late, (phase, held, steps, block[:, -1].clone()), inner
 
     def _uneven(
         self, k: int, x: Tensor, state: State | None, resets: Tensor | None, dt: Tensor | None
