@@ -129,6 +129,18 @@ def test_smoothed_kernels_keep_the_contract(smooth):
     check_mixer(LongConv(4, max_length=10, smooth=smooth, gated=False))
 
 
+@pytest.mark.parametrize("smooth", ["none", "mean", "gaussian"])
+def test_kernels_are_made_in_full_precision_under_autocast_and_kept_so(smooth):
+    mixer = LongConv(4, max_length=10, smooth=smooth, gated=False).eval()
+    x = torch.randn(2, 4)
+    with torch.no_grad():
+        full, _ = mixer.step(x, mixer.init_state(2))
+        mixer._memo.clear()
+        for cast in (True, False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                close(mixer.step(x, mixer.init_state(2))[0], full, 1e-6, f"step, autocast {cast}")
+
+
 def test_many_steps_in_place_are_the_forward_call_also_past_a_change_of_the_kernel():
     mixer = LongConv(3, 9).double().eval()
     x = torch.randn(2, 30, 3, dtype=torch.float64)

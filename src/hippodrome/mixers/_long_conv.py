@@ -75,23 +75,11 @@ class LongConvolution(Mixer):
     ) -> tuple[Sequence, State]:
         """Many tokens, by Fourier transforms; the state stands before them, a reset cuts a row in two."""
         self.check_call(x, state, resets, dt)
-        past = self.max_length - 1
         wide = torch.promote_types(self.D.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            u = x.to(wide)
             taps = self._taps(self.max_length if state is not None else min(self.max_length, x.shape[1]))
-            if resets is None:
-                y, seen = block_conv(u, taps, None if state is None else state.window.to(wide))
-                if seen.shape[1] < past:
-                    # The row is shorter than the kernel, of which only what reaches it was made.
-                    seen = F.pad(u, (0, 0, past - u.shape[1], 0))
-            else:
-                whole = u if state is None else torch.cat([state.window.to(wide), u], 1)
-                before = whole.shape[1] - x.shape[1]
-                y = _cut(whole, taps, resets, before)
-                seen = _since_reset(whole, resets, before)
-                seen = F.pad(seen, (0, 0, max(0, past - seen.shape[1]), 0))
-                seen = seen[:, seen.shape[1] - past :].clone()
+            window = None if state is None else state.window.to(wide)
+            y, seen = convolve(x.to(wide), taps, window, resets, self.max_length - 1)
         return self.readout(y.to(x.dtype)), State(seen)
 
     def _taps(self, length: int) -> Float[Tensor, "d length"]:
@@ -101,9 +89,33 @@ class LongConvolution(Mixer):
 
     def _window_taps(self) -> Float[Tensor, "d max_length"]:
         """The whole kernel as it meets the window: oldest first, D in its last tap."""
-        if self.training:
+        return self._oldest_first() if self.training else self._memo.get(self, self._oldest_first)
+
+    def _oldest_first(self) -> Tensor:
+        with torch.autocast(self.D.device.type, enabled=False):
             return self._taps(self.max_length).flip(1)
-        return self._memo.get(self, lambda: self._taps(self.max_length).flip(1))
+
+
+def convolve(
+    u: Float[Tensor, "b t d"],
+    taps: Float[Tensor, "d l"],
+    window: Float[Tensor, "b l_1 d"] | None,
+    resets: Resets | None,
+    past: int,
+) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b past d"]]:
+    """The causal convolution of u behind what the window holds, and the window after it.
+
+    The window holds the ``past`` = l - 1 inputs before u. Where it is None they are zeros, and taps that
+    reach none of u may be left out.
+    """
+    if resets is None:
+        y, seen = block_conv(u, taps, window)
+        # The row is shorter than the kernel, of which only what reaches it was made.
+        return y, seen if seen.shape[1] == past else F.pad(u, (0, 0, past - u.shape[1], 0))
+    whole = u if window is None else torch.cat([window, u], 1)
+    before = whole.shape[1] - u.shape[1]
+    seen = F.pad(_since_reset(whole, resets, before), (0, 0, max(0, past - whole.shape[1]), 0))
+    return _cut(whole, taps, resets, before), seen[:, seen.shape[1] - past :].clone()
 
 
 def _since_reset(whole: Tensor, resets: Tensor, before: int) -> Tensor:

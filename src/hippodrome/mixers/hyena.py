@@ -3,16 +3,14 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.mixers._implicit_filter import ImplicitFilter
-from hippodrome.mixers._long_conv import _cut, _since_reset
+from hippodrome.mixers._long_conv import convolve
 from hippodrome.mixers.base import Mixer, ParameterGroup
-from hippodrome.ops.block_conv import block_conv
 from hippodrome.ops.causal_conv_update import causal_conv_update
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -136,24 +134,10 @@ class Hyena(Mixer):
                 # The bias belongs to lag zero: one pass less over the tokens.
                 taps = torch.cat([kernels[i, :, :1] + self.bias[i, :, None].to(wide), kernels[i, :, 1:]], 1)
                 window = None if state is None else state.long[:, i].to(wide)
-                v, window = self._convolve(gate * v, taps, window, resets)
+                v, window = convolve(gate * v, taps, window, resets, self.max_length - 1)
                 windows.append(window)
             y = first * v
         return self.out_proj(y.to(x.dtype)), State(short, torch.stack(windows, 1))
-
-    def _convolve(
-        self, u: Tensor, taps: Tensor, window: Tensor | None, resets: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The convolution of u (b, t, d) behind what the window holds, and the window after it."""
-        past = self.max_length - 1
-        if resets is None:
-            y, seen = block_conv(u, taps, window)
-            # A row shorter than the filter met only as much of it as reaches it.
-            return y, seen if seen.shape[1] == past else F.pad(u, (0, 0, past - u.shape[1], 0))
-        whole = u if window is None else torch.cat([window, u], 1)
-        before = whole.shape[1] - u.shape[1]
-        seen = F.pad(_since_reset(whole, resets, before), (0, 0, max(0, past - whole.shape[1]), 0))
-        return _cut(whole, taps, resets, before), seen[:, seen.shape[1] - past :]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The network of the filters: at most 1e-3, its features of positions at most 1e-5; no decay."""

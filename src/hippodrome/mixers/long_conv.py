@@ -120,7 +120,7 @@ def _mean(K: Tensor, length: int, width: int) -> Tensor:
     """The mean over ``width`` taps around each; those beyond the ends count as zeros."""
     half = width // 2
     reach = min(K.shape[1], length + half)
-    return F.avg_pool1d(F.pad(K[:, :reach], (half, half + length - min(length, reach))), width, 1)[:, :length]
+    return F.avg_pool1d(F.pad(K[:, :reach], (half, half)), width, 1)[:, :length]
 
 
 def _gaussian(K: Tensor, length: int, width: int) -> Tensor:
