@@ -25,10 +25,17 @@ def test_associative_recall_asks_for_the_value_of_a_key_that_came():
         said = {}
         for key, value in zip(keys.tolist(), values.tolist(), strict=True):
             assert said.setdefault(key, value) == value
-        assert (targets[:-1] == IGNORED).all()
-        assert targets[-1] == said[int(tokens[-1])]
+        # Training asks at every key that came before, and nowhere else.
+        again = [i for i in range(0, 13, 2) if tokens[i] in tokens[:i:2]]
+        assert np.flatnonzero(targets != IGNORED).tolist() == again
+        assert targets[again].tolist() == [said[key] for key in tokens[again].tolist()]
         asked.append(int(tokens[-1]))
     assert set(asked) == {0, 1, 2, 3}
+    for part in (task.valid, task.test):
+        for i in range(30):
+            tokens, targets = parts(part[i])
+            assert (targets[:-1] == IGNORED).all()
+            assert targets[-1] == dictionary(tokens)[-1] != IGNORED
     assert task.facts == {"vocab_size": 8}
 
 

@@ -26,10 +26,17 @@ Draw = Callable[[np.random.Generator], Drawn]
 
 
 class Drawings(Dataset):
-    """Sequences drawn from the seed and their number when they are asked for: item i is always the same."""
+    """Sequences drawn from the seed and their number when they are asked for: item i is always the same.
 
-    def __init__(self, draw: Draw, count: int, seed: int) -> None:
-        self.draw, self.count, self.seed = draw, count, seed
+    Args:
+        draw: draws one.
+        count: how many there are.
+        seed: of all of them; parts of one task take different ones.
+        keys: tokens that are asked about wherever they come again, not at the end alone; none by default.
+    """
+
+    def __init__(self, draw: Draw, count: int, seed: int, keys: range = range(0)) -> None:
+        self.draw, self.count, self.seed, self.keys = draw, count, seed, keys
 
     def __len__(self) -> int:
         return self.count
@@ -38,6 +45,9 @@ class Drawings(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(index)
         tokens, targets = self.draw(np.random.default_rng(mixed(self.seed, index)))
+        if self.keys:
+            key = (tokens >= self.keys.start) & (tokens < self.keys.stop)
+            targets = np.where(key, dictionary(tokens), targets)
         return Window(torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(targets.astype(np.int64)))
 
 
@@ -48,6 +58,9 @@ def open_associative_recall(
 
     Each sequence draws a value for every key, then keys one after the other, each with its value: a key may
     come several times, always with the same value. It ends with one of the keys that came, each as likely.
+    Validation and test ask for the value at the end alone. Training asks for it at every key that has come
+    before: the authors' code trains on every next token, of which these are the ones that can be known, and
+    a question a sequence is so faint a signal that little is learned in thousands of steps.
 
     Args:
         length: tokens of the pairs; the question is one more.
@@ -72,7 +85,8 @@ def open_associative_recall(
         pairs = np.stack([keys, value[keys]], 1).ravel()
         return _asked_at_the_end(np.append(pairs, asked), int(value[asked]))
 
-    return _task("associative_recall", draw, vocabulary, range(half, vocabulary), length, count, seed)
+    answers = range(half, vocabulary)
+    return _task("associative_recall", draw, vocabulary, answers, count, seed, keys=range(half))
 
 
 def open_induction(*, length: int = 30, vocabulary: int = 20, count: int = 5000, seed: int = 0) -> Task:
@@ -99,7 +113,7 @@ def open_induction(*, length: int = 30, vocabulary: int = 20, count: int = 5000,
         tokens[place] = vocabulary
         return _asked_at_the_end(tokens, int(tokens[place + 1]))
 
-    return _task("induction", draw, vocabulary + 1, range(vocabulary), length, count, seed)
+    return _task("induction", draw, vocabulary + 1, range(vocabulary), count, seed)
 
 
 def dictionary(tokens: np.ndarray) -> np.ndarray:
@@ -122,12 +136,23 @@ def _asked_at_the_end(tokens: np.ndarray, answer: int) -> Drawn:
     return Drawn(tokens, targets)
 
 
-def _task(name: str, draw: Draw, vocab_size: int, answers: range, length: int, count: int, seed: int) -> Task:
+def _task(
+    name: str,
+    draw: Draw,
+    vocab_size: int,
+    answers: range,
+    count: int,
+    seed: int,
+    keys: range = range(0),
+) -> Task:
     if count < 1:
         raise ValueError(f"{name}: at least one sequence to train on is needed; got {count}. Take 5000, say.")
     held = max(count // 10, 1)
     sizes = {"train": count, "valid": held, "test": held}
-    train, valid, test = (Drawings(draw, size, 3 * seed + part) for part, size in enumerate(sizes.values()))
+    train, valid, test = (
+        Drawings(draw, size, 3 * seed + part, keys if part == 0 else range(0))
+        for part, size in enumerate(sizes.values())
+    )
     steps = len(train[0].tokens)
     details: dict[str, Any] = {
         "source": f"generated, {name}",
