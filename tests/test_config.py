@@ -323,6 +323,19 @@ def test_every_mixer_can_be_counted_on_the_meta_device():
         )
 
 
+def test_mixers_over_grids_get_small_ones_where_there_is_no_task():
+    made = {
+        (kind, w): config.with_small_sizes(kind, None, w, 24)
+        for kind in ("bi-conv_s5", "s4nd")
+        for w in (32, 12, 9)
+    }
+    sides = {key: next(iter(given.values()))["sizes"] for key, given in made.items()}
+    assert [sides["bi-conv_s5", w] for w in (32, 12, 9)] == [[4, 4], [2, 2], [1, 1]]
+    assert [sides["s4nd", w] for w in (32, 12, 9)] == [[4, 6]] * 3
+    kept = {"conv_s5": {"sizes": [2, 3]}, "s4d": {"d_state": 4}}
+    assert config.with_small_sizes("conv_s5+s4d", kept, 12, 24) == kept
+
+
 def test_widths_keep_to_what_the_constructors_ask_for(newcomer):
     assert config.match_width(lambda w: language("newcomer", w, 2), 20_000) % 40 == 0
 

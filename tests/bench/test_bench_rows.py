@@ -118,6 +118,10 @@ def test_operators_and_mixers_by_themselves() -> None:
         of_name("ssdd")
     (found,) = measure(find(MIXER + "min_gru"), Where(), 1, QUICK, tiny=True)
     assert [t.phase for t in found] == ["forward", "forward + backward", "one step"]
+    (found,) = measure(find(MIXER + "conv_lstm"), Where(), 1, QUICK, tiny=True)
+    assert [t.phase for t in found] == ["forward", "forward + backward", "one step"]
+    (found,) = measure(find(MIXER + "s4nd"), Where(), 1, QUICK, tiny=True)
+    assert [t.phase for t in found] == ["forward", "forward + backward"]
     (found,) = measure(find(OPERATOR + "linear_scan"), Where(), 1, QUICK, tiny=True)
     assert {t.contender for t in found} >= {"hippodrome, torch"}
 

@@ -104,6 +104,8 @@ def test_layers_of_two_directions_and_grids_are_looked_at_by_name(cli) -> None:
     facts = cli("inspect", "bi-s4d", "--width", 8, "-s", "d_state=4", "--json").json()
     assert facts["state_bytes"] is None
     assert cli("inspect", "s4nd", "--width", 8, "-s", "sizes=[4,4]").code == 0
+    for kind in ("s4nd", "conv_s5", "bi-conv_lstm"):
+        assert cli("inspect", kind, "--width", 8, "--length", 12).code == 0
     kinds = [row["kind"] for row in cli("list", "mixers", "--json").json()["mixers"]]
     assert {"s4nd", "bidirectional", "s4d"} <= set(kinds)
     assert "2210.06583" in cli("cite", "s4nd").out

@@ -107,6 +107,11 @@ def test_another_number_of_variates_is_refused(forecaster: Forecaster) -> None:
         forecaster.predict(frame)
 
 
+def test_a_model_over_a_grid_is_refused_by_its_reason() -> None:
+    with pytest.raises(ValueError, match="conv_s5 runs over a grid"):
+        Forecaster(horizon=5, look_back=16, **{**TINY, "model": "conv_s5"}).fit(long_frame())
+
+
 def test_a_classifier_learns_lengths_and_labels(classifier) -> None:
     made, cases, labels = classifier
     chances = made.predict_proba(cases)

@@ -13,8 +13,8 @@ from hippodrome.bench import convolutions, flat, gpu, models, ops, structured
 from hippodrome.bench.measure import take_turns, timing
 from hippodrome.bench.ops import example_tensors, generic
 from hippodrome.bench.row import Ask, Contender, Row, Timing, Where, leaves
+from hippodrome.config import choices, suggest, with_small_sizes
 from hippodrome.config import find as find_kind
-from hippodrome.config import kinds, suggest
 
 LEVELS = ("op", "layer", "model", "gpu")
 OPERATOR, MIXER = "operator ", "mixer "
@@ -66,7 +66,7 @@ def of_name(name: str, width: int = 256, length: int = 1024) -> list[Row]:
 
     Raises ValueError where there is neither.
     """
-    known, mixers = operators(), kinds("mixers")
+    known, mixers = operators(), [kind for kind in choices("mixers") if kind != "bidirectional"]
     if name not in known + mixers:
         raise ValueError(f"there is no operator and no mixer {name!r}{suggest(name, known + mixers)}")
     found = []
@@ -109,7 +109,8 @@ def _mixer(ask: Ask, width: int, length: int) -> list[Timing]:
         width, length = 16, 32
     device = ask.where.device
     torch.manual_seed(0)
-    mixer = find_kind("mixers", ask.kind)(width).to(device)
+    options = with_small_sizes(ask.kind, None, width, length).get(ask.kind, {})
+    mixer = find_kind("mixers", ask.kind)(width, **options).to(device)
     (x,) = leaves(ask.where.normal(1)(1, length, width))
 
     def forward() -> None:

@@ -318,7 +318,7 @@ def _body(what: str, device: str, length: int) -> tuple[Any, int]:
         body = runs.load(what, device).model.backbone
     else:
         try:
-            spec = config.stack_spec(what, 64)
+            spec = config.stack_spec(what, 64, options=config.with_small_sizes(what, None, 64, length))
         except ValueError as error:
             raise ValueError(f"{what!r} is no recipe, no run folder and no pattern: {error}") from None
         body = config.build(spec, "backbones").to(device)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hippodrome.runs import Run
 
 PANEL = "Look things up"
+CONTEXT = 256
+"""Tokens, if nothing else is asked for."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -83,8 +85,8 @@ def command(
     """
     _check_places(out, png)
     settings = Settings(file, assignments)
-    subject = _subject(what, width, present(device), settings.values)
-    length = length or _grid(subject) or 256
+    subject = _subject(what, width, length, present(device), settings.values)
+    length = length or _grid(subject) or CONTEXT
     portraits = _portraits(subject)
     facts = _facts(subject, portraits, length)
     spent = None if on is None else _spent.look(what, present(device), on)
@@ -116,12 +118,16 @@ def _check_places(out: Path | None, png: Path | None) -> None:
         raise ValueError(f"--png takes a folder for the charts; {str(png)!r} is a file")
 
 
-def _subject(what: str, width: int | None, device: str, options: dict[str, Any]) -> _Subject:
+def _subject(
+    what: str, width: int | None, length: int | None, device: str, options: dict[str, Any]
+) -> _Subject:
     from hippodrome import config
 
     kind = what.removeprefix(config.BOTH_WAYS)
     if kind in config.choices("mixers"):
-        spec = config.stack_spec(what, width or 64, 1, options={kind: options})["blocks"][0]["mixer"]
+        width = width or 64
+        filled = config.with_small_sizes(what, {kind: options}, width, length or CONTEXT)
+        spec = config.stack_spec(what, width, 1, options=filled)["blocks"][0]["mixer"]
         body = config.build(spec, "mixers").to(device)
         return _Subject(what, body, {what: body, **_mixers(body)}, body, _legs(what, options))
     if options:

@@ -17,7 +17,7 @@ from hippodrome.config.patterns import (
 )
 from hippodrome.config.recipe import Claim, Recipe, RecipeModel
 from hippodrome.config.schema import build, schema, validate
-from hippodrome.config.sizes import grid, width_step, with_sizes
+from hippodrome.config.sizes import grid, width_step, with_sizes, with_small_sizes
 
 __all__ = [
     "BOTH_WAYS",
@@ -42,4 +42,5 @@ __all__ = [
     "validate",
     "width_step",
     "with_sizes",
+    "with_small_sizes",
 ]

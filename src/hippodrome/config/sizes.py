@@ -30,12 +30,7 @@ def with_sizes(
         ValueError: a mixer asks for sizes and the task has no grid.
     """
     filled = {kind: dict(given) for kind, given in (options or {}).items()}
-    for layer in pattern_kinds(pattern):
-        kind = layer.removeprefix(BOTH_WAYS)
-        mixer: Any = find("mixers", kind)
-        parameters = inspect.signature(mixer.__init__).parameters
-        if "sizes" not in parameters or "sizes" in filled.get(kind, {}):
-            continue
+    for kind in _asking(pattern, filled):
         if sizes is None:
             raise ValueError(
                 f"{kind} runs over a grid, and the rows of this task are none that is known. Take pictures "
@@ -44,6 +39,38 @@ def with_sizes(
             )
         filled[kind] = {**filled.get(kind, {}), "sizes": list(sizes)}
     return filled
+
+
+def with_small_sizes(
+    pattern: str, options: Mapping[str, Mapping[str, Any]] | None, width: int, length: int
+) -> dict[str, dict[str, Any]]:
+    """``with_sizes`` where there is no task, to look at mixers or to time them.
+
+    What reads a row as one whole gets the row of ``length`` tokens as a grid, as square as may be; of any
+    other a token of ``width`` numbers is a frame of 4 x 4 points, or of 2 x 2 or one where that does not
+    divide the width.
+    """
+    filled = {kind: dict(given) for kind, given in (options or {}).items()}
+    for kind in _asking(pattern, filled):
+        mixer: Any = find("mixers", kind)
+        if mixer.accepts_resets:
+            side = next(side for side in (4, 2, 1) if width % side**2 == 0)
+            sizes = [side, side]
+        else:
+            rows = next(rows for rows in range(math.isqrt(length), 0, -1) if length % rows == 0)
+            sizes = [rows, length // rows]
+        filled[kind] = {**filled.get(kind, {}), "sizes": sizes}
+    return filled
+
+
+def _asking(pattern: str, options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The kinds of mixers in a pattern that ask for sizes and were given none."""
+    found = []
+    for kind in dict.fromkeys(layer.removeprefix(BOTH_WAYS) for layer in pattern_kinds(pattern)):
+        mixer: Any = find("mixers", kind)
+        if "sizes" in inspect.signature(mixer.__init__).parameters and "sizes" not in options.get(kind, {}):
+            found.append(kind)
+    return found
 
 
 def width_step(kind: str, sizes: Sequence[int] | None) -> int:

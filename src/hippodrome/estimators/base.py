@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hippodrome import runs
-from hippodrome.config import stack_spec
+from hippodrome.config import grid, stack_spec, with_sizes
 from hippodrome.data.base import Task
 from hippodrome.train.settings import Budget, TrainSettings
 
@@ -89,9 +89,10 @@ class Estimator(ABC):
             seed=self.seed,
             device=self.device,
         )
+        options = with_sizes(self.model, None, grid(task.kind, task.facts, task.details))
         spec = {
             "kind": task.kind,
-            "backbone": stack_spec(self.model, self.width, self.depth, dropout=self.dropout),
+            "backbone": stack_spec(self.model, self.width, self.depth, options=options, dropout=self.dropout),
         }
         spec |= self._facts()
         result = runs.train(spec, task, settings, place)
