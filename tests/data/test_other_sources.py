@@ -16,6 +16,7 @@ from hippodrome.models.classification import ClassificationModel
 from hippodrome.models.forecasting import ForecastingModel
 from hippodrome.models.language import LanguageModel
 from hippodrome.models.regression import RegressionModel
+from hippodrome.models.video import VideoModel
 
 
 def archive(tmp_path: Path, **arrays: np.ndarray) -> Path:
@@ -287,17 +288,27 @@ def test_lorenz_is_integrated_to_fourth_order() -> None:
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_facts_are_arguments_of_the_model(name: str) -> None:
+    from hippodrome.backbones.block import Block
     from hippodrome.backbones.stack import Stack
+    from hippodrome.mixers.min_gru import MinGRU
 
     models = {
         "language": LanguageModel,
         "classification": ClassificationModel,
         "regression": RegressionModel,
         "forecasting": ForecastingModel,
+        "video": VideoModel,
     }
-    options = {"listops": {"count": 200, "length": 64}, "chaotic": {"count": 2000}}.get(name, {})
+    few = {"count": 100}
+    options = {
+        "listops": {"count": 200, "length": 64},
+        "chaotic": {"count": 2000},
+        **dict.fromkeys(("delay", "reconstruction", "pathfinder", "moving-shapes"), few),
+    }.get(name, {})
     task = open_source(name, **options)
-    model = models[task.kind](Stack.example(), **task.facts)
+    # One channel at each point of a latent frame; any width serves the other kinds.
+    backbone = Stack([Block(MinGRU(64))]) if task.kind == "video" else Stack.example()
+    model = models[task.kind](backbone, **task.facts)
     batch = task.collate([task.train[i] for i in range(2)])
     assert bool(model.loss(batch).isfinite())
     found = task.naive()
