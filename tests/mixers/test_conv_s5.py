@@ -49,6 +49,15 @@ def test_a_lstm_with_peepholes_keeps_the_contract() -> None:
     check_mixer(ConvLSTM(12, [2, 2], peepholes=True), length=6)
 
 
+def test_a_step_takes_a_state_of_another_precision() -> None:
+    mixer = prepared(ConvS5.example(), torch.float32)
+    x = tokens(mixer, 2, 3, torch.float32)
+    _, state = mixer(x)
+    y, after = mixer.step(x[:, 0], type(state)(state.x.double()))
+    assert torch.equal(y, mixer.step(x[:, 0], state)[0])
+    assert after.x.dtype == torch.float32
+
+
 def test_poles_are_held_left_of_the_axis() -> None:
     mixer = ConvS5(4, [2, 2], d_state=4)
     with torch.no_grad():

@@ -1,9 +1,13 @@
 """LongVQ: a dense oracle, the codebook, straight-through gradients, the commitment term, linear cost."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from hippodrome.backbones.block import Block
+from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.longvq import LongVQ
 from hippodrome.testing.mixers import check_mixer, prepared, tokens
 
@@ -113,6 +117,35 @@ def test_the_commitment_term_acts_as_if_it_were_added_to_the_loss():
     got = torch.autograd.grad(committed.train()(x)[0].square().sum(), committed.query_key.gamma)[0]
     torch.testing.assert_close(got, expected)
     assert not torch.allclose(got, without)
+
+
+@pytest.mark.compiled
+def test_compiled_training_has_the_same_gradients_and_moves_the_codes_alike():
+    torch.manual_seed(0)
+    mixer = LongVQ(8, **SMALL, commitment=0.5).double()
+    other = copy.deepcopy(mixer)
+    x = tokens(mixer, 2, 13)
+    torch.compiler.reset()
+    compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
+    for run in (mixer, compiled):
+        run(x)[0].square().sum().backward()
+    for one, two in zip(mixer.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+    assert torch.equal(mixer.codebook, other.codebook)
+
+
+def test_it_is_not_run_twice_to_save_memory():
+    with pytest.raises(ValueError, match="LongVQ changes itself in training"):
+        Stack([Block(LongVQ(8, **SMALL))], recompute=True)
+
+
+def test_a_state_of_another_precision_is_taken_as_it_is():
+    mixer = prepared(LongVQ(8, **SMALL), torch.float32)
+    x = tokens(mixer, 2, 9, torch.float32)
+    _, state = mixer(x)
+    wide = type(state)(*(s.double() if s.is_floating_point() else s for s in state))
+    for run in (mixer, lambda x, state: mixer.step(x[:, 0], state)):
+        torch.testing.assert_close(run(x, wide)[0], run(x, state)[0])
 
 
 def test_the_cost_is_linear_in_tokens_and_codes_and_the_state_constant():

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hippodrome.mixers.longvq import LongVQ
+from hippodrome.mixers.mega import Mega
 from hippodrome.mixers.seqboat import SeqBoat
 from hippodrome.testing.mixers import check_mixer, check_noncausal, prepared, tokens, warm_state
 
@@ -74,6 +76,15 @@ def test_with_all_tokens_active_it_is_local_attention():
     x = tokens(mixer, 2, 17)
     assert bool(mixer.activation(x).active.all())
     torch.testing.assert_close(mixer(x)[0], dense(mixer, x, torch.ones(2, 17, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("mixer", [SeqBoat(8, **SMALL), Mega(8, 4, chunk=3), LongVQ(8, 4, window=3)])
+def test_a_state_keeps_its_precision_under_autocast(mixer):
+    mixer.eval()
+    x = tokens(mixer, 2, 7, torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, state = mixer(x, mixer.init_state(2))
+    assert [s.dtype for s in state] == [s.dtype for s in mixer.init_state(2)]
 
 
 @pytest.mark.parametrize("bias", [-9.0, 0.0])

@@ -27,7 +27,7 @@ class Stack(nn.Module):
             memory for about a third more work.
 
     Raises:
-        ValueError: no blocks, or blocks of different widths.
+        ValueError: no blocks, blocks of different widths, or ``recompute`` of one that is not recomputable.
     """
 
     def __init__(self, blocks: list[Block], norm: bool = True, recompute: bool = False) -> None:
@@ -37,6 +37,13 @@ class Stack(nn.Module):
             raise ValueError(
                 "A stack needs at least one block, all of one width; got "
                 + (f"widths {sorted(widths)}." if widths else "none.")
+            )
+        inside = [module for block in blocks for module in block.modules()]
+        once = {type(module).__name__ for module in inside if not getattr(module, "recomputable", True)}
+        if recompute and once:
+            raise ValueError(
+                f"A stack with recompute runs its blocks twice, and {', '.join(sorted(once))} changes itself "
+                "in training whenever it runs. Leave recompute off, or take other mixers."
             )
         self.d_model = blocks[0].d_model
         self.causal = all(block.causal for block in blocks)

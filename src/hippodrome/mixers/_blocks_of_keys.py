@@ -161,12 +161,12 @@ def same_stretch(layout: Layout) -> Bool[Tensor, "b m w s"]:
 
 
 def store(ring: Tensor, new: Tensor, numbers: Numbers) -> Tensor:
-    """The ring (b, r, e) after the kept tokens of ``new`` (b, t, e); empty slots are zero."""
-    slots = ring.shape[1]
+    """The ring (b, r, e) after the kept tokens of ``new`` (b, t, e), in its dtype; empty slots are zero."""
+    slots, new = ring.shape[1], new.to(ring.dtype)
     number, stretch, keep, last, total = numbers
     goes = (stretch == last[:, None]) & (number >= total[:, None] - slots)
     if keep is not None:
         goes = goes & keep
-    held = torch.where((last == 0)[:, None, None], ring.to(new.dtype), 0.0 if new.is_floating_point() else 0)
+    held = torch.where((last == 0)[:, None, None], ring, 0.0 if new.is_floating_point() else 0)
     index = torch.where(goes, number % slots, slots)[..., None].expand_as(new)
     return F.pad(held, (0, 0, 0, 1)).scatter(1, index, new)[:, :-1]

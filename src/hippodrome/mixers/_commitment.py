@@ -1,4 +1,4 @@
-"""The commitment term of vector quantization, as a gradient that joins whatever loss is minimised."""
+"""Vector quantization in training: its commitment term as a gradient, and a codebook that is held still."""
 
 from typing import Any
 
@@ -21,3 +21,18 @@ class Committed(torch.autograd.Function):
         """What comes, and the term's own."""
         k, codes = ctx.saved_tensors
         return grad + 2 * ctx.weight / k.numel() * (k - codes), None, None
+
+
+@torch.library.custom_op("hippodrome::snapshot", mutates_args=())
+def snapshot(x: Tensor) -> Tensor:
+    """A copy of what is overwritten before the backward pass needs it.
+
+    An operator of its own: a compiler saves what such a one returns, but would make a clone again in the
+    backward pass, from what has changed since. It passes no gradient.
+    """
+    return x.clone()
+
+
+@snapshot.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)

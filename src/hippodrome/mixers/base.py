@@ -39,6 +39,9 @@ class Mixer(nn.Module, ABC):
     """Whether ``dt`` means something here; where it does not, passing one raises."""
     accepts_resets: ClassVar[bool] = True
     """Whether a row may hold several pieces. False only for what reads a row as one whole, such as a grid."""
+    recomputable: ClassVar[bool] = True
+    """Whether a call in training, made again for the backward pass, is the same call. False for what moves
+    buffers of its own that it reads."""
     reversed_from: ClassVar[str] = "shared"
     """Where the reversed branch of a layer of two directions begins in the literature of this mixer: at the
     token itself ("shared") or at the next one ("offset"); see ``backbones.bidirectional``."""

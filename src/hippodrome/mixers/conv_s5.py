@@ -130,14 +130,14 @@ class ConvS5(Mixer):
         """One frame: two convolutions, and the recurrence between them."""
         tables = self._memo.get(self, self._make, self.clip_eigs)
         frame = unflatten(x_t, self.sizes)
-        u = frame.to(state.x.dtype)
+        u, before = (z.to(tables.factor.dtype) for z in (frame, state.x))
         with torch.autocast(x_t.device.type, enabled=False):
             factor, gain = tables.factor, tables.gain
             if dt_t is not None:
                 log_a, gain = (z[:, None, None] for z in self._one(tables, dt_t))
                 factor = _pairs.exp(log_a)
             written = convolve(u, taps_in(tables.B)).unflatten(-1, (-1, 2))
-            x = _pairs.times(factor, state.x) + _pairs.times(gain, written)
+            x = _pairs.times(factor, before) + _pairs.times(gain, written)
             y = convolve(x.flatten(-2), taps_out(tables.C))
         return self._readout(y.to(x_t.dtype), frame).flatten(-3), State(x)
 

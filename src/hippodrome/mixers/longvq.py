@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hippodrome.layers.projection import Projection
 from hippodrome.mixers import _blocks_of_keys as layouts
 from hippodrome.mixers._attention import slot_positions
-from hippodrome.mixers._commitment import Committed
+from hippodrome.mixers._commitment import Committed, snapshot
 from hippodrome.mixers._ema import EMA
 from hippodrome.mixers._gau import DistanceBias, QueryKey
 from hippodrome.mixers.base import Mixer
@@ -73,6 +73,8 @@ class LongVQ(Mixer):
         ValueError: an empty codebook or window, or a decay outside [0, 1).
     """
 
+    recomputable = False
+
     codebook: Tensor
     code_counts: Tensor
     code_sums: Tensor
@@ -129,9 +131,14 @@ class LongVQ(Mixer):
 
     def quantize(self, k: Float[Tensor, "*tokens z"]) -> tuple[Tensor, Int[Tensor, "*tokens"]]:
         """The nearest code of each key, with the key's own gradient, and that code's number."""
-        book = self.codebook.to(k.dtype)
-        # The nearest by |k|^2 - 2 k c + |c|^2, of which the first is the same for all codes.
-        code = (k.detach() @ book.mT - 0.5 * book.square().sum(-1)).argmax(-1)
+        return self._quantize(k, self.codebook)
+
+    @staticmethod
+    def _quantize(k: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
+        book = book.to(k.dtype)
+        with torch.autocast(k.device.type, enabled=False):  # one product decides which code it is
+            # The nearest by |k|^2 - 2 k c + |c|^2, of which the first is the same for all codes.
+            code = (k.detach() @ book.mT - 0.5 * book.square().sum(-1)).argmax(-1)
         return book[code] + (k - k.detach()), code
 
     def commitment_loss(self, x: Sequence, *, resets: Resets | None = None) -> Float[Tensor, ""]:
@@ -177,9 +184,11 @@ class LongVQ(Mixer):
         state = self.init_state(b) if state is None else state
         m, h = self.ema(x, state.h, resets)
         q, k, v, gates = self._project(F.silu(m), x)
+        # In training the codebook is moved below, while the backward pass still needs this one.
+        book = snapshot(self.codebook) if self.training else self.codebook
         if self.training and self.commitment:
-            k = Committed.apply(k, self.quantize(k)[0].detach(), self.commitment)
-        raw, (k, code) = k, self.quantize(k)
+            k = Committed.apply(k, self._quantize(k, book)[0].detach(), self.commitment)
+        raw, (k, code) = k, self._quantize(k, book)
         numbers = layouts.count_off(state.seen, t, resets)
         w = self.window
         layout = layouts.lay(numbers, w, 1, 0, w, state.seen, resets is not None)
@@ -195,9 +204,7 @@ class LongVQ(Mixer):
         local = torch.where(
             inside, self._scores(asked, held) + self.bias(age, w), self._scores(asked, held.detach())
         )
-        # In training the codebook is moved below, while the backward pass still needs this one.
-        scores = self._scores(asked, self.codebook.clone() if self.training else self.codebook)
-        o = self._read(local, mask, layouts.around(layout, values), scores, counts, sums)
+        o = self._read(local, mask, layouts.around(layout, values), self._scores(asked, book), counts, sums)
         y = self._leave(layouts.take(layout, o, t), gates, x)
         if self.training:
             self._move_codes(raw, code)
@@ -235,6 +242,7 @@ class LongVQ(Mixer):
         most = torch.maximum(local.amax(-1, keepdim=True), scores.amax(-1, keepdim=True)).detach()
         near, far = (local - most).exp(), (scores - most).exp()
         with torch.autocast(local.device.type, enabled=False):  # counts and sums are not for bfloat16
+            counts, sums = counts.to(near.dtype), sums.to(near.dtype)
             total = near.sum(-1, keepdim=True) + far @ counts[..., None]
             return ((near @ values.to(near.dtype) + far @ sums) / total).to(values.dtype)
 
