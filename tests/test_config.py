@@ -179,6 +179,14 @@ def test_parts_can_be_built_alone():
     assert isinstance(config.build({"kind": "min_gru", "d_model": 8}, "mixers"), Mixer)
 
 
+@pytest.mark.parametrize("kind", ["mamba2", "seqboat", "gss", "lru", "longvq"])
+def test_a_size_below_one_is_refused_whatever_takes_it(kind):
+    with pytest.raises(ValueError, match="d_state is a size, 1 or more; got -1"):
+        config.build({"kind": kind, "d_model": 16, "d_state": -1}, "mixers")
+    with pytest.raises(ValueError, match="d_model is a size"):
+        config.build({"kind": kind, "d_model": 0}, "mixers")
+
+
 def test_schemas_tell_kinds_apart():
     found = config.schema(LanguageModel)
     assert found["properties"]["kind"]["const"] == "language"
@@ -321,19 +329,6 @@ def test_every_mixer_can_be_counted_on_the_meta_device():
         assert sum(p.numel() for p in built.parameters()) == sum(
             p.numel() for p in config.build(spec, "mixers").parameters()
         )
-
-
-def test_mixers_over_grids_get_small_ones_where_there_is_no_task():
-    made = {
-        (kind, w): config.with_small_sizes(kind, None, w, 24)
-        for kind in ("bi-conv_s5", "s4nd")
-        for w in (32, 12, 9)
-    }
-    sides = {key: next(iter(given.values()))["sizes"] for key, given in made.items()}
-    assert [sides["bi-conv_s5", w] for w in (32, 12, 9)] == [[4, 4], [2, 2], [1, 1]]
-    assert [sides["s4nd", w] for w in (32, 12, 9)] == [[4, 6]] * 3
-    kept = {"conv_s5": {"sizes": [2, 3]}, "s4d": {"d_state": 4}}
-    assert config.with_small_sizes("conv_s5+s4d", kept, 12, 24) == kept
 
 
 def test_widths_keep_to_what_the_constructors_ask_for(newcomer):
