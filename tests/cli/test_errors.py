@@ -52,6 +52,27 @@ def test_a_recipe_does_not_race(cli, text_file: Path) -> None:
     refused(cli("race", text_file, "--models", "s4d,mamba_130m"), "recipe 'mamba_130m'", "'mamba'", "train")
 
 
+def test_a_backbone_is_named_with_its_stacks(cli, text_file: Path) -> None:
+    for pattern in ("hiss", "bi-hiss", "s4d+sashimi"):
+        refused(cli("train", text_file, "--model", pattern), "is a backbone", ":s4d", pattern)
+    for pattern in ("hiss:", "hiss::s4d"):
+        refused(cli("train", text_file, "--model", pattern), "behind each colon", f"'{pattern}'")
+    refused(cli("race", text_file, "--models", "hiss:s4d:s4d:s4d"), "two levels; got 3")
+
+
+def test_faults_of_a_pretraining_are_told_in_our_words(cli, text_file: Path) -> None:
+    for words, told in (
+        (("--pretrain", "nope"), "pretraining is masked or causal"),
+        (("--pretrain", "masked", "--mask-rate", "1"), "the rate is the share"),
+        (("--mask-rate", "0.2"), "give pretrain too"),
+        (("--pretrain", "masked", "--budget", "3steps", "--pretrain-budget", "5s"), "one unit"),
+    ):
+        answer = cli("race", text_file, *words)
+        refused(answer, told)
+        assert "Value error" not in answer.err
+        assert "value:" not in answer.err
+
+
 def test_bad_budget(cli, text_file: Path) -> None:
     refused(cli("race", text_file, "--budget", "soon"), "soon", "60s")
     refused(cli("train", text_file, "--budget", "10parsecs"), "10parsecs")

@@ -87,4 +87,4 @@ def test_options_of_sound_are_refused_by_a_model_of_text(cli, language_run: Path
     ):
         answer = cli("generate", language_run, "--prompt", "The", option, value)
         assert answer.code != 0
-        assert f"{option} is for models of sound" in answer.err
+        assert f"{option} is not for models of text" in answer.err

@@ -107,6 +107,12 @@ def test_hidden_values_are_not_in_what_is_read() -> None:
         assert not item.inputs[~hidden].isnan().any()
 
 
+@pytest.mark.parametrize("given", [{"span": 1000}, {"rate": 1e-6}])
+def test_what_hides_nothing_is_refused(listops: Task, given: dict) -> None:
+    with pytest.raises(ValueError, match="nothing is hidden in"):
+        pretext_task(listops, "masked", **given)
+
+
 def test_grey_pixels_are_asked_for_as_levels() -> None:
     source = pictures()
     task = pretext_task(source, "masked")

@@ -46,8 +46,25 @@ def test_a_video_model_is_trained_evaluated_and_shown_from_the_command_line(tmp_
         answer = CliRunner().invoke(app, words)
         assert answer.exit_code == 0, answer.output
     assert picture.read_bytes().startswith(b"\x89PNG")
-    refused = CliRunner().invoke(app, ["generate", run])
-    assert refused.exit_code != 0
+    for words, told in (
+        ([], "--out FILE.png"),
+        (["--out", str(tmp_path / "none" / "p.png")], "there is no folder"),
+        (
+            ["--out", str(tmp_path / "q.png"), "--spectrogram", "s.png"],
+            "--spectrogram is not for models of videos",
+        ),
+    ):
+        refused = CliRunner().invoke(app, ["generate", run, *words])
+        assert refused.exit_code != 0
+        assert told in refused.output
+    assert not (tmp_path / "q.png").exists()
+
+
+def test_lengths_of_videos_are_counted_in_frames() -> None:
+    settings = RaceSettings.model_validate({})
+    assert max(settings.lengths_for("video")) <= 1024 < max(settings.lengths_for("language"))
+    assert RaceSettings.model_validate({"lengths": [8, 16]}).lengths_for("video") == (8, 16)
+    assert RaceSettings.model_validate({"lengths": []}).lengths_for("video") == ()
 
 
 def test_sizes_come_from_the_task() -> None:

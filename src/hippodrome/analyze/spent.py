@@ -84,7 +84,7 @@ def spent_map(layers: Sequence[Spent], length: int, names: Sequence[str] = (), r
     too many.
     """
     named = bool(names) and length <= NAMED
-    wide = WRAP if named else length
+    wide = min(WRAP, length) if named else length
     lines = -(-length // wide)
 
     def draw() -> Any:

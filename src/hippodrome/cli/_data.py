@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 Source = Annotated[
     str,
     typer.Argument(
-        help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, folder of wav files, of "
-        "pictures or of IDX files, or a built-in source (hippodrome list sources)."
+        help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, .tsv of labelled text, "
+        "folder of wav files, of texts by class, of pictures or of IDX files, or a built-in source "
+        "(hippodrome list sources)."
     ),
 ]
 Kind = Annotated[

@@ -12,6 +12,12 @@ def sentence(error: Exception) -> str:
         return f"{error} (pip install {error.name.split('.')[0]})"
     listed: Any = getattr(error, "errors", None)
     if callable(listed):
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in listed()]
-        return "; ".join(lines)
+        return "; ".join(_line(fault) for fault in listed())
     return str(error).strip() or type(error).__name__
+
+
+def _line(fault: dict[str, Any]) -> str:
+    """One fault of pydantic's list: the field, and what it says or what our own check said."""
+    own = fault.get("ctx", {}).get("error")
+    where = ".".join(map(str, fault["loc"]))
+    return f"{where}: {own or fault['msg']}" if where else str(own or fault["msg"])

@@ -43,7 +43,10 @@ def command(
     if not isinstance(classifier, Classifier):
         raise ValueError(f"{run} holds a model for {classifier.run_.spec['kind']}, which tells no classes")
     if classifier.run_.spec.get("vocab_size"):
-        raise ValueError(f"{run} classifies tokens; from files only sequences of values are read")
+        raise ValueError(
+            f"{run} classifies tokens, and only sequences of values are read from files here: with labels, "
+            f"hippodrome evaluate {run} SOURCE tells how many are right"
+        )
     cases = _read(source, classifier.run_.details.get("options") or {})
     chances = classifier.predict_proba(cases.values)
     classes = [str(name) for name in classifier.classes_]

@@ -23,7 +23,9 @@ def command(
         Path | None, typer.Option(help="For sound: the .wav file to write; for videos a .png.")
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="For sound: how long. [default: 1]")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="For sound and videos: how many.")] = 1,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="For sound and videos: how many. [default: 1]")
+    ] = None,
     spectrogram: Annotated[Path | None, typer.Option(help="For sound: a .png of all clips.")] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 takes the likeliest token. [default: 0.8; for sound 1]")
@@ -56,7 +58,7 @@ def command(
             opened,
             out,
             seconds=length if tokens is None else tokens / opened.details["sound"]["rate"],
-            clips=clips,
+            clips=clips or 1,
             prompt=None if prompt is None else Path(prompt),
             picture=spectrogram,
             temperature=1.0 if temperature is None else temperature,
@@ -73,19 +75,24 @@ def command(
 
         if out is None:
             raise ValueError(f"{run} holds a model of videos: name a picture to write with --out FILE.png")
-        write_frames(opened, out, videos=clips)
+        _not_for(run, "videos", prompt=prompt, tokens=tokens, seconds=seconds, spectrogram=spectrogram,
+                 temperature=temperature, **cuts)  # fmt: skip
+        write_frames(opened, out, videos=clips or 1)
         if json:
             as_json({"files": [str(out)]})
         else:
             typer.echo(str(out))
         return
-    if opened.tokenizer is None or opened.details["kind"] != "language":
-        raise ValueError(f"{run} holds a model for {opened.details['kind']}, which writes no text")
-    for name, value in (("--out", out), ("--seconds", seconds), ("--spectrogram", spectrogram)):
-        if value is not None:
-            raise ValueError(f"{name} is for models of sound; {run} holds one of text")
-    if clips > 1:
-        raise ValueError(f"--clips is for models of sound and videos; {run} holds one of text")
+    if opened.details["kind"] != "language":
+        raise ValueError(
+            f"{run} holds a model for {opened.details['kind']}, which writes nothing. Name a run of text, "
+            f"sound or videos."
+        )
+    if opened.tokenizer is None:
+        raise ValueError(
+            f"{run} was trained on {opened.details['name']}, whose tokens are no text: evaluate it instead"
+        )
+    _not_for(run, "text", out=out, seconds=seconds, spectrogram=spectrogram, clips=clips)
     begin = sys.stdin.read() if prompt is None else prompt
     pieces = generate.text(
         opened.model,
@@ -103,3 +110,12 @@ def command(
         typer.echo(piece, nl=False)
         sys.stdout.flush()
     typer.echo()
+
+
+def _not_for(run: Path, what: str, **given: Any) -> None:
+    """Raises ValueError for an option that a model of this does not take."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is not for models of {what}, and {run} holds one: leave it out"
+            )

@@ -18,7 +18,7 @@ def split_shape(pattern: str) -> tuple[str | None, tuple[str, ...]]:
     """The shape in front of a pattern and the patterns of its stacks: ``hiss:s4:mamba`` has two.
 
     A pattern without a colon is one stack and has no shape. Raises ValueError for an unknown shape, with the
-    nearest one there is.
+    nearest one there is, and for a colon with nothing behind it.
     """
     first, *stacks = pattern.replace(" ", "").split(":")
     if not stacks:
@@ -26,6 +26,10 @@ def split_shape(pattern: str) -> tuple[str | None, tuple[str, ...]]:
     if first not in SHAPES:
         raise ValueError(
             f"there is no backbone {first!r} to put stacks into (in {pattern!r}){suggest(first, SHAPES)}"
+        )
+    if not all(stacks):
+        raise ValueError(
+            f"behind each colon stands the pattern of a stack ({first}:s4d); got {pattern!r}. Fill it in."
         )
     return first, tuple(stacks)
 
@@ -50,8 +54,8 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
 
     ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind for each direction. The pattern is
     repeated and cut off to ``depth`` layers; None takes it once. One stack's pattern: what a shape holds is
-    parsed part by part (``split_shape``). Raises ValueError for an
-    empty part, a count below one, or an unknown kind, with the nearest one there is.
+    parsed part by part (``split_shape``). Raises ValueError for an empty part, a count below one, a backbone,
+    or an unknown kind, with the nearest one there is.
     """
     known = choices("mixers")
     layers: list[str] = []
@@ -65,6 +69,11 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
             )
         one_way = kind.removeprefix(BOTH_WAYS)
         named = kinds("mixers") if one_way != kind else known
+        if one_way in SHAPES:
+            raise ValueError(
+                f"{one_way} is a backbone, which stands before a colon and its stacks: {one_way}:s4d, say; "
+                f"got {pattern!r}"
+            )
         if one_way not in named:
             raise ValueError(
                 f"there is no mixer {one_way!r} (in the pattern {pattern!r}){suggest(one_way, named)}"

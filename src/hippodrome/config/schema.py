@@ -20,6 +20,9 @@ from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
 
 _PREFIX = "hippodrome."
 
+_SIZES = re.compile(r"d_\w+|head_dim|expand|chunk|groups")
+"""Names of arguments that count channels or tokens: none of them may be below one, whatever takes it."""
+
 
 class _Choice(NamedTuple):
     """What a parameter that takes a module accepts: kinds of a family, whose classes are of ``base``."""
@@ -231,6 +234,9 @@ def _construct(value: Any, path: str, problems: list[tuple[str, str]]) -> Any:
     arguments = {
         name: inner(getattr(value, name), name) for name in type(value).model_fields if name != "kind"
     }
+    for name, size in arguments.items():
+        if _SIZES.fullmatch(name) and isinstance(size, int) and size < 1:
+            problems.append((path, f"{name} is a size, 1 or more; got {size}"))
     if len(problems) > before:
         return None
     try:

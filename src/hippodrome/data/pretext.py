@@ -92,6 +92,11 @@ class Pretext(Dataset):
             read, targets = self._hide(inputs, hidden)
         return PretextItem(read, targets, getattr(item, "dt", None))
 
+    def hides(self, index: int) -> bool:
+        """Whether anything is asked for in an item."""
+        targets = self[index].targets
+        return bool((~targets.isnan() if targets.is_floating_point() else targets != _IGNORED).any())
+
     def _targets(self, inputs: Tensor) -> Tensor:
         """What could be asked of a sequence: its values, or its ids or levels (t,)."""
         if self.levels is None:
@@ -166,7 +171,8 @@ def pretext_task(
         seed: of the masks.
 
     Raises:
-        ValueError: another kind of task, fewer than two training sequences, or a rate or span that cannot be.
+        ValueError: another kind of task, fewer than two training sequences, a rate or span that cannot be or
+            that hides nothing of what is held out.
     """
     check(kind, rate, span)
     channels, vocab_size = task.facts.get("channels"), task.facts.get("vocab_size")
@@ -188,6 +194,12 @@ def pretext_task(
         return Pretext(task.train, chosen, kind, share, span, vocab_size, levels, seed, pairs)
 
     train, valid = part(sorted(order[held:])), part(sorted(order[:held]))
+    if kind == "masked" and not any(valid.hides(i) for i in range(len(valid))):
+        raise ValueError(
+            f"{task.name!r}: with a rate of {share:g}{f' and spans of {span}' if span else ''} nothing is "
+            f"hidden in the {len(valid)} sequences that are held out to choose the weights by. Take a higher "
+            f"rate{' or a shorter span' if span else ''}."
+        )
     scaling = {name: task.facts.get(name) for name in ("location", "scale")} if channels else {}
     told = {"hidden": share, "span": span} if kind == "masked" else {}
     return Task(

@@ -165,7 +165,8 @@ def eigenvectors(measure: str, n: int) -> tuple[Float64[Tensor, "half 2"], Float
     """
     if n < 2 or n % 2:
         raise ValueError(
-            f"Eigenvalues of {measure} come in conjugate pairs, so n must be even; got {n}. Take {n + 1}."
+            f"Eigenvalues of {measure} come in conjugate pairs, so n must be even; got {n}. "
+            f"Take {max(n + 1, 2)}."
         )
     P = low_rank(measure, n)
     A, B = MEASURES[measure](n)

@@ -246,7 +246,7 @@ def lengths(result: RaceResult, look: dict[str, Style]) -> list[Chart]:
                         series,
                         look,
                         title=title,
-                        x="tokens",
+                        x="frames" if result.kind == "video" else "tokens",
                         y=axis,
                         log_x=True,
                         log_y=True,

@@ -62,7 +62,7 @@ def _measure(
         # The peak of the step holds the gradients already; weights and two moments come on top.
         train_bytes=3 * weights + training_step_bytes(model, whole),
         step_seconds=step,
-        scaling=_against_length(model.backbone, settings.lengths) if settings.lengths else None,
+        scaling=_against_length(model.backbone, settings.lengths_for(task.kind)),
     )
 
 

@@ -271,7 +271,7 @@ def look_ahead(task: Task, settings: RaceSettings, plan: RacePlan) -> Outlook:
         count = len(entry.rates) + len(settings.seeds) - 1
         if pretext is None or entry.scratch is None:
             need = needs[entry.name] = _need(task, entry, plan.batch_size, device, free)
-            budget, more = settings.from_scratch, len(settings.lengths) * 2.0
+            budget, more = settings.from_scratch, len(settings.lengths_for(task.kind)) * 2.0
         else:  # on the task it takes what its twin takes
             spec = pretext_spec(pretext, entry.spec["backbone"])
             before = entry.model_copy(update={"spec": spec})

@@ -58,12 +58,16 @@ def race(
             baselines ("gru" and "attention"; of videos "conv_lstm") always run too. None takes a choice that
             fits the kind of task.
         budget: for each run: "60s" or "2m" of training (compilation and validation apart), "500steps",
-        "1Mtok". parameters: the number of parameters that every width is matched to; None goes by the size
-        of the data. depth: layers; a longer pattern takes its own length. learning_rates: one, or several
-        to search among with the first seed; None takes a default for the task. seeds: how many, or which.
-        With two or more the report gives intervals. batch_size: rows of a step. folder: where everything
-        goes; None takes ``race-NAME`` here. A race stopped before its end goes on where
-            it was when it is started again with the same plan.
+            "1Mtok".
+        parameters: the number of parameters that every width is matched to; None goes by the size of the
+            data.
+        depth: layers; a longer pattern takes its own length.
+        learning_rates: one, or several to search among with the first seed; None takes a default for the
+            task.
+        seeds: how many, or which. With two or more the report gives intervals.
+        batch_size: rows of a step.
+        folder: where everything goes; None takes ``race-NAME`` here. A race stopped before its end goes on
+            where it was when it is started again with the same plan.
         device: auto, cpu, cuda, cuda:1 or mps.
         threads: of PyTorch on the CPU while the race runs; None leaves them.
         resume: whether a folder that holds this race already is continued; if not, it is refused.

@@ -24,6 +24,9 @@ RATE = {"language": 4e-3, "classification": 4e-3, "regression": 4e-3, "forecasti
 """Peak learning rates for AdamW at widths of 50 to 300; attention trains at half of them."""
 SLOWER = {"attention": 0.5}
 
+LENGTHS = {**dict.fromkeys(MODELS, (64, 256, 1024, 4096, 16384)), "video": (4, 16, 64, 256)}
+"""Where a forward pass is measured: in tokens or steps, of videos in frames."""
+
 PARAMETERS = {
     "language": (100_000, 5),
     "classification": (40_000, 5),
@@ -40,8 +43,8 @@ class RaceSettings(BaseModel):
 
     ``learning_rates``: one for all, or several to search among; the best on validation of the first seed goes
     on with the other seeds. ``parameters``: all contenders get the width that comes nearest. ``lengths``:
-    where time and memory of one forward pass are measured; empty for none. ``options``: constructor
-    arguments by kind of mixer or backbone, for the contenders that hold it.
+    where time and memory of one forward pass are measured, in tokens or frames; empty for none. ``options``:
+    constructor arguments by kind of mixer or backbone, for the contenders that hold it.
 
     With ``pretrain`` every contender runs twice, from scratch and pretrained on the training inputs alone
     ("masked" or "causal") for ``pretrain_budget`` (None: as long as ``budget``) at the same learning rate.
@@ -67,7 +70,7 @@ class RaceSettings(BaseModel):
     compile: bool = False
     workers: int = Field(default=0, ge=0)
     baselines: tuple[str, ...] | None = None
-    lengths: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
+    lengths: tuple[int, ...] | None = None
     device: str = "auto"
     options: dict[str, dict[str, Any]] = {}
     pretrain: Literal["masked", "causal"] | None = None
@@ -75,6 +78,10 @@ class RaceSettings(BaseModel):
     scratch_budget: Literal["total", "same"] = "total"
     mask_rate: float | None = None
     mask_span: int | None = None
+
+    def lengths_for(self, kind: str) -> tuple[int, ...]:
+        """The lengths, those of the kind of task where none are given."""
+        return LENGTHS[kind] if self.lengths is None else self.lengths
 
     @property
     def pretraining(self) -> Budget:
@@ -141,8 +148,8 @@ class RaceSettings(BaseModel):
 
     @field_validator("lengths")
     @classmethod
-    def _lengths(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if list(value) != sorted(set(value)) or any(t < 1 for t in value):
+    def _lengths(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (list(value) != sorted(set(value)) or any(t < 1 for t in value)):
             raise ValueError(f"lengths increase and are 1 or more; got {value}")
         return value
 

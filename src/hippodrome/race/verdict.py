@@ -278,7 +278,7 @@ def _pretraining(result: RaceResult) -> list[str]:
     )
     same = "as much training in all" if pretext.scratch_budget != result.budget else "the task alone"
     a, b = (quality(s.valid.mean, result.metric) if s.valid else "" for s in best)
-    most = "gained most" if gains[best[1].name] > 0 else "lost least"
+    most = {1: "gained most", 0: "stayed level", -1: "lost least"}[_sign(gains[best[1].name])]
     sentences = [
         f"Pretrained on the training inputs alone, {how}, {ahead} of {len(pairs)} models came out ahead of "
         f"the same model from scratch on validation, which had {same}; {best[0].name} {most}: from {a} to "
@@ -295,6 +295,10 @@ def _pretraining(result: RaceResult) -> list[str]:
             f"foretell."
         )
     return sentences
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
 
 
 def _gain(result: RaceResult, one: Standing, other: Standing) -> float:
