@@ -34,6 +34,13 @@ def test_it_is_the_mean_over_windows(rows: int, columns: int, taps: int) -> None
     torch.testing.assert_close(ssim(x, y), expected, rtol=1e-10, atol=0)
 
 
+def test_float32_loses_nothing_where_a_picture_is_bright_and_flat() -> None:
+    x, y = 200 + torch.rand(2, 1, 16, 16, 1)
+    found = ssim(x, y, 0.1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), ssim(x.double(), y.double(), 0.1), rtol=1e-6, atol=0)
+
+
 def test_it_is_one_for_the_same_and_below_for_another() -> None:
     x = torch.rand(2, 4, 16, 16, 1)
     assert ssim(x, x) == pytest.approx(torch.ones(2, 4), abs=1e-5)

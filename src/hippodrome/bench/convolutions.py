@@ -43,11 +43,8 @@ def block_fft_row(where: Where, b: int, n: int, d: int) -> list[Contender]:
     (x,) = leaves(where.normal(1)(b, n, d))
     layer = Butterfly(n).to(where.device)
     (theirs,) = leaves(x)
-    with torch.no_grad():
-        exact = torch.view_as_real(torch.fft.fft(x.double(), dim=1))
-        off = ((layer(x) - exact).norm() / exact.norm()).item()
     return [
-        Contender(f"hippodrome, off by {off:.0e}", lambda: layer(x), [x, *layer.parameters()]),
+        Contender("hippodrome", lambda: layer(x), [x, *layer.parameters()]),
         Contender("torch.fft.fft", lambda: torch.view_as_real(torch.fft.fft(theirs, dim=1)), [theirs]),
     ]
 
@@ -69,8 +66,7 @@ ROWS = (
         "layer",
         "The learnable block Fourier transform",
         "Blocks of at most 16 points as matrix products, with the gradient of their matrices; beside it the "
-        "Fourier transform of the library, which learns nothing. The error is that against float64, of the "
-        "norm.",
+        "Fourier transform of the library, which learns nothing.",
         [{"b": 8, "n": n, "d": 64} for n in (1024, 4096)],
         {"b": 2, "n": 64, "d": 8},
         block_fft_row,

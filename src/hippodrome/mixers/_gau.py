@@ -54,7 +54,7 @@ def weigh(
 
 
 class QueryKey(nn.Module):
-    """q = gamma_1 z + beta_1, k = gamma_2 z + beta_2 (Hua et al. 2022, arXiv 2202.10447, section 3.1)."""
+    """q = gamma_1 z + beta_1, k = gamma_2 z + beta_2 (Hua et al. 2022, arXiv 2202.10447)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -18,14 +18,15 @@ def ssim(
     covariance under a Gaussian window, a = (0.01 largest)^2, b = (0.03 largest)^2, averaged over all windows
     inside the picture and over colours (Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from
     error visibility to structural similarity", equation 13). Where a picture is smaller than 11 pixels the
-    window is the largest odd one that fits. In float32 or wider.
+    window is the largest odd one that fits. Computed in float64 where the device has it: variances are small
+    differences, and convolutions of float32 are rounded to fewer places on some devices.
 
     Raises:
         ValueError: the shapes differ.
     """
     if x.shape != y.shape:
         raise ValueError(f"ssim compares pictures of one shape; got {tuple(x.shape)} and {tuple(y.shape)}.")
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
     i, j, c = x.shape[-3:]
     taps = min(WINDOW, *(size - 1 + size % 2 for size in (i, j)))
     place = torch.arange(taps, device=x.device, dtype=wide) - taps // 2
@@ -39,4 +40,5 @@ def ssim(
         a, b = (0.01 * largest) ** 2, (0.03 * largest) ** 2
         alike = (2 * m_x * m_y + a) * (2 * (xy - m_x * m_y) + b)
         size = (m_x.square() + m_y.square() + a) * (xx - m_x.square() + yy - m_y.square() + b)
-        return (alike / size).mean((-1, -2)).view(*x.shape[:-3], c).mean(-1)
+        found = (alike / size).mean((-1, -2)).view(*x.shape[:-3], c).mean(-1)
+    return found.to(torch.promote_types(x.dtype, torch.float32))
