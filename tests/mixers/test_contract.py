@@ -84,6 +84,12 @@ def test_example_is_small(kind: str) -> None:
     assert mixer.d_model <= 16
 
 
+def test_what_is_saved_has_memory_of_its_own(kind: str) -> None:
+    """Formats of weights refuse tensors that share memory with others."""
+    for name, tensor in mixer_class(kind).example().state_dict().items():
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes, f"{name} is a part of something larger."
+
+
 def test_parameter_groups_hold_own_parameters_once(kind: str) -> None:
     mixer = mixer_class(kind).example()
     own = {id(p) for p in mixer.parameters()}

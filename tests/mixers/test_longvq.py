@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
+from hippodrome.mixers._gau import leave
 from hippodrome.mixers.longvq import LongVQ
 from hippodrome.testing.mixers import check_mixer, prepared, tokens
 
@@ -28,7 +29,7 @@ def dense(mixer, x, quantized=True):
     bias = torch.where(age < mixer.window, mixer.bias.table[age.clamp(0, mixer.window - 1)], 0)
     scores = q @ k.mT / q.shape[-1] ** 0.5 + bias
     o = scores.masked_fill(age < 0, -1e30).softmax(-1) @ v
-    return mixer._leave(o, gates, x)
+    return leave(x, o, gates, mixer.from_value)
 
 
 def test_the_identity_that_makes_quantized_attention_cheap():

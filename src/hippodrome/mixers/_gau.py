@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -51,6 +52,29 @@ def weigh(
     else:
         weights = scores.relu().square()
     return weights.masked_fill(~mask, 0.0)
+
+
+def leave(
+    x: Float[Tensor, "*tokens d"],
+    o: Float[Tensor, "*tokens h"],
+    gates: tuple[Tensor, Tensor, Tensor],
+    out: nn.Module,
+) -> Float[Tensor, "*tokens d"]:
+    """x + u (silu(c + out(o r)) - x): what was attended to, behind a reset gate r and an update gate u.
+
+    ``gates``: r of the size of o, u and c of that of x. Ma et al. 2022, arXiv 2209.10655, section 3.
+    """
+    r, u, c = gates
+    c = F.silu(c + out(o * r))
+    return (x + u * (c - x)).to(x.dtype)
+
+
+def refuse_both_ways(name: str) -> None:
+    """Raise for a mixer that reads later tokens where it is asked for a state or a step."""
+    raise ValueError(
+        f"{name} with bidirectional=True reads tokens that come later, so it has neither a state nor a step. "
+        "Hand the whole sequence to forward, or take bidirectional=False."
+    )
 
 
 class QueryKey(nn.Module):

@@ -12,7 +12,7 @@ from hippodrome.mixers import _blocks_of_keys as layouts
 from hippodrome.mixers._attention import slot_positions
 from hippodrome.mixers._commitment import Committed, snapshot
 from hippodrome.mixers._ema import EMA
-from hippodrome.mixers._gau import DistanceBias, QueryKey
+from hippodrome.mixers._gau import DistanceBias, QueryKey, leave
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -167,7 +167,7 @@ class LongVQ(Mixer):
         mask = age <= state.seen[:, None, None]
         local = self._scores(q[:, None], k.to(q.dtype)) + self.bias(age, self.window)
         o = self._read(local, mask, v.to(q.dtype), self._scores(q[:, None], self.codebook), counts, sums)
-        y_t = self._leave(o[:, 0], gates, x_t)
+        y_t = leave(x_t, o[:, 0], gates, self.from_value)
         return y_t, State(h, k, v, code, counts, sums, state.seen + 1)
 
     def forward(
@@ -205,7 +205,7 @@ class LongVQ(Mixer):
             inside, self._scores(asked, held) + self.bias(age, w), self._scores(asked, held.detach())
         )
         o = self._read(local, mask, layouts.around(layout, values), self._scores(asked, book), counts, sums)
-        y = self._leave(layouts.take(layout, o, t), gates, x)
+        y = leave(x, layouts.take(layout, o, t), gates, self.from_value)
         if self.training:
             self._move_codes(raw, code)
         last = self._after(layout, numbers.last, values, marks, counts, sums)
@@ -219,11 +219,6 @@ class LongVQ(Mixer):
         z, r, u, c = self.from_average(m).split(sizes, -1)
         q, k = self.query_key(F.silu(z))
         return _unit(q), _unit(k), F.silu(self.to_value(x)), (F.silu(r), torch.sigmoid(u), c)
-
-    def _leave(self, o: Tensor, gates: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
-        r, u, c = gates
-        c = F.silu(c + self.from_value(o * r))
-        return (x + u * (c - x)).to(x.dtype)
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         wide = torch.promote_types(q.dtype, torch.float32)

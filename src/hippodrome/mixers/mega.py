@@ -11,7 +11,7 @@ from hippodrome.layers.projection import Projection
 from hippodrome.mixers import _attention as engine
 from hippodrome.mixers import _blocks_of_keys as layouts
 from hippodrome.mixers._ema import EMA
-from hippodrome.mixers._gau import ATTENTIONS, DistanceBias, QueryKey, attend
+from hippodrome.mixers._gau import ATTENTIONS, DistanceBias, QueryKey, attend, leave, refuse_both_ways
 from hippodrome.mixers.base import Mixer, check_word
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -162,7 +162,7 @@ class Mega(Mixer):
         if not self.causal:
             m, _ = self.ema(x, None, resets)
             q, k, v, gates = self._project(F.silu(m), x)
-            return self._leave(self._both_ways(q, k, v, resets), gates, x), ()
+            return leave(x, self._both_ways(q, k, v, resets), gates, self.from_value), ()
         b, t, _ = x.shape
         fresh = state is None and resets is None
         state = self.init_state(b) if state is None else state
@@ -180,7 +180,7 @@ class Mega(Mixer):
             o = self._in_chunks(q, k, v, layout, state)
             k, v = layouts.store(state.k, k, numbers), layouts.store(state.v, v, numbers)
             seen = numbers.total
-        return self._leave(o, gates, x), type(state)(h, k, v, seen)
+        return leave(x, o, gates, self.from_value), type(state)(h, k, v, seen)
 
     def _project(self, m: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Query, key and value of each token, and what is gated: (reset gate, update gate, candidate)."""
@@ -188,11 +188,6 @@ class Mega(Mixer):
         z, r, u, c = self.from_average(m).split(sizes, -1)
         q, k = self.query_key(F.silu(z))
         return q, k, F.silu(self.to_value(x)), (F.silu(r), torch.sigmoid(u), c)
-
-    def _leave(self, o: Tensor, gates: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
-        r, u, c = gates
-        c = F.silu(c + self.from_value(o * r))
-        return (x + u * (c - x)).to(x.dtype)
 
     def _read(self, x_t: Tensor, h: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Write one token into the given slots, in place, and attend over all that it sees."""
@@ -206,7 +201,7 @@ class Mega(Mixer):
         age = (slot - torch.arange(slots, device=k.device))[:, None]
         bias = self.bias(age, slots)
         o = attend(q[:, None], k.to(q.dtype), v.to(q.dtype), bias, age >= 0, self.attention)
-        return self._leave(o[:, 0], gates, x_t), h
+        return leave(x_t, o[:, 0], gates, self.from_value), h
 
     def _over_all(
         self,
@@ -282,10 +277,7 @@ class Mega(Mixer):
     def _refuse_both_ways(self) -> None:
         """Raise where there is neither a state nor a step."""
         if not self.causal:
-            raise ValueError(
-                "Mega with bidirectional=True reads tokens that come later, so it has neither a state nor a "
-                "step. Hand the whole sequence to forward, or take bidirectional=False."
-            )
+            refuse_both_ways("Mega")
 
     def _check_room(self, state: State | GrowingState, tokens: int) -> None:
         """Raise where a cache of all of the past would overwrite its own."""

@@ -11,7 +11,7 @@ from hippodrome.layers.projection import Projection
 from hippodrome.mixers import _blocks_of_keys as layouts
 from hippodrome.mixers._attention import slot_positions
 from hippodrome.mixers._ema import EMA
-from hippodrome.mixers._gau import DistanceBias, QueryKey, attend
+from hippodrome.mixers._gau import DistanceBias, QueryKey, attend, refuse_both_ways
 from hippodrome.mixers.base import Mixer, check_word
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -242,10 +242,7 @@ class SeqBoat(Mixer):
     def _refuse_both_ways(self) -> None:
         """Raise where there is neither a state nor a step."""
         if not self.causal:
-            raise ValueError(
-                "SeqBoat with bidirectional=True reads tokens that come later, so it has neither a state nor "
-                "a step. Hand the whole sequence to forward, or take bidirectional=False."
-            )
+            refuse_both_ways("SeqBoat")
 
     @classmethod
     def example(cls) -> "SeqBoat":

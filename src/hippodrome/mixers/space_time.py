@@ -97,7 +97,8 @@ class SpaceTime(Mixer):
             )
         self.d_model, self.normalize = d_model, normalize
         self.a, self.b, self.c, k = (
-            nn.Parameter(x if normalize else _scaled(x)) for x in torch.randn(4, n_kernels, kernel_dim)
+            nn.Parameter(x.clone() if normalize else _scaled(x))
+            for x in torch.randn(4, n_kernels, kernel_dim)
         )
         self.k = k if feedback else None
         self.D = None if feedback else nn.Parameter(torch.ones(d_model))
