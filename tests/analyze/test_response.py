@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hippodrome.analyze.portrait import poles, portrait
 from hippodrome.analyze.response import impulse_response, spectrum
 from hippodrome.mixers.base import Mixer
+from hippodrome.mixers.s4 import S4
 
 
 class _State(NamedTuple):
@@ -60,3 +62,16 @@ def test_the_spectrum_is_read_off_small_and_large_states(copies: int) -> None:
     assert torch.allclose(sizes[[0, -1]], torch.tensor([0.25, 0.5]), atol=1e-5)
     angles = torch.atan2(found[:, 1], found[:, 0]).abs()
     assert torch.allclose(angles, torch.full_like(angles, 0.3), atol=1e-5)
+
+
+def test_pairs_that_mix_are_not_taken_for_eigenvalues() -> None:
+    torch.manual_seed(0)
+    small, large = S4(4, d_state=64), S4(20, d_state=64)  # 256 and 1280 numbers of state
+    found = spectrum(small)
+    assert found is not None
+    assert float(found.norm(dim=-1).max()) < 1
+    assert spectrum(large) is None
+    read = poles(large, portrait(large))
+    assert read is not None
+    assert len(read) == 20 * 64
+    assert float(read.norm(dim=-1).max()) < 1

@@ -97,9 +97,7 @@ def drawings(kind: str, mixer: Mixer, subject: Portrait, length: int) -> list[Ch
         made.append(_bode(kind, subject.system))
     elif mixer.causal:
         made.append(_numerical_bode(kind, mixer, length, subject.why_not))
-    values = spectrum(mixer)
-    if subject.system is not None:
-        values = _all_poles(subject.system.system)
+    values = poles(mixer, subject)
     if values is not None:
         title = f"{kind}: poles of one step"
         made.append(charts.poles(f"{kind}-poles", title, values.detach().cpu().double().numpy()))
@@ -109,6 +107,11 @@ def drawings(kind: str, mixer: Mixer, subject: Portrait, length: int) -> list[Ch
     if isinstance(mixer, HippoLegS | LMU):
         made.append(_memory(kind, mixer, length))
     return made
+
+
+def poles(mixer: Mixer, subject: Portrait) -> Tensor | None:
+    """Eigenvalues (m, 2) of one step: of the linear system where there is one, else of the derivative."""
+    return spectrum(mixer) if subject.system is None else _all_poles(subject.system.system)
 
 
 def _all_poles(system: systems.System) -> Tensor:

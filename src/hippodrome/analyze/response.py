@@ -32,8 +32,8 @@ def spectrum(mixer: Mixer, *, seed: int = 0) -> Tensor | None:
 
     Read off the derivative of the next state with respect to the state, one tensor of the state at a time,
     for states whose transition is elementwise (every diagonal recurrence). A state whose entries mix
-    answers with the eigenvalues of the whole Jacobian if it has at most 1024 entries. None where no state
-    is carried by a derivative (an attention cache), or where there is no step.
+    answers with the eigenvalues of the whole Jacobian if it has at most 1024 entries, and not at all if it
+    has more. None where no state is carried by a derivative (an attention cache), or where there is no step.
     """
     if not mixer.causal:
         return None
@@ -91,6 +91,10 @@ def _diagonal(after: Any, probe: Tensor) -> Tensor | None:
         return None
     mask = torch.zeros_like(out)
     mask[..., 0] = 1
-    (first,) = torch.autograd.grad((out * mask).sum(), probe)
+    (first,) = torch.autograd.grad((out * mask).sum(), probe, retain_graph=True)
+    pairs = signs[..., :1]
+    (mixed,) = torch.autograd.grad((out * mask * pairs).sum(), probe)
+    if not torch.allclose(mixed, first * pairs, atol=1e-6):  # the pairs mix, as with a matrix of low rank
+        return None
     # d re'/d re = Re a and d re'/d im = -Im a.
     return torch.stack([first[..., 0], -first[..., 1]], -1).reshape(-1, 2)

@@ -200,7 +200,6 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
     from hippodrome.analyze import portrait
     from hippodrome.analyze.cost import count_flops, parameter_count, state_bytes, weight_bytes_read
     from hippodrome.analyze.memory import effective_memory
-    from hippodrome.analyze.response import spectrum
 
     body: Any = subject.body
     x = torch.zeros(1, length, body.d_model, device=next(body.parameters()).device)
@@ -219,7 +218,7 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
         "systems": {kind: portrait.facts(found) for kind, found in portraits.items()},
     }
     for kind, mixer in subject.mixers.items():
-        values = spectrum(mixer)  # type: ignore[arg-type]
+        values = portrait.poles(mixer, portraits[kind])  # type: ignore[arg-type]
         if values is not None:
             radius = values.norm(dim=-1)
             facts["spectrum"][kind] = {"least": float(radius.min()), "most": float(radius.max())}
