@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hippodrome import config
 from hippodrome.backbones.hiss import HiSS
+from hippodrome.backbones.stack import Stack
 
 
 def made(pattern: str = "hiss:s4d:mamba", chunk: int = 3, **options: int) -> HiSS:
@@ -110,7 +111,7 @@ def test_outputs_outlive_the_state_that_is_overwritten() -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="one token at least; got chunk=0"):
-        made(chunk=0)
+        HiSS(Stack.example(), Stack.example(), chunk=0)
     with pytest.raises(ValueError, match="each of its two levels; got 3"):
         config.stack_spec("hiss:s4d:s4d:s4d", 8)
     with pytest.raises(ValueError, match="did you mean 'hiss'"):
