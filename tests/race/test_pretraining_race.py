@@ -161,6 +161,9 @@ def test_what_reads_later_steps_does_not_foretell_them(task: Task, tmp_path: Pat
     text = " ".join(result.verdict)
     assert "bi-min_gru ran from scratch only" in text
     assert "to foretell the next step" in text
+    alone = settings(pretrain="causal", models="bi-min_gru")
+    with pytest.raises(ValueError, match="all read later ones too"):
+        make_plan(task, alone.model_copy(update={"baselines": ()}), outlook=False)
 
 
 def test_the_plan_counts_pretraining(task: Task) -> None:

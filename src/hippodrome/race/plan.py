@@ -91,7 +91,7 @@ class Outlook(_Plain):
     def __str__(self) -> str:
         free = "" if self.free_bytes is None else f" ({size(self.free_bytes)} are free)"
         return (
-            f"{self.runs} training runs, about {duration(self.seconds)} in all, "
+            f"{self.runs} training run{'s' if self.runs > 1 else ''}, about {duration(self.seconds)} in all, "
             f"at most {size(self.train_bytes)} of memory to train{free}"
         )
 
@@ -149,6 +149,11 @@ def make_plan(task: Task, settings: RaceSettings, *, outlook: bool = True) -> Ra
     if settings.pretrain is not None:
         pretext_of(task, settings, 0)  # refuses a task that has none
         entries = [twin for entry in entries for twin in _twins(settings, entry)]
+        if all(entry.scratch is None for entry in entries):
+            raise ValueError(
+                f"none of {', '.join(names)} can be pretrained to foretell the next step: all read later "
+                f"ones too. Take the pretext 'masked', or add a model that reads the past alone."
+            )
     plan = RacePlan(
         kind=task.kind,
         task=task.name,
