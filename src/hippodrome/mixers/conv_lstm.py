@@ -24,11 +24,11 @@ class State(NamedTuple):
 class ConvLSTM(Mixer):
     """i, f, o = sigmoid(W * x_t + U * h_{t-1} [+ P c]), c_t = f c_{t-1} + i tanh(W_c * x_t + U_c * h_{t-1}).
 
-    h_t = o tanh(c_t) is the output; * is a convolution over space, P c a product point by point, of i and f
-    with c_{t-1} and of o with c_t (Shi, Chen, Wang, Yeung, Wong, Woo 2015, "Convolutional LSTM network: a
-    machine learning approach for precipitation nowcasting", arXiv 1506.04214, equation 3). The gates look at
-    the last output, so time runs one frame after the other; only the convolutions of the inputs are done for
-    all frames at once.
+    Shi, Chen, Wang, Yeung, Wong, Woo 2015, "Convolutional LSTM network: a machine learning approach for
+    precipitation nowcasting", arXiv 1506.04214, equation 3. The output is h_t = o tanh(c_t); * is a
+    convolution over space, P c a product point by point, of i and f with c_{t-1} and of o with c_t. The gates
+    look at the last output, so time runs one frame after the other; only the convolutions of the inputs are
+    done for all frames at once.
 
     A token is a frame flattened: x (b, t, d_model) holds rows, columns, channels, the last innermost, so
     d_model = sizes[0] * sizes[1] * channels, and there are as many hidden channels. Norms around this mixer
