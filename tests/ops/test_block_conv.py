@@ -13,7 +13,7 @@ from hippodrome.ops.block_conv import block_conv, blocks_
 from hippodrome.ops.block_conv.examples import inputs
 from hippodrome.testing.ops import CHECKS, check_op, close
 
-# Inputs ahead have no meaning without a kernel for them, and a state alone does not join pieces that read them.
+# Inputs ahead have no meaning without a kernel for them, and a state alone joins no pieces that read them.
 BOTH_WAYS = [c for c in CHECKS if c.__name__ not in ("check_chunks_join", "check_optional", "check_threads")]
 
 

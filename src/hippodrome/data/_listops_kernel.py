@@ -61,7 +61,7 @@ def evaluate_all(tokens, ends, depth):
     for i in range(len(ends)):
         level, value = 0, 0
         for place in range(start, ends[i]):
-            token = np.int64(tokens[place])
+            token = int(tokens[place])
             if 10 <= token < 14:
                 level += 1
                 operator[level] = token - 10

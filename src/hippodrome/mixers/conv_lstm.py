@@ -64,7 +64,8 @@ class ConvLSTM(Mixer):
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
         wide = torch.promote_types(self.bias.dtype, torch.float32)
-        zeros = self.bias.new_zeros(batch, *self.sizes, self.point_channels, dtype=wide)
+        channels = self.bias.shape[0] // 4
+        zeros = self.bias.new_zeros(batch, *self.sizes, channels, dtype=wide)
         return State(zeros, zeros.clone())
 
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
