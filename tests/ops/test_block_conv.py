@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hippodrome.ops.block_conv import block_conv, blocks_
+from hippodrome.ops.block_conv import block_conv, blocks_, one_piece
 from hippodrome.ops.block_conv.examples import inputs
 from hippodrome.testing.ops import CHECKS, check_op, close
 
@@ -148,3 +148,15 @@ def test_compiles_whole():
     expected, after = block_conv(x, kernel, state)
     torch.testing.assert_close(slope, torch.autograd.grad(expected.square().sum(), x)[0])
     assert torch.equal(last, after)
+
+
+def test_the_whole_goes_through_one_transform_only_where_that_is_bounded_and_saves_something() -> None:
+    assert one_piece(8, 4096, 256, 4096)
+    assert not one_piece(8, 1024, 256, 1024)  # by blocks it stays in a cache
+    assert not one_piece(8, 65536, 256, 65536)  # half a GiB would not hold the padded input
+    assert not one_piece(8, 65536, 16, 64)  # few taps: short transforms are less work
+    x, kernel = torch.randn(1, 4096, 2), torch.randn(2, 4096)
+    y, state = block_conv(x, kernel)
+    assert torch.equal(y, block_conv(x, kernel, backend="torch")[0])
+    close(y, block_conv(x, kernel, backend="blocks")[0], 1e-5, "the same by blocks")
+    assert state.shape == (1, 4095, 2)

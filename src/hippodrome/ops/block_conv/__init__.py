@@ -2,7 +2,7 @@
 
 y_t = sum_{j<l} k_j x_{t-j} + sum_{j<m} back_j x_{t+1+j}. The state of a causal convolution is its last l - 1
 inputs. Handed on, they make an input cut in pieces give what it gives as one (state passing: Fu et al. 2022,
-"Hungry hungry hippos", arXiv 2212.14052, section 4.2, there for the state of a recurrence). Inside a call,
+"Hungry hungry hippos", arXiv 2212.14052, there for the state of a recurrence). Inside a call,
 time is cut into blocks of overlapping input (overlap-save: Stockham 1966, "High-speed convolution and
 correlation", AFIPS 28), a kernel longer than a block into parts, and rows and channels into groups, so that
 what a call needs beyond its inputs and outputs does not grow with t. The second kernel begins at the next
@@ -17,6 +17,10 @@ from hippodrome.ops._door import choose
 from hippodrome.ops.block_conv import blocks_, reference, torch_
 
 BACKENDS = (blocks_, torch_, reference)
+SHORT = 2048
+"""Rows up to this length are faster by blocks."""
+LARGEST = 1 << 27
+"""Numbers of the padded input that may be transformed at once: half a GiB of float32."""
 
 
 def block_conv(
@@ -39,7 +43,8 @@ def block_conv(
         ahead: the m inputs that follow the last token, (b, m, d); zero when None. Only with ``back``.
         block: the most outputs that one transform computes, and the most taps it takes; None chooses. Taps
             beyond it cost another pass over the input for as many again.
-        backend: force one of "blocks", "torch", "reference"; None takes the first that can run.
+        backend: force one of "blocks", "torch", "reference"; None takes blocks, or one transform of the whole
+            (torch) where that is faster and its memory is bounded (``one_piece``).
 
     Transforms run in float32 at least, also under autocast.
 
@@ -66,9 +71,24 @@ def block_conv(
     )
     if not kernel.shape[1]:
         raise ValueError(f"block_conv: a kernel has 1 tap or more; got shape {tuple(kernel.shape)}.")
+    taps = kernel.shape[1] + (0 if back is None else back.shape[1])
+    b, t, d = x.shape
+    if backend is None and block is None and one_piece(b, t, d, taps):
+        backend = "torch"
     chosen = choose("block_conv", BACKENDS, backend, x, kernel, initial_state, back, ahead)
     y: Tensor = chosen.block_conv(x, kernel, initial_state, back, ahead, block)
     return y, torch_.last_inputs(x, initial_state, kernel.shape[1] - 1, kernel.dtype)
+
+
+def one_piece(b: int, t: int, d: int, length: int) -> bool:
+    """Whether one transform of all of (b, t, d) with ``length`` taps is to be preferred.
+
+    Where the taps are about as long as the input, blocks save no work; short rows stay in a cache by blocks,
+    longer ones gain nothing from it. Blocks hold a fraction of the memory, so they take over where the whole
+    would need more than ``LARGEST`` numbers for a copy of the padded input (the spectrum and, in training,
+    what the backward pass keeps come on top: about seven times as much).
+    """
+    return t > SHORT and 4 * length >= t and b * d * (t + length) <= LARGEST
 
 
 def flops(b: int, t: int, d: int, length: int) -> int:
