@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hippodrome.backbones._rows import overwrite
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.shapes import Batch, Mean
 
@@ -98,15 +99,6 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def example_batch(cls) -> Batch:
         """A batch that fits ``example()``."""
-
-
-def overwrite(state: tuple, after: tuple) -> None:
-    """Write the tensors of one state, nested as models nest them, into those of another."""
-    for old, new in zip(state, after, strict=True):
-        if isinstance(old, Tensor):
-            old.copy_(new)
-        else:
-            overwrite(old, new)
 
 
 def accepts_dt(backbone: nn.Module) -> bool:
