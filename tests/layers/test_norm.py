@@ -25,6 +25,19 @@ def test_gated_norm_works_group_by_group(groups: int) -> None:
     torch.testing.assert_close(norm(y, z), norm.weight * torch.cat(parts, -1))
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_norm_before_the_gate_and_norm_without_weights(groups: int) -> None:
+    y, z = torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    plain = torch.cat([p / torch.sqrt((p**2).mean(-1, keepdim=True) + 1e-5) for p in y.chunk(groups, -1)], -1)
+    norm = GatedRMSNorm(6, groups, before_gate=True).double()
+    torch.nn.init.normal_(norm.weight)
+    torch.testing.assert_close(norm(y, z), norm.weight * plain * F.silu(z))
+    bare = RMSNorm(6, groups=groups, weighted=False).double()
+    torch.testing.assert_close(bare(y), plain)
+    assert not list(bare.parameters())
+    assert not bare.state_dict()
+
+
 def test_statistics_are_float32_under_autocast_and_in_half() -> None:
     # Squares of 3e4 leave float16; their mean must not.
     x = torch.full((1, 8), 3e4)
@@ -41,5 +54,7 @@ def test_statistics_are_float32_under_autocast_and_in_half() -> None:
 def test_what_cannot_be_is_refused_with_a_sentence() -> None:
     with pytest.raises(ValueError, match="must divide its channels; got 4 groups for 6 channels"):
         GatedRMSNorm(6, 4)
+    with pytest.raises(ValueError, match="must divide its channels; got 4 groups for 6 channels"):
+        RMSNorm(6, groups=4)
     with pytest.raises(ValueError, match="'rms' or 'layer'"):
         build_norm("batch", 4)

@@ -6,10 +6,11 @@ import torch
 from hippodrome.layers.short_conv import NoConv, ShortConv
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("taps", [1, 2, 4])
-def test_equals_a_padded_depthwise_convolution(taps: int) -> None:
-    conv = ShortConv(3, taps).double()
-    peer = torch.nn.Conv1d(3, 3, taps, groups=3, padding=taps - 1).double()
+def test_equals_a_padded_depthwise_convolution(taps: int, bias: bool) -> None:
+    conv = ShortConv(3, taps, bias=bias).double()
+    peer = torch.nn.Conv1d(3, 3, taps, groups=3, padding=taps - 1, bias=bias).double()
     peer.load_state_dict(conv.state_dict())
     x = torch.randn(2, 7, 3, dtype=torch.float64)
     y, window = conv(x, None, None)
@@ -17,15 +18,19 @@ def test_equals_a_padded_depthwise_convolution(taps: int) -> None:
     torch.testing.assert_close(window, x[:, 7 - (taps - 1) :])
 
 
-def test_steps_equal_the_whole() -> None:
-    conv = ShortConv(3, 4, silu=True).double()
+@pytest.mark.parametrize("bias", [True, False])
+def test_steps_equal_the_whole(bias: bool) -> None:
+    conv = ShortConv(3, 4, silu=True, bias=bias).double()
     x = torch.randn(2, 7, 3, dtype=torch.float64)
     y, last = conv(x, None, None)
-    window = conv.init_window(2)
+    window, own = conv.init_window(2), conv.init_window(2)
     for t in range(7):
         y_t, window = conv.step(x[:, t], window)
         torch.testing.assert_close(y_t, y[:, t])
+        with torch.no_grad():
+            torch.testing.assert_close(conv.advance_(x[:, t], own), y_t)
     torch.testing.assert_close(window, last)
+    torch.testing.assert_close(own, last)
 
 
 def test_no_convolution_keeps_nothing_and_changes_nothing() -> None:

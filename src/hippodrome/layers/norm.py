@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,42 +16,66 @@ class RMSNorm(nn.Module):
     """w * x / sqrt(mean(x^2) + eps) over the last axis (Zhang, Sennrich 2019, arXiv 1910.07467, equation 4).
 
     Statistics are taken in float32 at least; the result has the dtype of the input.
+
+    Args:
+        d_model: channels.
+        eps: added to the mean square.
+        groups: equal runs of channels, each with a mean square of its own.
+        weighted: whether w is a parameter; otherwise it is one throughout, and no state dict holds it.
+
+    Raises:
+        ValueError: ``groups`` does not divide ``d_model``.
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+    weight: Tensor
+
+    def __init__(self, d_model: int, eps: float = 1e-5, groups: int = 1, *, weighted: bool = True) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model))
+        _check_groups(groups, d_model)
+        self.eps, self.groups = eps, groups
+        if weighted:
+            self.weight = nn.Parameter(torch.ones(d_model))
+        else:
+            self.register_buffer("weight", torch.ones(d_model), persistent=False)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The normalized input."""
-        return rms_norm(x, self.weight, eps=self.eps)
+        return rms_norm(x, self.weight, eps=self.eps, groups=self.groups)
 
 
 class GatedRMSNorm(nn.Module):
     """w * RMS_group(y * silu(z)): the gate first, then a norm over each of ``groups`` equal runs of channels.
 
     The output norm of Mamba-2 (Dao, Gu 2024, arXiv 2405.21060, section 7.1, figure 6), with groups as in its
-    tensor-parallel form (section 8.1).
+    tensor-parallel form (section 8.1). With ``before_gate`` it is w * RMS_group(y) * silu(z).
 
     Raises:
         ValueError: ``groups`` does not divide ``d_model``.
     """
 
-    def __init__(self, d_model: int, groups: int = 1, eps: float = 1e-5) -> None:
+    def __init__(
+        self, d_model: int, groups: int = 1, eps: float = 1e-5, *, before_gate: bool = False
+    ) -> None:
         super().__init__()
-        if groups < 1 or d_model % groups:
-            raise ValueError(
-                f"The groups of a norm must divide its channels; got {groups} groups for {d_model} channels. "
-                "Take a divisor."
-            )
+        _check_groups(groups, d_model)
         self.groups = groups
         self.eps = eps
+        self.before_gate = before_gate
         self.weight = nn.Parameter(torch.ones(d_model))
 
     def forward(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The gated, normalized input."""
+        if self.before_gate:
+            return rms_norm(y, self.weight, eps=self.eps, groups=self.groups) * F.silu(z)
         return rms_norm(y, self.weight, z, eps=self.eps, groups=self.groups)
+
+
+def _check_groups(groups: int, d_model: int) -> None:
+    if groups < 1 or d_model % groups:
+        raise ValueError(
+            f"The groups of a norm must divide its channels; got {groups} groups for {d_model} channels. "
+            "Take a divisor."
+        )
 
 
 class PointNorm(nn.Module):

@@ -22,12 +22,15 @@ class ShortConv(nn.Module):
         channels: d.
         taps: w; with 1 the layer only scales and shifts each channel.
         silu: whether silu follows.
+        bias: whether there is one.
 
     Raises:
         ValueError: fewer than one tap.
     """
 
-    def __init__(self, channels: int, taps: int, *, silu: bool = False) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, channels: int, taps: int, *, silu: bool = False, bias: bool = True) -> None:
         super().__init__()
         if taps < 1:
             raise ValueError(f"A short convolution needs at least one tap; got {taps}.")
@@ -35,7 +38,7 @@ class ShortConv(nn.Module):
         self.silu = silu
         bound = taps**-0.5
         self.weight = nn.Parameter(torch.empty(channels, 1, taps).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
 
     def init_window(self, batch: int) -> Window:
         """The window before the first token: zeros."""
@@ -50,7 +53,8 @@ class ShortConv(nn.Module):
     def step(self, x_t: Token, window: Window) -> tuple[Token, Window]:
         """One token, and the window after it."""
         inputs = torch.cat([window, x_t[:, None].to(window.dtype)], 1)
-        y_t = ((inputs * self.weight.squeeze(1).T).sum(1) + self.bias).to(x_t.dtype)
+        y_t = (inputs * self.weight.squeeze(1).T).sum(1)
+        y_t = (y_t if self.bias is None else y_t + self.bias).to(x_t.dtype)
         return F.silu(y_t) if self.silu else y_t, inputs[:, 1:]
 
     def advance_(self, x_t: Token, window: Window) -> Token:
