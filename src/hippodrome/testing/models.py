@@ -11,7 +11,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from hippodrome.models.base import Model
-from hippodrome.shapes import Batch, LabelledBatch, PretextBatch
+from hippodrome.shapes import Batch, LabelledBatch, PretextBatch, TokenBatch
 
 EPS = 1e-9
 
@@ -37,6 +37,7 @@ def check_model(model: Model, batch: Batch, *, seed: int = 0) -> None:
     check_stream(moved, wide)
     check_resets(moved, wide)
     check_padding(moved, wide)
+    check_packing(moved, wide)
     check_files(moved, wide)
     half = copy.deepcopy(model).float().eval()
     assert bool(half.loss(batch).isfinite()), f"{_name(model)}: the loss is not finite in float32"
@@ -157,6 +158,28 @@ def check_padding(model: Model, batch: Batch) -> None:
     _equal(model.loss(other), model.loss(batch), f"{_name(model)}: the loss with other padding")
     for name, mean in model.metrics(batch).items():
         _equal(model.metrics(other)[name].total, mean.total, f"{_name(model)}: {name} with other padding")
+
+
+def check_packing(model: Model, batch: Batch) -> None:
+    """Rows of tokens packed into one score as they do apart, and padding at either side scores nothing."""
+    if not isinstance(batch, TokenBatch) or batch.resets is not None:
+        return
+    many, length = batch.tokens.shape
+    marks = torch.zeros(1, many * length, dtype=torch.bool, device=batch.tokens.device)
+    marks[:, ::length] = True
+    packed = TokenBatch(batch.tokens.reshape(1, -1), batch.targets.reshape(1, -1), marks)
+    beside = torch.full_like(batch.targets[:, :3], -100)
+    marks = torch.zeros(many, length + 6, dtype=torch.bool, device=batch.tokens.device)
+    marks[:, [3, 3 + length]] = True
+    padded = TokenBatch(
+        torch.cat([torch.zeros_like(beside), batch.tokens, torch.ones_like(beside)], 1),
+        torch.cat([beside, batch.targets, beside], 1),
+        marks,
+    )
+    for said, other in (("packed into one row", packed), ("padded at both sides", padded)):
+        _equal(model.loss(other), model.loss(batch), f"{_name(model)}: the loss of rows {said}")
+        for name, mean in model.metrics(batch).items():
+            _equal(model.metrics(other)[name].total, mean.total, f"{_name(model)}: {name} of rows {said}")
 
 
 def check_files(model: Model, batch: Batch) -> None:
