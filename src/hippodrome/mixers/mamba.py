@@ -117,8 +117,26 @@ class Mamba(Mixer):
     ) -> tuple[Sequence, State]:
         """Many tokens, the recurrence by the selective scan with softplus, skip and gate inside it."""
         self.check_call(x, state, resets, dt)
+        y, state = self.inner(self.in_proj(x), state, resets, dt)
+        return self.out_proj(y), state
+
+    def inner(
+        self,
+        xz: Float[Tensor, "b t _"],
+        state: State | None = None,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Float[Tensor, "b t e"], State]:
+        """What stands between the two projections: two directions may share those and not this.
+
+        Args:
+            xz: what ``in_proj`` gives, (b, t, 2 e).
+            state: before the first token.
+            resets: as in ``forward``.
+            dt: as in ``forward``.
+        """
         window, h = (None, None) if state is None else state
-        x, z = self.in_proj(x).chunk(2, -1)
+        x, z = xz.chunk(2, -1)
         x, window = self.conv1d(x, window, resets)
         low, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
         A = self._rates()
@@ -128,7 +146,7 @@ class Mamba(Mixer):
         else:
             sizes = self._step_sizes(low, dt)
             y, h = selective_scan(x, sizes, A, B, C, self.D, z, None, h, resets)
-        return self.out_proj(y), State(window, h)
+        return y, State(window, h)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """A and the step sizes, which set time scales, at 1e-3 at most; they and D without decay.
