@@ -269,7 +269,17 @@ def test_blocks_get_a_perceptron_where_the_published_block_has_one():
         kind for kind in config.kinds("mixers") if config.stack_spec(kind, 16)["blocks"][0]["mlp"] is None
     }
     with_gate = {"s4d", "lru", "long_conv", "s4", "s5", "dss", "gss", "lssl", "liquid_s4", "sgconv"}
-    assert alone == {"space_time", "conv_s5", "conv_lstm", "mamba", "mamba2", *with_gate}
+    assert alone == {
+        "mlp",
+        "moe",
+        "space_time",
+        "conv_s5",
+        "conv_lstm",
+        "mamba",
+        "mamba2",
+        "mixture_of_mamba",
+        *with_gate,
+    }
 
 
 def test_the_backbones_that_are_mixers_are_those_listed():

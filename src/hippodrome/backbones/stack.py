@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hippodrome.backbones.block import Block
 from hippodrome.layers.norm import build_norm
+from hippodrome.layers.stacked_projection import StackedProjection
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -58,7 +59,7 @@ class Stack(nn.Module):
         writers += [block.mlp.fc2 for block in blocks if block.mlp is not None]
         with torch.no_grad():
             for layer in writers:
-                if isinstance(layer, nn.Linear):
+                if isinstance(layer, nn.Linear | StackedProjection):
                     layer.weight /= len(writers) ** 0.5
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
