@@ -51,6 +51,8 @@ class Bidirectional(NotCausal):
         if convention not in ("offset", "shared"):
             raise ValueError(f"The reversed branch is 'offset' or 'shared'; got {convention!r}.")
         self.d_model, self.point_channels = ahead.d_model, ahead.point_channels
+        # Known by instance, as is whether modalities are told apart.
+        self.accepts_modality = ahead.accepts_modality and back.accepts_modality  # type: ignore[misc]
         self.accepts_dt = ahead.accepts_dt and back.accepts_dt  # type: ignore[misc]  # known by instance
         self.convention = convention
         self.ahead, self.back = ahead, back
@@ -63,18 +65,22 @@ class Bidirectional(NotCausal):
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
+        modality: Tensor | None = None,
     ) -> tuple[Sequence, tuple]:
         """The whole sequence; the state handed back is empty."""
         if state is not None:
             self.refuse()
         self.check_call(x, None, resets, dt)
-        y, _ = self.ahead(x, resets=resets, dt=dt)
+        told, told_back = {}, {}
+        if modality is not None and self.accepts_modality:
+            told, told_back = {"modality": modality}, {"modality": modality.flip(1)}
+        y, _ = self.ahead(x, resets=resets, dt=dt, **told)
         last = _last_of_piece(x, resets)
         if dt is not None:
             dt = torch.where(last, dt, dt.roll(-1, 1)).flip(1)
         # In reverse a piece begins at its last token.
         marks = None if resets is None else last.flip(1)
-        z = self.back(x.flip(1), resets=marks, dt=dt)[0].flip(1)
+        z = self.back(x.flip(1), resets=marks, dt=dt, **told_back)[0].flip(1)
         if self.convention == "offset":
             z = torch.where(last[..., None], 0.0, z.roll(-1, 1))
         return self.output(y + z), ()

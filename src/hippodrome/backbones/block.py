@@ -1,5 +1,7 @@
 """A block: a mixer along time, then if wanted a perceptron, each behind a norm and inside a residual."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from hippodrome.layers.mlp import GatedMLP
@@ -26,6 +28,7 @@ class Block(nn.Module):
         self.d_model = mixer.d_model
         self.causal = mixer.causal
         self.accepts_resets = mixer.accepts_resets
+        self.accepts_modality = mixer.accepts_modality
         self.norm_kind = norm
         self.norm = build_norm(norm, mixer.d_model, mixer.point_channels)
         self.mixer = mixer
@@ -48,25 +51,40 @@ class Block(nn.Module):
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
+        modality: Tensor | None = None,
     ) -> tuple[Sequence, tuple]:
-        """Many tokens: (b, t, d) to (b, t, d) and the mixer's state after them."""
-        y, state = self.mixer(self.norm(x), state, resets=resets, dt=dt)
+        """Many tokens: (b, t, d) to (b, t, d) and the mixer's state after them.
+
+        ``modality`` (b, t) reaches a mixer that tells modalities apart.
+        """
+        told = self._told(modality=modality)
+        y, state = self.mixer(self.norm(x), state, resets=resets, dt=dt, **told)
         return self._channels(x + self.dropout(y)), state
 
-    def step(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
+    def step(
+        self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
+    ) -> tuple[Token, tuple]:
         """One token: (b, d) to (b, d) and the next state."""
-        y_t, state = self.mixer.step(self.norm(x_t), state, dt_t=dt_t)
+        told = self._told(modality_t=modality_t)
+        y_t, state = self.mixer.step(self.norm(x_t), state, dt_t=dt_t, **told)
         return self._channels(x_t + self.dropout(y_t)), state
 
-    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+    def advance_(
+        self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
+    ) -> Token:
         """One token, overwriting a state that its caller owns."""
-        y_t = self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t)
+        told = self._told(modality_t=modality_t)
+        y_t = self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t, **told)
         # Of one token the call of a module that does nothing is a part worth leaving out.
         return self._channels(x_t + (self.dropout(y_t) if self.dropout.training else y_t))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The mixer's own groups."""
         return self.mixer.parameter_groups()
+
+    def _told(self, **named: Tensor | None) -> dict[str, Any]:
+        """The modalities, for a mixer that takes them where there are any."""
+        return {k: v for k, v in named.items() if v is not None} if self.accepts_modality else {}
 
     def _channels(self, x: Tensor) -> Tensor:
         if self.mlp is None or self.mlp_norm is None:

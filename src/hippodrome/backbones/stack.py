@@ -8,7 +8,6 @@ from torch.utils.checkpoint import checkpoint
 
 from hippodrome.backbones.block import Block
 from hippodrome.layers.norm import build_norm
-from hippodrome.layers.stacked_projection import StackedProjection
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -49,6 +48,7 @@ class Stack(nn.Module):
         self.d_model = blocks[0].d_model
         self.causal = all(block.causal for block in blocks)
         self.accepts_resets = all(block.accepts_resets for block in blocks)
+        self.accepts_modality = any(block.accepts_modality for block in blocks)
         self.recompute = recompute
         self.blocks = nn.ModuleList(blocks)
         end = blocks[-1]
@@ -59,8 +59,9 @@ class Stack(nn.Module):
         writers += [block.mlp.fc2 for block in blocks if block.mlp is not None]
         with torch.no_grad():
             for layer in writers:
-                if isinstance(layer, nn.Linear | StackedProjection):
-                    layer.weight /= len(writers) ** 0.5
+                for one in layer if isinstance(layer, nn.ModuleList) else [layer]:
+                    if isinstance(one, nn.Linear):
+                        one.weight /= len(writers) ** 0.5
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
         """The states before the first token, one for each block."""
@@ -78,29 +79,39 @@ class Stack(nn.Module):
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
+        modality: Tensor | None = None,
     ) -> tuple[Sequence, tuple]:
-        """Many tokens: (b, t, d) to (b, t, d) and the states after them."""
+        """Many tokens: (b, t, d) to (b, t, d) and the states after them.
+
+        ``modality`` (b, t) reaches the mixers that tell modalities apart.
+        """
         after: list[Any] = []
         for block, inner in zip(self._blocks(), self._states(state), strict=True):
             if self.recompute and torch.is_grad_enabled():
-                x, last = checkpoint(block, x, inner, resets=resets, dt=dt, use_reentrant=False)
+                x, last = checkpoint(
+                    block, x, inner, resets=resets, dt=dt, modality=modality, use_reentrant=False
+                )
             else:
-                x, last = block(x, inner, resets=resets, dt=dt)
+                x, last = block(x, inner, resets=resets, dt=dt, modality=modality)
             after.append(last)
         return self.norm(x), tuple(after)
 
-    def step(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> tuple[Token, tuple]:
+    def step(
+        self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
+    ) -> tuple[Token, tuple]:
         """One token: (b, d) to (b, d) and the next states."""
         after: list[Any] = []
         for block, inner in zip(self._blocks(), self._states(state), strict=True):
-            x_t, last = block.step(x_t, inner, dt_t=dt_t)
+            x_t, last = block.step(x_t, inner, dt_t=dt_t, modality_t=modality_t)
             after.append(last)
         return self.norm(x_t), tuple(after)
 
-    def advance_(self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None) -> Token:
+    def advance_(
+        self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
+    ) -> Token:
         """One token, overwriting the states, which the caller owns."""
         for block, inner in zip(self._blocks(), self._states(state), strict=True):
-            x_t = block.advance_(x_t, inner, dt_t=dt_t)
+            x_t = block.advance_(x_t, inner, dt_t=dt_t, modality_t=modality_t)
         return self.norm(x_t)
 
     def parameter_groups(self) -> list[ParameterGroup]:

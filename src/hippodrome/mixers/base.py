@@ -45,6 +45,9 @@ class Mixer(nn.Module, ABC):
     reversed_from: ClassVar[str] = "shared"
     """Where the reversed branch of a layer of two directions begins in the literature of this mixer: at the
     token itself ("shared") or at the next one ("offset"); see ``backbones.bidirectional``."""
+    accepts_modality: ClassVar[bool] = False
+    """Whether tokens of different modalities are treated differently: ``forward`` then takes ``modality``
+    (b, t), whole numbers from 0, and ``step`` and ``advance_`` take ``modality_t`` (b,)."""
     mixes_channels: ClassVar[bool] = False
     """Whether the published block is this mixer alone, with no MLP beside it: stacks made from a pattern
     then add none. True for mixers that have a gated output map of their own."""
@@ -117,6 +120,16 @@ class Mixer(nn.Module, ABC):
                     f"{name} takes {what} of shape (b, t) = {tuple(x.shape[:2])}, one for each token; "
                     f"got {tuple(marks.shape)}."
                 )
+
+    def check_modality(self, x: Tensor, modality: Tensor | None) -> None:
+        """Raise where modalities are told that are not one whole number for each token."""
+        if modality is None:
+            return
+        if modality.shape != x.shape[:2] or modality.is_floating_point():
+            raise ValueError(
+                f"{type(self).__name__} takes modality of shape (b, t) = {tuple(x.shape[:2])}, a whole "
+                f"number for each token; got {tuple(modality.shape)} of {modality.dtype}."
+            )
 
     def check_values(self, x: Tensor, dt: Tensor | None = None) -> None:
         """Raise where an input or a step size cannot be meant: numbers that are not finite, a dt <= 0.

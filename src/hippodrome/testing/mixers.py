@@ -25,6 +25,7 @@ def check_mixer(mixer: Mixer, *, batch: int = 3, length: int = 13, seed: int = 0
     check_state(mixer)
     check_refusals(mixer)
     check_state_dict(mixer)
+    mixer = BySign(mixer) if mixer.accepts_modality else mixer
     check_autocast(mixer)
     check_advance(mixer, length, seed=seed)
     check_independence(mixer, length, seed=seed)
@@ -35,6 +36,43 @@ def check_mixer(mixer: Mixer, *, batch: int = 3, length: int = 13, seed: int = 0
     check_resets(mixer, length, [[i for i in row if i < length] for row in places], seed=seed)
     check_gradients(mixer, length, seed=seed)
     check_dt(mixer, length, seed=seed)
+
+
+class BySign(Mixer):
+    """A mixer that is told its tokens' modality, 0 or 1, by the sign of their first channel: the contract
+    then holds with modalities that change from token to token."""
+
+    def __init__(self, inside: Any) -> None:
+        super().__init__()
+        self.d_model, self.inside = inside.d_model, inside
+        self.accepts_dt = inside.accepts_dt  # type: ignore[misc]  # known by instance
+
+    def init_state(self, batch: int, max_length: int | None = None) -> tuple:
+        """The mixer's own."""
+        return self.inside.init_state(batch, max_length)
+
+    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> tuple[Tensor, tuple]:
+        """The mixer's own, with the modality."""
+        return self.inside.step(x_t, state, dt_t=dt_t, modality_t=_sign(x_t))
+
+    def advance_(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> Tensor:
+        """The mixer's own, with the modality."""
+        return self.inside.advance_(x_t, state, dt_t=dt_t, modality_t=_sign(x_t))
+
+    def forward(
+        self, x: Tensor, state: Any = None, *, resets: Tensor | None = None, dt: Tensor | None = None
+    ) -> tuple[Tensor, tuple]:
+        """The mixer's own, with the modalities."""
+        return self.inside(x, state, resets=resets, dt=dt, modality=_sign(x))
+
+    @classmethod
+    def example(cls) -> "BySign":
+        """None: it is made around a mixer."""
+        raise TypeError("BySign is made around a mixer that takes modalities.")
+
+
+def _sign(x: Tensor) -> Tensor:
+    return (x[..., 0] > 0).long()
 
 
 def prepared(mixer: Mixer, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mixer:
