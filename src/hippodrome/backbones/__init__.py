@@ -1,6 +1,6 @@
 """Backbones: how mixers are stacked, and what makes one mixer of two or of one an axis."""
 
-MIXERS = ("bidirectional", "butterfly_conv", "s4nd")
+MIXERS = ("bidirectional", "bimamba", "butterfly_conv", "hydra", "matrix_mixer", "s4nd", "ss2d")
 """The files of this folder whose class is a mixer itself, and so stands wherever a mixer may."""
 
 SHAPES = ("closed_loop", "hiss", "sashimi")
