@@ -26,8 +26,13 @@ BUILT_IN = {
 }
 """Sources that need no download: name -> (file of this folder, function)."""
 
+MASKED = {"python-docs": ("masked", "open_masked_python_docs")}
+"""Built-in sources that are read with places to fill in where that kind is asked for."""
+
 READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "text": ("text", "open_text", ("language",)),
+    "masked text": ("masked", "open_masked_text", ("masked_language",)),
+    "sequences": ("dna", "open_sequences", ("masked_language",)),
     "table": ("tables", "open_table", ("forecasting",)),
     "ts": ("ts", "open_ts", ("classification",)),
     "npz": ("npz", "open_npz", ("classification", "regression", "forecasting")),
@@ -44,6 +49,9 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
 
 BY_SUFFIX = {".csv": "table", ".csv.gz": "table", ".parquet": "table", ".ts": "ts", ".npz": "npz"}
 """What a file's name ends with -> reader; any other file is read as text."""
+
+_LETTERS = (".fasta", ".fa", ".fna", ".faa", ".gb", ".gbk", ".genbank")
+"""What the name of a file of DNA or proteins ends with, packed by gzip or not."""
 
 _SOUND = (".wav", ".flac", ".ogg")
 """What the name of a recording ends with. Below a folder of folders they are classes, else a language."""
@@ -78,6 +86,10 @@ def open_source(
     grey: bool | None = None,
     size: int | None = None,
     objects: int | None = None,
+    mask_rate: float | None = None,
+    eval_rate: float | None = None,
+    span: int | None = None,
+    corruption: list[float] | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -86,6 +98,7 @@ def open_source(
             recordings, of pictures, or of IDX files), or one of the names in ``BUILT_IN``.
         kind: what to make of it, where the path alone leaves a choice: "language" reads recordings as tokens,
             one a sample, and any other file as text,
+            "masked_language" a text with places to fill in,
             "classification" a folder of text files as documents with a subfolder a class, a file of lines
             with tabs (``.tsv``) as labelled texts, "video" the pictures in an archive or in IDX files as what
             moves in frames.
@@ -118,6 +131,11 @@ def open_source(
         grey: whether colours are made grey (pictures, archives of images).
         size: pixels of a side (pathfinder), rows and columns of a frame (moving pictures).
         objects: pictures that move in each video (moving pictures).
+        mask_rate: share of the places to fill in, in training (masked language).
+        eval_rate: the same in validation and test (masked language).
+        span: places to fill in that stand together (masked language).
+        corruption: of the places to fill in, the shares that read as hidden, as any token, and as they are
+            (masked language).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -149,6 +167,10 @@ def open_source(
         "grey": grey,
         "size": size,
         "objects": objects,
+        "mask_rate": mask_rate,
+        "eval_rate": eval_rate,
+        "span": span,
+        "corruption": corruption,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -199,7 +221,8 @@ def options_of(source: str | Path, kind: Kind | None = None) -> list[str]:
 
 def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., Task], tuple]:
     if str(source) in BUILT_IN:
-        file, function = BUILT_IN[str(source)]
+        masked = MASKED if kind == "masked_language" else {}
+        file, function = masked.get(str(source), BUILT_IN[str(source)])
         return str(source), _load(file, function), ()
     path = Path(source)
     if not path.exists():
@@ -211,6 +234,8 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
     chosen = {"video": "video"}.get(str(kind)) or _by_path(path, kind)
     if kind == "language" and chosen != "audio":
         chosen = "text"
+    if kind == "masked_language" and chosen != "sequences":
+        chosen = "masked text"
     file, function, made = READERS[chosen]
     if kind is not None and kind not in made:
         raise ValueError(
@@ -242,6 +267,8 @@ def _by_path(path: Path, kind: Kind | None) -> str:
     name = path.name.lower()
     if name.endswith(_SOUND):
         return "audio"
+    if name.removesuffix(".gz").endswith(_LETTERS):
+        return "sequences"
     if name.endswith(".tsv") and kind == "classification":
         return "tsv"
     return next((reader for end, reader in BY_SUFFIX.items() if name.endswith(end)), "text")

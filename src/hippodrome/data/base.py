@@ -11,7 +11,9 @@ from hippodrome.shapes import Batch
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Kind = Literal["language", "classification", "regression", "forecasting", "video", "pretraining"]
+Kind = Literal[
+    "language", "masked_language", "classification", "regression", "forecasting", "video", "pretraining"
+]
 
 
 GIVEN_STEPS = "in the data; a model without continuous time reads the values alone"
