@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hippodrome.backbones.block import Block
 from hippodrome.layers.norm import build_norm
+from hippodrome.layers.stacked_projection import StackedProjection
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -60,7 +61,7 @@ class Stack(nn.Module):
         with torch.no_grad():
             for layer in writers:
                 for one in layer if isinstance(layer, nn.ModuleList) else [layer]:
-                    if isinstance(one, nn.Linear):
+                    if isinstance(one, nn.Linear | StackedProjection):
                         one.weight /= len(writers) ** 0.5
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:

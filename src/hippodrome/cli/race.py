@@ -116,11 +116,12 @@ def command(
 
 def _no_recipes(models: tuple[str, ...]) -> None:
     from hippodrome.cli import _recipes as recipes
+    from hippodrome.config import pattern_text
 
     known = recipes.names()
     for name in models:
         if name in known:
-            pattern = recipes.find(name).model.pattern
+            pattern = pattern_text(recipes.find(name).model.pattern)
             raise ValueError(
                 f"a race matches widths, and the recipe {name!r} brings its own. Race its pattern, "
                 f"{pattern!r}, or train it: hippodrome train SOURCE --model {name}"

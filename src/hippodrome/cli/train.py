@@ -118,7 +118,8 @@ def _spec(
             raise ValueError(
                 f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
             )
-        return dict(recipe.training), {"backbone": recipe.model.stack(width, depth)}
+        head = {} if recipe.model.tie or task.kind != "language" else {"tie": False}
+        return dict(recipe.training), {"backbone": recipe.model.stack(width, depth), **head}
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 
     sizes = config.grid(task.kind, task.facts, task.details)

@@ -4,6 +4,7 @@ A *spec* is a plain dict: ``{"kind": "mamba", "d_model": 64}``. A new file under
 with no other file touched. Nothing is imported before it is asked for: listing kinds needs no PyTorch.
 """
 
+from hippodrome.config.allocation import SYMBOLS, allocate, periodic
 from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
 from hippodrome.config.patterns import (
     BOTH_WAYS,
@@ -12,6 +13,7 @@ from hippodrome.config.patterns import (
     parse_pattern,
     pattern_kinds,
     pattern_layers,
+    pattern_text,
     split_shape,
     stack_spec,
 )
@@ -22,9 +24,11 @@ from hippodrome.config.sizes import grid, width_step, with_sizes, with_small_siz
 __all__ = [
     "BOTH_WAYS",
     "FAMILIES",
+    "SYMBOLS",
     "Claim",
     "Recipe",
     "RecipeModel",
+    "allocate",
     "build",
     "choices",
     "count_parameters",
@@ -35,6 +39,8 @@ __all__ = [
     "parse_pattern",
     "pattern_kinds",
     "pattern_layers",
+    "pattern_text",
+    "periodic",
     "schema",
     "split_shape",
     "stack_spec",

@@ -2,24 +2,37 @@
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from hippodrome.backbones import SHAPES
+from hippodrome.config.allocation import SYMBOLS, from_symbols
 from hippodrome.config.find import choices, find, kinds, suggest
 from hippodrome.config.schema import build
 
 BOTH_WAYS = "bi-"
 """In front of a kind: the mixer and a second one over the reversed tokens."""
 
+FEED_FORWARD = ("mlp", "moe")
+"""The kinds that a pattern names to say itself where perceptrons stand."""
 
-def split_shape(pattern: str) -> tuple[str | None, tuple[str, ...]]:
+Pattern = str | Sequence[str]
+"""Kinds joined by +, or a list of them."""
+
+
+def pattern_text(pattern: Pattern) -> str:
+    """A pattern as one text: a list of kinds joined by +."""
+    return pattern if isinstance(pattern, str) else "+".join(pattern)
+
+
+def split_shape(pattern: Pattern) -> tuple[str | None, tuple[str, ...]]:
     """The shape in front of a pattern and the patterns of its stacks: ``hiss:s4:mamba`` has two.
 
     A pattern without a colon is one stack and has no shape. Raises ValueError for an unknown shape, with the
     nearest one there is, and for a colon with nothing behind it.
     """
+    pattern = pattern_text(pattern)
     first, *stacks = pattern.replace(" ", "").split(":")
     if not stacks:
         return None, (first,)
@@ -34,7 +47,7 @@ def split_shape(pattern: str) -> tuple[str | None, tuple[str, ...]]:
     return first, tuple(stacks)
 
 
-def pattern_layers(pattern: str, depth: int | None = None) -> tuple[str, ...]:
+def pattern_layers(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]:
     """The kinds of mixers in the longest stack of a pattern, at least ``depth`` of them, repeated as needed.
 
     What decides how deep a model of that pattern is: no stack of it is cut below one turn of its pattern.
@@ -44,20 +57,23 @@ def pattern_layers(pattern: str, depth: int | None = None) -> tuple[str, ...]:
     return tuple(longest[i % len(longest)] for i in range(max(depth or 0, len(longest))))
 
 
-def pattern_kinds(pattern: str) -> tuple[str, ...]:
+def pattern_kinds(pattern: Pattern) -> tuple[str, ...]:
     """The kinds of mixers anywhere in a pattern, each once."""
     return tuple(dict.fromkeys(kind for part in split_shape(pattern)[1] for kind in parse_pattern(part)))
 
 
-def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
+def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]:
     """The kind of mixer in each layer: ``mamba2x3+attention`` is three of one, then one of the other.
 
-    ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind for each direction. The pattern is
+    A list of kinds is a pattern too. ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind
+    for each direction. ``mlp`` and ``moe`` are layers as any other. A part may be in the symbols of
+    published hybrids (``M-M*-``, or ``M56*.08-.5`` by shares; see ``allocation``). The pattern is
     repeated and cut off to ``depth`` layers; None takes it once. One stack's pattern: what a shape holds is
     parsed part by part (``split_shape``). Raises ValueError for an empty part, a count below one, a backbone,
     or an unknown kind, with the nearest one there is.
     """
     known = choices("mixers")
+    pattern = pattern_text(pattern)
     layers: list[str] = []
     for part in pattern.replace(" ", "").split("+"):
         match = re.fullmatch(r"(.+?)x(\d+)", part)
@@ -67,6 +83,10 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
                 f"a pattern is kinds joined by +, each with an optional count of 1 or more "
                 f"(mamba2x3+attention); got {pattern!r}"
             )
+        symbols = from_symbols(kind)
+        if symbols is not None:
+            layers += symbols * count
+            continue
         one_way = kind.removeprefix(BOTH_WAYS)
         named = kinds("mixers") if one_way != kind else known
         if one_way in SHAPES:
@@ -74,6 +94,9 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
                 f"{one_way} is a backbone, which stands before a colon and its stacks: {one_way}:s4d, say; "
                 f"got {pattern!r}"
             )
+        if one_way not in named and part.isupper():
+            told = ", ".join(f"{symbol} for {name}" for symbol, name in SYMBOLS.items())
+            raise ValueError(f"a pattern in symbols has {told}, and nothing else; got {part!r}")
         if one_way not in named:
             raise ValueError(
                 f"there is no mixer {one_way!r} (in the pattern {pattern!r}){suggest(one_way, named)}"
@@ -87,7 +110,7 @@ def parse_pattern(pattern: str, depth: int | None = None) -> tuple[str, ...]:
 
 
 def stack_spec(
-    pattern: str,
+    pattern: Pattern,
     d_model: int,
     depth: int | None = None,
     *,
@@ -106,6 +129,7 @@ def stack_spec(
     ``options`` gives more constructor arguments for a kind of mixer: ``{"mamba": {"d_state": 8}}``. ``mlp``
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
+    stack whose pattern names ``mlp`` or ``moe`` says itself where they stand and gets none besides. A
     layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``. ``recompute`` trades time for
     memory in training.
     """
@@ -148,6 +172,8 @@ def _stack(
     """The spec of one stack."""
     layers = parse_pattern(pattern, depth)
     kinds_inside = [layer.removeprefix(BOTH_WAYS) for layer in layers]
+    if mlp is None and not set(FEED_FORWARD).isdisjoint(parse_pattern(pattern)):
+        mlp = False
     blocks = []
     for layer, kind in zip(layers, kinds_inside, strict=True):
         if mlp is None:
@@ -180,14 +206,17 @@ def _both_ways(mixer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True) -> int:
+def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True, active: bool = False) -> int:
     """How many parameters the model of a spec has, tied ones once; ``embeddings=False`` leaves tables out.
 
+    With ``active`` those alone that one token goes through: all, but of the experts of a mixture the chosen.
     Built on the meta device, so that nothing is allocated; where an initialization needs real numbers, on the
     CPU. PyTorch's random state stays as it was.
     """
     import torch
     from torch import nn
+
+    from hippodrome.layers.moe import idle_parameters
 
     with torch.random.fork_rng(devices=[]):
         try:
@@ -197,7 +226,8 @@ def count_parameters(spec: Mapping[str, Any], *, embeddings: bool = True) -> int
             with torch.device("cpu"):
                 model = build(spec)
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    return sum(p.numel() for p in model.parameters() if embeddings or id(p) not in tables)
+    found = sum(p.numel() for p in model.parameters() if embeddings or id(p) not in tables)
+    return found - idle_parameters(model) if active else found
 
 
 def match_width(

@@ -16,10 +16,14 @@ class Claim(BaseModel):
 
 
 class RecipeModel(BaseModel):
-    """The backbone of a system: a pattern of mixers, its depth and width, and options by kind of mixer."""
+    """The backbone of a system: a pattern of mixers, its depth and width, and options by kind of mixer.
+
+    The pattern is text or a list of kinds; ``depth`` counts its names, perceptrons among them where it names
+    them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    pattern: str
+    pattern: str | list[str]
     depth: int = Field(ge=1)
     d_model: int = Field(ge=1)
     options: dict[str, dict[str, Any]] = {}
@@ -27,6 +31,7 @@ class RecipeModel(BaseModel):
     d_hidden: int | None = None
     norm: str = "rms"
     dropout: float = 0.0
+    tie: bool = Field(default=True, description="whether a language model's head is its embedding")
 
     def stack(self, d_model: int | None = None, depth: int | None = None) -> dict[str, Any]:
         """The spec of the backbone, at another width or depth where one is given."""

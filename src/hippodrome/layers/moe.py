@@ -16,9 +16,9 @@ class MoE(nn.Module):
     p = softmax(router(x)) over all experts.
 
     Fedus, Zoph, Shazeer 2021, "Switch transformers", arXiv 2101.03961, equations 1 and 2, for more than one
-    expert and without a bound on an expert's tokens: none is dropped. The probabilities of the chosen are used
-    as they are, as in Jamba (Lieber et al. 2024, arXiv 2403.19887), or divided by their sum. Probabilities are
-    taken in float32 at least.
+    expert and without a bound on an expert's tokens: none is dropped. The probabilities of the chosen are
+    used as they are, as in Jamba (Lieber et al. 2024, arXiv 2403.19887), or divided by their sum.
+    Probabilities are taken in float32 at least.
 
     Tokens are sorted by expert and each expert reads its own alone, so that the arithmetic is that of
     ``active`` perceptrons whatever the number of experts. Under ``torch.compile`` and ``torch.export`` the
@@ -128,3 +128,8 @@ class _Balanced(torch.autograd.Function):
         """What comes, and the loss's own."""
         (load,) = ctx.saved_tensors
         return grad + ctx.weight / grad.shape[0] * load, None, None
+
+
+def idle_parameters(module: nn.Module) -> int:
+    """How many of a module's parameters one token does not go through: those of experts not chosen."""
+    return sum(inner.idle for inner in module.modules() if isinstance(inner, MoE))

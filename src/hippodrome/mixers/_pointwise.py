@@ -1,4 +1,4 @@
-"""The pointwise engine: what acts on each token alone, as a mixer that carries nothing from token to token."""
+"""The pointwise engine: what acts on each token alone, a mixer that carries nothing along."""
 
 from abc import abstractmethod
 from typing import NamedTuple

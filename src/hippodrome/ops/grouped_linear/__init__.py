@@ -1,8 +1,8 @@
 """A linear map for each group of rows: y_r = W_g x_r for the rows r of group g, which lie side by side.
 
-What a mixture of experts computes once its tokens are sorted by expert: the first ``counts[0]`` rows go through
-the first matrix, the next ``counts[1]`` through the second. A group may be empty, and its matrix is then not
-read.
+What a mixture of experts computes once its tokens are sorted by expert: the first ``counts[0]`` rows go
+through the first matrix, the next ``counts[1]`` through the second. A group may be empty, and its matrix is
+then not read.
 """
 
 from jaxtyping import Float, Int
@@ -23,9 +23,9 @@ def grouped_linear(
 ) -> Float[Tensor, "n o"]:
     """Each group of rows through a matrix of its own, (n, o), in the dtype of x; sums are at least float32.
 
-    One call of this costs as much arithmetic as a linear map of n rows, however many groups there are. Under a
-    compiler and in an exported program it is one operator, since how the rows fall into groups is known only
-    when it runs. On an accelerator the counts are read by the processor, which waits for them.
+    One call of this costs as much arithmetic as a linear map of n rows, however many groups there are. Under
+    a compiler and in an exported program it is one operator, since how the rows fall into groups is known
+    only when it runs. On an accelerator the counts are read by the processor, which waits for them.
 
     Args:
         x: the rows, those of one group side by side, (n, i).

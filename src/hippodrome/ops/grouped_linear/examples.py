@@ -13,7 +13,7 @@ def inputs(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arguments of the door in order: n rows, g matrices of about unit gain, counts with the second at zero."""
+    """Arguments of the door in order: n rows, g matrices of about unit gain, counts with a zero."""
     numbers = torch.Generator().manual_seed(seed)
     x = torch.randn(n, i, generator=numbers, dtype=dtype)
     weight = torch.randn(g, o, i, generator=numbers, dtype=dtype) / i**0.5

@@ -1,7 +1,7 @@
 """The grouped linear map in PyTorch: one product for each group that has rows, and none for the others.
 
-Its two gradients are a map of the same kind by the transposed matrices and, for each group, the product of the
-rows on both sides; each is the other's gradient, so they may be differentiated at will.
+Its two gradients are a map of the same kind by the transposed matrices and, for each group, the product of
+the rows on both sides; each is the other's gradient, so they may be differentiated at will.
 """
 
 from typing import Any
