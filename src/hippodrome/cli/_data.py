@@ -13,15 +13,21 @@ Source = Annotated[
     str,
     typer.Argument(
         help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, .tsv of labelled text, "
-        "folder of wav files, of texts by class, of pictures or of IDX files, or a built-in source "
-        "(hippodrome list sources)."
+        "folder of wav files, of texts by class, of pictures or of IDX files, FASTA or GenBank, or a "
+        "built-in source (hippodrome list sources)."
     ),
 ]
 Kind = Annotated[
     str | None,
-    typer.Option(help="language, classification, regression, forecasting or video, where there is a choice."),
+    typer.Option(
+        help="language, masked_language, classification, regression, forecasting or video, where there is a "
+        "choice."
+    ),
 ]
-SHAPING = ("order", "permute", "grey", "rate", "seconds", "quantization", "lag", "targets", "size")
+SHAPING = (
+    *("order", "permute", "grey", "rate", "seconds", "quantization", "lag", "targets", "size"),
+    *("eval_rate", "span", "corruption"),
+)
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
 SIZED = ("classification", "regression")
 LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]
@@ -58,9 +64,10 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
         if run.tokenizer is not None and "tokenizer" in known:
             recorded["tokenizer"] = str(run.folder / "tokenizer.json")
     given: dict[str, Any] = recorded
-    if details["kind"] == "language" and run.tokenizer is not None:
-        given["tokenizer"] = str(run.folder / "tokenizer.json")
+    if details["kind"] in ("language", "masked_language") and run.tokenizer is not None:
         given["length"] = details.get("window")
+        if "letters" not in details:  # whose alphabet is the reader's own
+            given["tokenizer"] = str(run.folder / "tokenizer.json")
     if details["kind"] == "forecasting":
         given |= {"look_back": run.spec["look_back"], "horizon": run.spec["horizon"]}
     if source is None:
@@ -71,6 +78,10 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
     task = open_task(source, {**{k: v for k, v in given.items() if v is not None}, **options})
     if task.kind != details["kind"]:
         raise ValueError(f"{source} makes a {task.kind} task; the model is for {details['kind']}")
+    if details["kind"] == "masked_language" and task.facts["vocab_size"] != run.spec["vocab_size"]:
+        raise ValueError(
+            f"{source} has {task.facts['vocab_size']} token ids; the model knows {run.spec['vocab_size']}"
+        )
     for fact in ("size", "colours"):
         if details["kind"] == "video" and run.spec[fact] != task.facts[fact]:
             raise ValueError(
@@ -92,4 +103,6 @@ def _asked(kind: str, source: str) -> Any:
 
     path = Path(source)
     by_class = kind == "classification" and (path.is_dir() or path.suffix.lower() == ".tsv")
+    if kind == "masked_language":
+        return kind
     return kind if source not in BUILT_IN and (kind in ("language", "video") or by_class) else None

@@ -57,7 +57,9 @@ def render(result: RaceResult) -> str:
         lengths=charts.lengths(result, look),
         forecasts=charts.forecasts(result, look),
         confusion=charts.confusion(result, look),
-        attention=any(s.name == "attention" and s.scaling is not None for s in result.standings),
+        attention=any(
+            s.name in ("attention", "bi-attention") and s.scaling is not None for s in result.standings
+        ),
         partial=_partial(result),
         details=_flat(result.details),
         settings=_flat(result.settings),

@@ -274,7 +274,8 @@ def _add_test(standing: Standing, objective: Objective) -> None:
 
 def _compare(ranked: list[Standing]) -> None:
     """From which length on each is faster than attention."""
-    attention = next((s for s in ranked if s.name == "attention" and s.scaling is not None), None)
+    names = ("attention", "bi-attention")
+    attention = next((s for s in ranked if s.name in names and s.scaling is not None), None)
     if attention is None or attention.scaling is None:
         return
     rival = as_scaling(attention.scaling)

@@ -10,17 +10,29 @@ from hippodrome.train.settings import Budget
 
 MODELS = {
     "language": ("mamba2", "mamba", "gla", "s4d", "rg_lru", "mamba2x3+attention"),
+    "masked_language": ("bi-mamba2", "bi-mamba", "bi-gla", "bi-s4d", "bi-rg_lru"),
     "classification": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "regression": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "forecasting": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "video": ("conv_s5",),
 }
-BASELINES = {**dict.fromkeys(MODELS, ("gru", "attention")), "video": ("conv_lstm",)}
+BASELINES = {
+    **dict.fromkeys(MODELS, ("gru", "attention")),
+    "masked_language": ("bi-gru", "bi-attention"),
+    "video": ("conv_lstm",),
+}
 """In every race, asked for or not. A flattened frame leaves a GRU of so few parameters no width."""
-DEPTH = {"language": 4, "classification": 2, "regression": 2, "forecasting": 2, "video": 2}
-BATCH = {"language": 16, "classification": 16, "regression": 32, "forecasting": 32, "video": 8}
-DROPOUT = {"language": 0.0, "classification": 0.1, "regression": 0.0, "forecasting": 0.1, "video": 0.0}
-RATE = {"language": 4e-3, "classification": 4e-3, "regression": 4e-3, "forecasting": 1e-3, "video": 4e-3}
+DEPTH = {**dict.fromkeys(MODELS, 2), "language": 4, "masked_language": 4}
+BATCH = {
+    "language": 16,
+    "masked_language": 16,
+    "classification": 16,
+    "regression": 32,
+    "forecasting": 32,
+    "video": 8,
+}
+DROPOUT = {**dict.fromkeys(MODELS, 0.0), "classification": 0.1, "forecasting": 0.1}
+RATE = {**dict.fromkeys(MODELS, 4e-3), "forecasting": 1e-3}
 """Peak learning rates for AdamW at widths of 50 to 300; attention trains at half of them."""
 SLOWER = {"attention": 0.5}
 
@@ -29,6 +41,7 @@ LENGTHS = {**dict.fromkeys(MODELS, (64, 256, 1024, 4096, 16384)), "video": (4, 1
 
 PARAMETERS = {
     "language": (100_000, 5),
+    "masked_language": (100_000, 5),
     "classification": (40_000, 5),
     "regression": (40_000, 5),
     "forecasting": (60_000, 5),

@@ -232,7 +232,7 @@ def savings(best: Standing, other: Standing) -> str:
 
 def _baselines(result: RaceResult, best: Standing) -> list[str]:
     sentences = []
-    for name in ("attention", "gru"):
+    for name in ("attention", "gru", "bi-attention", "bi-gru"):
         # Of twins, from scratch and pretrained, the better on validation.
         rival = next((s for s in result.finished if name in (s.name, s.scratch)), None)
         if rival is None or name in (best.name, best.scratch) or rival.test is None or best.test is None:
@@ -243,10 +243,10 @@ def _baselines(result: RaceResult, best: Standing) -> list[str]:
             f"Against {rival.name} it is {place} on the test set: "
             f"{quality(a, result.metric)} against {quality(b, result.metric)}."
         )
-        if name == "attention" and best.faster_than_attention_from is not None:
+        if name.endswith("attention") and best.faster_than_attention_from is not None:
             start = best.faster_than_attention_from
             text += f" One forward pass is faster than attention's from {start:,} tokens on."
-        elif name == "attention" and best.scaling is not None:
+        elif name.endswith("attention") and best.scaling is not None:
             longest = best.scaling.lengths[-1]
             text += f" Up to {longest:,} tokens its forward pass does not overtake attention's."
         sentences.append(text)
