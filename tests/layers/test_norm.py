@@ -56,5 +56,5 @@ def test_what_cannot_be_is_refused_with_a_sentence() -> None:
         GatedRMSNorm(6, 4)
     with pytest.raises(ValueError, match="must divide its channels; got 4 groups for 6 channels"):
         RMSNorm(6, groups=4)
-    with pytest.raises(ValueError, match="'rms' or 'layer'"):
+    with pytest.raises(ValueError, match="'rms', 'layer' or 'none'"):
         build_norm("batch", 4)

@@ -1,9 +1,19 @@
 """Backbones: how mixers are stacked, and what makes one mixer of two or of one an axis."""
 
-MIXERS = ("bidirectional", "bimamba", "butterfly_conv", "hydra", "matrix_mixer", "s4nd", "ss2d")
+MIXERS = (
+    "bidirectional",
+    "bimamba",
+    "butterfly_conv",
+    "evss",
+    "hydra",
+    "inverted_residual",
+    "matrix_mixer",
+    "s4nd",
+    "ss2d",
+)
 """The files of this folder whose class is a mixer itself, and so stands wherever a mixer may."""
 
-SHAPES = ("closed_loop", "hiss", "sashimi")
+SHAPES = ("closed_loop", "hiss", "pyramid", "rcps", "sashimi")
 """The files of this folder that are made of stacks and stand in front of a colon in a pattern. Each has a
 function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker
 of stack specs, ``stack(width, depth)``, for each pattern behind a colon."""

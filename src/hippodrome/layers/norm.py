@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hippodrome.ops.rms_norm import rms_norm
 
-NormKind = Literal["rms", "layer"]
+NormKind = Literal["rms", "layer", "none"]
 
 
 class RMSNorm(nn.Module):
@@ -107,4 +107,6 @@ def build_norm(kind: str, d_model: int, channels: int | None = None) -> nn.Modul
         return RMSNorm(d_model)
     if kind == "layer":
         return nn.LayerNorm(d_model)
-    raise ValueError(f"A norm is 'rms' or 'layer'; got {kind!r}.")
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"A norm is 'rms', 'layer' or 'none'; got {kind!r}.")
