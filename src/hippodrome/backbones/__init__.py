@@ -9,6 +9,7 @@ MIXERS = (
     "inverted_residual",
     "matrix_mixer",
     "s4nd",
+    "scan2d",
     "ss2d",
 )
 """The files of this folder whose class is a mixer itself, and so stands wherever a mixer may."""
@@ -17,3 +18,6 @@ SHAPES = ("closed_loop", "hiss", "pyramid", "rcps", "sashimi")
 """The files of this folder that are made of stacks and stand in front of a colon in a pattern. Each has a
 function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker
 of stack specs, ``stack(width, depth)``, for each pattern behind a colon."""
+
+SCANS = ("atrous", "cross", "diagonals", "snakes")
+"""The sets of orders of ``ops.scan_order`` that stand in front of a mixer in a pattern (``cross-mamba``)."""

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hippodrome.backbones._not_causal import NotCausal
+from hippodrome.backbones._pieces import backwards, shifted
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.mixers.min_gru import MinGRU
@@ -75,14 +74,9 @@ class Bidirectional(NotCausal):
         if modality is not None and self.accepts_modality:
             told, told_back = {"modality": modality}, {"modality": modality.flip(1)}
         y, _ = self.ahead(x, resets=resets, dt=dt, **told)
-        last = _last_of_piece(x, resets)
-        if dt is not None:
-            dt = torch.where(last, dt, dt.roll(-1, 1)).flip(1)
-        # In reverse a piece begins at its last token.
-        marks = None if resets is None else last.flip(1)
-        z = self.back(x.flip(1), resets=marks, dt=dt, **told_back)[0].flip(1)
-        if self.convention == "offset":
-            z = torch.where(last[..., None], 0.0, z.roll(-1, 1))
+        marks, dt = backwards(x, resets, dt)
+        z = self.back(x.flip(1), resets=marks, dt=dt, **told_back)[0]
+        z = (shifted(z, marks) if self.convention == "offset" else z).flip(1)
         return self.output(y + z), ()
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -93,10 +87,3 @@ class Bidirectional(NotCausal):
     def example(cls) -> "Bidirectional":
         """A small instance."""
         return cls(MinGRU(8), MinGRU(8))
-
-
-def _last_of_piece(x: Float[Tensor, "b t d"], resets: Tensor | None) -> Bool[Tensor, "b t"]:
-    """Whether a token is the last before a reset, or of its row."""
-    after = torch.ones(x.shape[0], 1, dtype=torch.bool, device=x.device)
-    inside = x.new_zeros(x.shape[0], x.shape[1] - 1, dtype=torch.bool) if resets is None else resets[:, 1:]
-    return torch.cat([inside, after], 1)
