@@ -1,6 +1,7 @@
-"""Hydra: its fixture, its matrix against the formula, symmetries, pieces, the convolution around each token."""
+"""Hydra: its fixture, its matrix against the formula, symmetries, pieces, a convolution around each token."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_pieces_have_matrices_of_their_own():
     M = matrix_of(parts, 2, 3, resets)
     for row, cuts in ((0, [0, 3, 7]), (1, [0, 1, 6, 7])):
         outside = torch.ones(7, 7, dtype=torch.bool)
-        for i, j in zip(cuts, cuts[1:], strict=False):
+        for i, j in pairwise(cuts):
             piece = {k: x if k == "A" else x[row : row + 1, i:j] for k, x in parts.items()}
             torch.testing.assert_close(M[row : row + 1, :, i:j, i:j], matrix_of(piece, 2, 3))
             outside[i:j, i:j] = False

@@ -1,4 +1,4 @@
-"""The matrix mixers: each structure's product against its matrix, matrices against formulas, pieces, refusals."""
+"""The matrix mixers: each structure's product against its matrix, matrices against formulas, pieces."""
 
 import math
 

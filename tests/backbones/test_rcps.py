@@ -1,4 +1,4 @@
-"""RCPS: turning the input turns the output, layer by layer as published, and logits turn with both strands."""
+"""RCPS: turning the input turns the output, layer by layer as published, and logits turn with it."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from hippodrome.models.masked_language import MaskedLanguageModel
 from hippodrome.testing.mixers import assert_refuses
 
 PATTERNS = pytest.mark.parametrize(
-    "pattern", ["rcps:bimamba", "rcps:hydra+mlp", "rcps:mamba", "rcps:bi-min_gru"]
+    "pattern", [f"rcps:{of}" for of in ("bimamba", "hydra+mlp", "mamba", "bi-min_gru")]
 )
 # Special tokens and an unknown base stand opposite themselves; A to T and C to G.
 COMPLEMENT = [0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11]

@@ -135,8 +135,8 @@ class Toeplitz(Structure):
 class Vandermonde(_Explicit):
     """M_ij = (2 t n)^-1/2 sum_n cos(2 pi e q_in j) - cos(2 pi e k_jn i) with e = 0.001.
 
-    Learned, e is one and the sum is taken: with q_in = i / t, where it starts up to a half step of noise, both
-    terms are the cosine transform.
+    Learned, e is one and the two terms are added: with q_in = i / t, where it starts up to half a step of
+    noise, each is the cosine transform.
     """
 
     activated = False

@@ -66,7 +66,7 @@ class CenteredConv(nn.Module):
         taps, ahead = self.weight.squeeze(1), self.weight.shape[-1] // 2
         if resets is None:
             return causal_conv(F.pad(x, (0, 0, 0, ahead)), taps, self.bias)[0][:, ahead:]
-        # The taps on earlier tokens and the token itself, then those on later ones, which come first in reverse.
+        # The taps up to the token itself, then those on later tokens, which come first in reverse.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         y, _ = causal_conv(wide, taps[:, : ahead + 1], self.bias, None, resets)
         later = torch.cat([taps[:, ahead + 1 :].flip(1), torch.zeros_like(taps[:, :1])], 1)

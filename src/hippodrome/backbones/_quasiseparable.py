@@ -1,4 +1,4 @@
-"""The quasiseparable product: a semiseparable matrix on either side of a free diagonal, by one call of SSD."""
+"""The quasiseparable product: a semiseparable matrix on each side of a free diagonal, by one call of SSD."""
 
 import torch
 from jaxtyping import Bool, Float

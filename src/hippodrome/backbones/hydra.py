@@ -18,7 +18,7 @@ from hippodrome.shapes import Resets, Sequence, TimeSteps
 
 
 class Hydra(NotCausal):
-    """[z | x B_f C_f B_b C_b | dt_f dt_b] = in_proj(u); x and all B, C = silu(conv(.)), the convolution around
+    """[z | x B_f C_f B_b C_b | dt_f dt_b] = in_proj(u); x and all B, C = silu(conv(.)), a convolution around
     each token; dt = softplus(dt + dt_bias); y = M x in each head; out_proj(w RMS(y) silu(z)).
 
     Hwang, Lahoti, Dao, Gu 2024, "Hydra: bidirectional state space models through generalized matrix mixers",

@@ -1,4 +1,4 @@
-"""The matrix mixer: one shell of maps, convolution and gate around a mixing matrix of any of seven structures."""
+"""The matrix mixer: one shell of maps, convolution and gate around a matrix of any of seven structures."""
 
 from typing import Any
 

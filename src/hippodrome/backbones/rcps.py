@@ -1,4 +1,4 @@
-"""RCPS: one stack over both strands of DNA, so that features turn with the reverse complement of the input."""
+"""RCPS: one stack over both strands of DNA, whose features turn with the reverse complement of the input."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
