@@ -12,6 +12,8 @@ from hippodrome.ops.selective_scan import BACKENDS, selective_scan
 from hippodrome.ops.selective_scan.examples import inputs
 from hippodrome.testing.ops import (
     CHECKS,
+    check_chunks_join,
+    check_double_backward,
     check_float32,
     check_float64,
     check_op,
@@ -55,6 +57,36 @@ def test_contract_with_a_complex_A(backend, check):
         options={"softplus": True},
         checks=[check],
     )
+
+
+@pytest.mark.parametrize(
+    ("constant", "g", "complex_"), [("B", 0, True), ("C", 2, False), ("BC", 0, False)], ids=str
+)
+@pytest.mark.parametrize("backend", FAST)
+def test_contract_with_vectors_that_are_constant_in_time(backend, constant, g, complex_):
+    varying = tuple(x for x in "BC" if x not in constant)
+    check_op(
+        selective_scan,
+        [backend],
+        partial(inputs, b=2, d=4, n=2, g=g, constant=constant, complex_=complex_),
+        along_time=("u", "dt", "z", *varying),
+        options={"softplus": True},
+        checks=[check_float64, check_float32, check_resets, check_chunks_join, check_double_backward],
+    )
+
+
+@pytest.mark.parametrize("complex_", [False, True], ids=["real", "complex"])
+@pytest.mark.parametrize("backend", NAMES)
+def test_constant_vectors_are_varying_ones_that_stay_the_same(backend, complex_):
+    # One group a channel, the same at all times.
+    u, dt, A, B, C, *rest = inputs(constant="BC", complex_=complex_)
+    alike = [x.expand(*u.shape[:2], *x.shape) for x in (B, C)]
+    expected = selective_scan(u, dt, A, *alike, *rest, softplus=True, backend="reference")
+    mixed = selective_scan(u, dt, A, B, alike[1], *rest, softplus=True, backend=backend)
+    both = selective_scan(u, dt, A, B, C, *rest, softplus=True, backend=backend)
+    for actual in (mixed, both):
+        close(actual[0], expected[0], 1e-12, "outputs")
+        close(actual[1], expected[1], 1e-12, "final state")
 
 
 def test_a_complex_A_is_two_conjugate_halves_of_one_scan():

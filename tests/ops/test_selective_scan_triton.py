@@ -41,6 +41,14 @@ def test_any_state_size_and_groups(sizes):
 
 @pytest.mark.triton
 @runs
+@pytest.mark.parametrize("constant", ["B", "BC"])
+def test_vectors_that_are_constant_in_time(constant):
+    examples = partial(inputs, b=1, d=4, n=3, constant=constant, softplus=True)
+    testing.check_values(selective_scan, examples, options={"softplus": True}, lengths=(11,))
+
+
+@pytest.mark.triton
+@runs
 def test_segments_of_time():
     # One row of few channels is cut into segments; the interpreter counts the processors of a large GPU.
     examples = partial(inputs, b=1, d=2, n=1, softplus=True)

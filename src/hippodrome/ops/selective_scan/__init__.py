@@ -15,7 +15,12 @@ from hippodrome.ops.selective_scan import numba_, reference, torch_, triton_
 BACKENDS = (triton_, numba_, torch_, reference)
 
 Vectors = (
-    Float[Tensor, "b t n"] | Float[Tensor, "b t g n"] | Float[Tensor, "b t n 2"] | Float[Tensor, "b t g n 2"]
+    Float[Tensor, "b t n"]
+    | Float[Tensor, "b t g n"]
+    | Float[Tensor, "d n"]
+    | Float[Tensor, "b t n 2"]
+    | Float[Tensor, "b t g n 2"]
+    | Float[Tensor, "d n 2"]
 )
 
 
@@ -44,9 +49,9 @@ def selective_scan(
         u: inputs, (b, t, d).
         dt: step size of each step and channel, (b, t, d), before ``dt_bias`` and softplus.
         A: decay rates as they enter the recurrence (negative, after -exp), (d, n), or (d, n, 2) if complex.
-        B: input vectors, (b, t, n), or (b, t, g, n) where each of g groups serves d / g adjoining channels;
-            with a last axis of 2 beside a complex A.
-        C: output vectors, of B's shape.
+        B: input vectors, (b, t, n), or (b, t, g, n) where each of g groups serves d / g adjoining channels,
+            or (d, n) where they are constant in time; with a last axis of 2 beside a complex A.
+        C: output vectors, in any of the same shapes; grouped as B where both vary.
         D: skip from u to y, (d).
         z: gate, (b, t, d): y is multiplied by silu(z).
         dt_bias: added to dt, (d).
@@ -59,7 +64,7 @@ def selective_scan(
         ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
     """
     pair = " 2" if A.dim() == 3 else ""
-    vectors, state = f"b t n{pair} | b t g n{pair}", f"b d n{pair}"
+    vectors, state = f"b t n{pair} | b t g n{pair} | d n{pair}", f"b d n{pair}"
     sizes = check_arguments(
         "selective_scan",
         {
@@ -75,7 +80,7 @@ def selective_scan(
             "resets": (resets, "b t"),
         },
     )
-    if B.dim() != C.dim():
+    if B.dim() != C.dim() and not torch_.constant(A, B, C):
         raise ValueError(
             f"selective_scan: B and C must be grouped alike; got {tuple(B.shape)} and {tuple(C.shape)}."
         )

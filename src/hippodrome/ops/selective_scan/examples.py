@@ -11,6 +11,7 @@ def inputs(
     n: int = 4,
     g: int = 0,
     *,
+    constant: str = "",
     complex_: bool = False,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
@@ -24,8 +25,8 @@ def inputs(
     """Arguments of the door in order: A = -(1..n) times noise, step sizes around 0.1.
 
     ``g`` groups of B and C; 0 gives them no group axis. With ``softplus`` the step sizes are meant to go
-    through softplus; without, they are positive as they stand. ``complex_`` gives A imaginary parts of up to
-    3 and makes B, C and the state complex.
+    through softplus; without, they are positive as they stand. ``constant`` names those of "B" and "C" that
+    do not vary in time. ``complex_`` gives A imaginary parts of up to 3 and makes B, C and the state complex.
     """
     r = torch.Generator().manual_seed(seed)
 
@@ -39,7 +40,7 @@ def inputs(
     if complex_:
         A = torch.stack([A, 6 * torch.rand(d, n, generator=r, dtype=dtype) - 3], -1)
     shape = (b, t, g, n, *pair) if g else (b, t, n, *pair)
-    B, C = normal(*shape), normal(*shape)
+    B, C = (normal(d, n, *pair) if name in constant else normal(*shape) for name in ("B", "C"))
     D = normal(d) if with_skip else None
     z = normal(b, t, d) if with_gate else None
     bias = 0.3 * normal(d)

@@ -11,6 +11,13 @@ def refusal(*tensors: Tensor | None) -> str | None:
     return None
 
 
+def _of_channels(x: Tensor, b: int, t: int, d: int) -> Tensor:
+    """B or C as (b, t, d, n), or (b, t, 1, n) where all channels share it."""
+    if x.dim() == 2:
+        return x.expand(b, t, *x.shape)
+    return x[:, :, None] if x.dim() == 3 else x.repeat_interleave(d // x.shape[2], 2)
+
+
 def selective_scan(
     u: Tensor,
     dt: Tensor,
@@ -30,11 +37,7 @@ def selective_scan(
     complex_ = A.dim() == 3
     A, B, C = (torch.view_as_complex(x.double().contiguous()) if complex_ else x.double() for x in (A, B, C))
     b, t, d = u.shape
-    if B.dim() == 4:
-        B = B.repeat_interleave(d // B.shape[2], 2)
-        C = C.repeat_interleave(d // C.shape[2], 2)
-    else:
-        B, C = B[:, :, None], C[:, :, None]
+    B, C = (_of_channels(x, b, t, d) for x in (B, C))
     if dt_bias is not None:
         dt = dt + dt_bias.double()
     if softplus:
