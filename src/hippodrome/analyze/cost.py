@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from hippodrome.layers.moe import MoE, idle_parameters
 from hippodrome.models.base import Model
 from hippodrome.shapes import Batch
 
@@ -57,8 +58,15 @@ def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def active_parameters(module: nn.Module) -> int:
+    """Number of trained values that one token goes through: of a mixture's experts those chosen alone."""
+    return parameter_count(module) - idle_parameters(module)
+
+
 def weight_bytes_read(module: nn.Module) -> int:
-    """Bytes of weights one decoded token reads: all, but of a table that is only looked up one row."""
+    """Bytes of weights one decoded token reads: all, but of a table that is only looked up one row, and of
+    the experts of a mixture those that the token chooses.
+    """
     tables = {m.weight: m for m in module.modules() if isinstance(m, nn.Embedding)}
     uses: dict[Tensor, int] = {}
     for m in module.modules():
@@ -68,6 +76,9 @@ def weight_bytes_read(module: nn.Module) -> int:
     for p in module.parameters():
         looked_up_only = p in tables and uses[p] == 1 and not getattr(module, "tie", False)
         total += (p.shape[-1] if looked_up_only else p.numel()) * p.element_size()
+    for m in module.modules():
+        if isinstance(m, MoE):
+            total -= m.idle * m.fc1.weight.element_size()
     return total
 
 

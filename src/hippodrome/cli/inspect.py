@@ -198,7 +198,13 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
     import torch
 
     from hippodrome.analyze import portrait
-    from hippodrome.analyze.cost import count_flops, parameter_count, state_bytes, weight_bytes_read
+    from hippodrome.analyze.cost import (
+        active_parameters,
+        count_flops,
+        parameter_count,
+        state_bytes,
+        weight_bytes_read,
+    )
     from hippodrome.analyze.memory import effective_memory
 
     body: Any = subject.body
@@ -207,6 +213,7 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
         flops, uncounted = count_flops(lambda: body(x))
     facts: dict[str, Any] = {
         "parameters": parameter_count(subject.whole),
+        "active_parameters": active_parameters(subject.whole),
         "state_bytes": state_bytes(body, length) if body.causal else None,
         "flops_per_token": flops / length,
         "uncounted": list(uncounted),
@@ -238,6 +245,8 @@ def _shown(facts: dict[str, Any]) -> dict[str, str]:
         "parameters": count(facts["parameters"]),
         "arithmetic a token": f"{count(facts['flops_per_token'])}FLOP",
     }
+    if facts["active_parameters"] != facts["parameters"]:
+        shown["parameters a token goes through"] = count(facts["active_parameters"])
     if facts["uncounted"]:
         shown["not counted"] = ", ".join(facts["uncounted"])
     if facts["state_bytes"] is not None:
