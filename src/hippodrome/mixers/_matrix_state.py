@@ -115,3 +115,39 @@ class MatrixState(Mixer):
         inner, window = self.conv(inner, window, resets)
         y, S = self.scan(self.drive(inner, side, dt), S, resets)
         return self.readout(y, side), State(window, S)
+
+    def with_values(self, drive: Any, v: Float[Tensor, "b t h _"]) -> Any:
+        """What ``drive`` gave with other values, of any size: all else that the rule takes stays."""
+        return drive._replace(v=v)
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """What the rule reads where the value of token j is the j-th unit vector: row i of each head."""
+        self.check_call(x, None, resets)
+        drive = self._driven(x, resets)
+        (b, t, _), like = x.shape, torch.promote_types(x.dtype, torch.float32)
+        unit = torch.eye(t, dtype=like, device=x.device)[None, :, None].expand(b, t, self.heads, t)
+        return self.scan(self.with_values(drive, unit.contiguous()), None, resets)[0].transpose(1, 2)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
+        """Those of each head, or of each key channel of each head."""
+        self.check_call(x, None)
+        return self._driven(x, None).decay.flatten(2)
+
+    def _driven(self, x: Sequence, resets: Resets | None) -> Any:
+        inner, side = self.project(x)
+        return self.drive(self.conv(inner, None, resets)[0], side, None)
+
+
+EPS = 1e-6
+"""Added to the squared length of a query or key before its root is taken."""
+
+
+def of_length_one(x: Float[Tensor, "*tokens k"]) -> Float[Tensor, "*tokens k"]:
+    """Queries or keys over their length, which is taken in float32 at least."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + EPS)).to(x.dtype)
+
+
+def retention_rates(heads: int, like: Tensor) -> Float[Tensor, "h"]:
+    """log gamma_h, gamma_h = 1 - 2^(-5-h) (Sun et al. 2023, arXiv 2307.08621, equation 8), as ``like`` is."""
+    return torch.log1p(-torch.exp2(-5 - torch.arange(heads, dtype=like.dtype, device=like.device)))

@@ -12,14 +12,11 @@ from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import initial_step_bias
-from hippodrome.mixers._matrix_state import Channels, MatrixState
+from hippodrome.mixers._matrix_state import Channels, MatrixState, of_length_one
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops.delta_rule import delta_rule
 from hippodrome.ops.delta_rule_update import delta_rule_update
-from hippodrome.shapes import Resets
-
-EPS = 1e-6
-"""Added to the squared length of a query or key before its root is taken."""
+from hippodrome.shapes import Resets, Sequence
 
 
 class Replacement(NamedTuple):
@@ -111,8 +108,8 @@ class GatedDeltaNet(MatrixState):
         if self.gated:
             wide = torch.promote_types(wide, self.dt_bias.dtype)
             log_decay = -torch.exp(self.A_log.to(wide)) * F.softplus(raw.to(wide) + self.dt_bias.to(wide))
-        q = _of_length_one(q) * self.matrix[0] ** -0.5
-        return Replacement(q, _of_length_one(k), v, beta.to(wide).sigmoid(), log_decay)
+        q = of_length_one(q) * self.matrix[0] ** -0.5
+        return Replacement(q, of_length_one(k), v, beta.to(wide).sigmoid(), log_decay)
 
     def write(self, drive: Replacement, S: Tensor) -> tuple[Tensor, Tensor]:
         """S = alpha S; S = S + k (beta (v - S^T k))^T; o = S^T q."""
@@ -135,6 +132,17 @@ class GatedDeltaNet(MatrixState):
         """A norm over each head, the gate, a linear map."""
         return self.out_proj(self.norm(y).flatten(-2) * F.silu(side[0]))
 
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t h"]:
+        """Those of the gate, one a head; what the rule replaces is not counted.
+
+        Raises:
+            ValueError: there is no gate.
+        """
+        if not self.gated:
+            raise ValueError("DeltaNet's state does not decay, it is replaced; only a gated one has decays.")
+        self.check_call(x, None)
+        return self._driven(x, None).log_decay
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """A and the step sizes, which set time scales, at 1e-3 at most and without decay."""
         if not self.gated:
@@ -145,8 +153,3 @@ class GatedDeltaNet(MatrixState):
     def example(cls) -> "GatedDeltaNet":
         """A small instance."""
         return cls(8, heads=2, head_dim=3, expand=2)
-
-
-def _of_length_one(x: Tensor) -> Tensor:
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + EPS)).to(x.dtype)

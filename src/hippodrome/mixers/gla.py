@@ -13,9 +13,6 @@ from hippodrome.ops.gla import gla
 from hippodrome.ops.gla_update import gla_update
 from hippodrome.shapes import Resets
 
-TEMPERATURE = 16.0
-"""The paper's tau: the root taken of every decay, so that memories start long."""
-
 
 class GatedLinearAttention(MatrixState):
     """alpha_t = sigmoid(W_2 W_1 x_t + b)^(1/16); S_t = diag(alpha_t) S_{t-1} + k_t v_t^T; o_t = S_t^T q_t in
@@ -23,18 +20,30 @@ class GatedLinearAttention(MatrixState):
 
     Yang, Wang, Shen, Panda, Kim 2023, "Gated linear attention transformers with hardware-efficient training",
     arXiv 2312.06635, equation 3 and section 4.4, with a root-mean-square norm for its layer norm and queries
-    scaled by the root of the key size. Keys are half as wide as values, as in the paper.
+    scaled by the root of the key size. Keys are half as wide as values, as in the paper. With ``tied_keys``
+    k_t = 1 - alpha_t in place of a map of its own: what fades makes room for what is written (Qin, Yang, Sun,
+    Shen, Li, Sun, Zhong 2024, "HGRN2: gated linear RNNs with state expansion", arXiv 2404.07904), with a root
+    of 1 there, and without that paper's lower bounds of the decays, which are shared between layers.
 
     Args:
         d_model: channels in and out.
         heads: how many matrices.
         gate_rank: rank of the map to the decays.
+        temperature: the root taken of every decay, so that memories start long.
+        tied_keys: whether keys are one minus the decays.
 
     Raises:
         ValueError: the heads do not divide half of d_model.
     """
 
-    def __init__(self, d_model: int, heads: int = 4, gate_rank: int = 16) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        heads: int = 4,
+        gate_rank: int = 16,
+        temperature: float = 16.0,
+        tied_keys: bool = False,
+    ) -> None:
         super().__init__()
         keys = d_model // 2
         check_divides("heads", heads, "half of d_model", keys)
@@ -42,7 +51,9 @@ class GatedLinearAttention(MatrixState):
         self.d_model = d_model
         self.heads = heads
         self.matrix = (keys // heads, d_model // heads)
-        self.parts = [keys, keys, d_model, d_model, gate_rank]
+        self.temperature = temperature
+        self.tied_keys = tied_keys
+        self.parts = [keys, 0 if tied_keys else keys, d_model, d_model, gate_rank]
         self.conv = NoConv(d_model)
         self.in_proj = Projection(d_model, sum(self.parts), bias=False)
         self.decay_proj = Projection(gate_rank, keys)
@@ -57,8 +68,9 @@ class GatedLinearAttention(MatrixState):
         """Queries, keys, values by linear maps, decays by the low-rank one."""
         q, k, v, _, low = side
         raw = self.decay_proj(low)
-        log_decay = F.logsigmoid(raw.to(torch.promote_types(raw.dtype, torch.float32))) / TEMPERATURE
-        q, k, v, log_decay = (m.unflatten(-1, (self.heads, -1)) for m in (q, k, v, log_decay))
+        log_decay = F.logsigmoid(raw.to(torch.promote_types(raw.dtype, torch.float32))) / self.temperature
+        q, v, log_decay = (m.unflatten(-1, (self.heads, -1)) for m in (q, v, log_decay))
+        k = -torch.expm1(log_decay).to(v.dtype) if self.tied_keys else k.unflatten(-1, (self.heads, -1))
         return Drive(q * self.matrix[0] ** -0.5, k, v, log_decay)
 
     def write(self, drive: Drive, S: Tensor) -> tuple[Tensor, Tensor]:
