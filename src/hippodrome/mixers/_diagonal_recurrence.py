@@ -88,3 +88,17 @@ class DiagonalRecurrence(Mixer):
         a, u = self.drive(inner, dt)
         states, last = linear_scan(a, u, h, resets)
         return self.readout(states.to(inner.dtype), side), State(window, last)
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b n t t"]:
+        """What is left at token i of an input of one at token j, in each channel."""
+        self.check_call(x, None, resets)
+        a = self.drive(self.conv(self.project(x)[0], None, resets)[0], None)[0]
+        (b, t, n), marks = a.shape, None if resets is None else resets.repeat_interleave(resets.shape[1], 0)
+        unit = torch.eye(t, dtype=a.dtype, device=a.device)[None, :, :, None].expand(b, t, t, n)
+        h, _ = linear_scan(a.repeat_interleave(t, 0), unit.reshape(b * t, t, n), None, marks)
+        return h.unflatten(0, (b, t)).permute(0, 3, 2, 1)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t n"]:
+        """Those of each channel."""
+        self.check_call(x, None)
+        return self.drive(self.conv(self.project(x)[0], None, None)[0], None)[0].log()

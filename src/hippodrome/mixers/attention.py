@@ -191,6 +191,21 @@ class Attention(Mixer):
             y = engine.attend_window(q, keys, values, number, stretch, key_number, key_stretch, self.window)
         return self.out_proj(y.flatten(2)), after
 
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """The weights of the softmax, which here are not hidden."""
+        self.check_call(x, None, resets)
+        b, t, _ = x.shape
+        marks = torch.zeros(b, t, dtype=torch.bool, device=x.device) if resets is None else resets
+        number, stretch = engine.stretches(marks, torch.zeros(b, dtype=torch.int64, device=x.device))
+        q, k, _ = self._project(x, number)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        k = k.repeat_interleave(self.heads // self.kv_heads, 2).to(wide)
+        scores = torch.einsum("bihe,bjhe->bhij", q.to(wide), k) * self.size**-0.5
+        age = number[:, :, None] - number[:, None]
+        mask = (age >= 0) & (stretch[:, :, None] == stretch[:, None])
+        mask = mask if self.window is None else mask & (age < self.window)
+        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (b, t, heads, e), the first two turned to their positions."""
         heads = self.in_proj(x).unflatten(-1, (-1, self.size))

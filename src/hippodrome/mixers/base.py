@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token, check_step_sizes
@@ -85,6 +85,34 @@ class Mixer(nn.Module, ABC):
         for old, new in zip(state, after, strict=True):
             old.copy_(new)
         return y_t
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """How much of the value written at token j is read at token i, for each head or channel, gates as x
+        makes them: entry (b, h, i, j) of the matrix that the recurrence is for this input.
+
+        Ali, Zimerman, Wolf 2024, "The hidden attention of Mamba models", arXiv 2403.01590. Skips around the
+        recurrence and output gates are left out.
+
+        Raises:
+            ValueError: the recurrence has no such matrix.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no hidden attention: that is for layers whose gates are made from "
+            "the tokens and that read values linearly, such as mamba, mamba2, gla and attention."
+        )
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
+        """The logarithm of what each part of the state keeps at each token, gates as x makes them.
+
+        A part is a channel's state, a head's matrix, or a row of it: whatever decays by one number.
+
+        Raises:
+            ValueError: the state does not decay by numbers that the tokens make.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no decays made from the tokens; that is for layers such as mamba, "
+            "mamba2, gla and rg_lru."
+        )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """This mixer's own groups; parameters in none of them train at the global rate with decay."""
