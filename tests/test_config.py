@@ -284,6 +284,7 @@ def test_blocks_get_a_perceptron_where_the_published_block_has_one():
         "mamba",
         "mamba2",
         "mixture_of_mamba",
+        "mlstm",
         *with_gate,
     }
 
