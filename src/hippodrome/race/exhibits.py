@@ -1,14 +1,15 @@
-"""What can be looked at besides numbers: samples of text, forecasts, frames, the winner's confusions."""
+"""What can be looked at besides numbers: texts, filled holes, forecasts, frames, the winner's confusions."""
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hippodrome.data.base import Task
-from hippodrome.race.result import Confusion, Exhibits, ForecastExhibit, FramesExhibit
+from hippodrome.race.result import Confusion, Exhibits, FilledExhibit, ForecastExhibit, FramesExhibit
 
 Opened = Mapping[str, Callable[[], Any]]
 """Contenders by name, each with what loads its best run; one is held at a time."""
@@ -24,6 +25,8 @@ def gather(task: Task, opened: Opened, winner: str, *, length: int = 240) -> Exh
     """
     if task.kind == "language":
         return _samples(task, opened, length)
+    if task.kind == "masked_language":
+        return Exhibits(filled=_filled(task, opened, length))
     if task.kind == "classification":
         return Exhibits(confusion=_confusion(task, opened[winner]().model))
     if task.kind == "regression":
@@ -48,6 +51,34 @@ def _samples(task: Task, opened: Opened, length: int) -> Exhibits:
         )
         samples[name] = "".join(pieces)
     return Exhibits(prompt=prompt, samples=samples)
+
+
+def _filled(task: Task, opened: Opened, length: int) -> list[FilledExhibit]:
+    """The beginnings of two test windows, all that is asked hidden, and everyone's first guesses."""
+    from hippodrome.generate.filling import filled
+
+    if task.tokenizer is None:
+        return []
+    n, said = len(task.test), task.tokenizer.decode  # type: ignore[arg-type]
+    items = [task.test[i] for i in sorted({0, n // 2})]
+    found = []
+    for item in items:
+        asked = item.targets[:length] != -100
+        whole = torch.where(asked, item.targets[:length], item.tokens[:length])
+        places = asked.nonzero()[:, 0].tolist()
+        edges = [-1, *places, len(whole)]
+        texts = [said(whole[a + 1 : b].tolist()) for a, b in pairwise(edges)]
+        truth = [said([i]) for i in whole[places].tolist()]
+        found.append((whole, places, FilledExhibit(texts=texts, truth=truth, guesses={})))
+    for name, load in opened.items():
+        model = load().model
+        device = next(model.parameters()).device
+        for whole, places, shown in found:
+            hidden = whole.clone()
+            hidden[places] = model.mask_token
+            guesses = filled(model, hidden.to(device), at_once=True)[places]
+            shown.guesses[name] = [said([i]) for i in guesses.tolist()]
+    return [shown for _, places, shown in found if places]
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ def render(result: RaceResult) -> str:
         "number": number,
         "size": size,
         "svg": Markup,
+        "visible": lambda text: text.replace(" ", "␣").replace("\n", "↵\n"),
     }
     look = charts.looks(result)
     return environment.get_template("report.html.j2").render(

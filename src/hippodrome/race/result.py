@@ -175,11 +175,25 @@ class FramesExhibit(_Data):
     picture: str
 
 
+class FilledExhibit(_Data):
+    """A piece of the test set with hidden places, and what each contender put there, all at once.
+
+    ``texts`` are the stretches before, between and behind the places, one more than ``truth`` has. Each
+    contender has as many ``guesses`` as that.
+    """
+
+    texts: list[str]
+    truth: list[str]
+    guesses: dict[str, list[str]]
+
+
 class Exhibits(_Data):
-    """What can be looked at: samples of text, forecasts, frames, confusions; empty where there are none."""
+    """What can be looked at: samples of text, hidden places filled in, forecasts, frames, confusions; empty
+    where there are none."""
 
     prompt: str = ""
     samples: dict[str, str] = {}
+    filled: list[FilledExhibit] = []
     forecasts: list[ForecastExhibit] = []
     frames: list[FramesExhibit] = []
     confusion: Confusion | None = None
