@@ -1,7 +1,8 @@
 """Update rules of a memory among several: how its matrices fade and what a token writes into them.
 
-A rule gets queries, keys and values of heads and the raw gate channels of each token. ``write`` is its
-definition for one token; ``scan`` takes many by an op, and lets pass what is only there to fill a row.
+A rule gets queries, keys and values of heads and the raw gate channels of each token; it scales queries by
+the root of their size. ``write`` is its definition for one token; ``scan`` takes many by an op, and lets pass
+what is only there to fill a row.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +31,7 @@ Read = tuple[Float[Tensor, "*tokens h v"], Float[Tensor, "b h _ _"]]
 class Rule(nn.Module, ABC):
     """A rule for matrices of ``matrix`` in each head, driven by ``gates`` raw channels a token.
 
-    Where ``keyed`` is False keys follow from the gates, and ``k`` is None.
+    Where ``keyed`` is False keys follow from the gates, and those given have no channels.
     """
 
     keyed = True
@@ -38,14 +39,14 @@ class Rule(nn.Module, ABC):
     matrix: tuple[int, int]
 
     @abstractmethod
-    def write(self, q: Heads, k: Heads | None, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
         """One token (b, h, ...): what it reads, and the matrices after it."""
 
     @abstractmethod
     def scan(
         self,
         q: Heads,
-        k: Heads | None,
+        k: Heads,
         v: Heads,
         raw: Tensor,
         S: Tensor | None,
@@ -75,12 +76,12 @@ class Scalar(Rule):
         self.matrix = (values, keys)
         self.gates = heads if kind == "mamba2" else 0
         if self.gates:
-            _time_scales(self, heads)
+            self.dt_bias, self.A_log = _time_scales(heads)
 
-    def write(self, q: Heads, k: Heads | None, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
         """Fade, write, read."""
         dt, A = self._steps(v, raw, S)
-        q, k, v = (m.to(S.dtype) for m in (q, k, v))
+        q, k, v = (m.to(S.dtype) for m in (_scaled(q), k, v))
         S = torch.addcmul(
             S * torch.exp(dt * A)[..., None, None], (v * dt[..., None])[..., None], k[..., None, :]
         )
@@ -89,7 +90,7 @@ class Scalar(Rule):
     def scan(
         self,
         q: Heads,
-        k: Heads | None,
+        k: Heads,
         v: Heads,
         raw: Tensor,
         S: Tensor | None,
@@ -100,7 +101,7 @@ class Scalar(Rule):
         dt, A = self._steps(v, raw, S)
         if valid is not None:
             dt = dt * valid[..., None]
-        return ssd(v, dt, A, k, q, None, S, resets)
+        return ssd(v, dt, A, k, _scaled(q), None, S, resets)
 
     def _steps(self, v: Tensor, raw: Tensor, S: Tensor | None) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(v.dtype if S is None else S.dtype, torch.float32)
@@ -137,17 +138,17 @@ class Channelwise(Rule):
         if not tied:
             self.decay_proj = Projection(rank, heads * keys)
 
-    def write(self, q: Heads, k: Heads | None, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
         """Fade, write, read."""
         k, log_decay = self._decays(k, raw)
-        q, k, v, log_decay = (m.to(S.dtype) for m in (q, k, v, log_decay))
+        q, k, v, log_decay = (m.to(S.dtype) for m in (_scaled(q), k, v, log_decay))
         S = torch.addcmul(S * torch.exp(log_decay)[..., None], k[..., None], v[..., None, :])
         return (S * q[..., None]).sum(-2), S
 
     def scan(
         self,
         q: Heads,
-        k: Heads | None,
+        k: Heads,
         v: Heads,
         raw: Tensor,
         S: Tensor | None,
@@ -158,12 +159,12 @@ class Channelwise(Rule):
         k, log_decay = self._decays(k, raw)
         if valid is not None:
             k, log_decay = k * valid[..., None, None], log_decay * valid[..., None, None]
-        return gla(q, k.to(v.dtype), v, log_decay, S, resets)
+        return gla(_scaled(q), k.to(v.dtype), v, log_decay, S, resets)
 
-    def _decays(self, k: Tensor | None, raw: Tensor) -> tuple[Tensor, Tensor]:
-        raw = raw if k is None else self.decay_proj(raw)
+    def _decays(self, k: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        raw = self.decay_proj(raw) if self.keyed else raw
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32)).unflatten(-1, (self.heads, -1))
-        if k is None:
+        if not self.keyed:
             return torch.sigmoid(-raw), F.logsigmoid(raw)
         return k, F.logsigmoid(raw) / 16
 
@@ -184,9 +185,9 @@ class Replace(Rule):
         self.matrix = (keys, values)
         self.gates = 2 * heads if gated else heads
         if gated:
-            _time_scales(self, heads)
+            self.dt_bias, self.A_log = _time_scales(heads)
 
-    def write(self, q: Heads, k: Heads | None, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
         """Fade, take the old value off, write, read."""
         q, k, beta, log_decay = self._drive(q, k, raw)
         q, k, v, beta = (m.to(S.dtype) for m in (q, k, v, beta))
@@ -199,7 +200,7 @@ class Replace(Rule):
     def scan(
         self,
         q: Heads,
-        k: Heads | None,
+        k: Heads,
         v: Heads,
         raw: Tensor,
         S: Tensor | None,
@@ -213,16 +214,13 @@ class Replace(Rule):
             log_decay = None if log_decay is None else log_decay * valid[..., None]
         return delta_rule(q, k, v, beta, log_decay, S, resets)
 
-    def _drive(
-        self, q: Tensor, k: Tensor | None, raw: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _drive(self, q: Tensor, k: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         wide = torch.promote_types(raw.dtype, torch.float32)
         beta, log_decay = raw[..., : self.heads].to(wide).sigmoid(), None
         if self.gated:
             steps = F.softplus(raw[..., self.heads :].to(wide) + self.dt_bias.to(wide))
             log_decay = -torch.exp(self.A_log.to(wide)) * steps
-        # The scale is that of the other rules, taken again since a length of one undoes it.
-        return of_length_one(q) * q.shape[-1] ** -0.5, of_length_one(k), beta, log_decay
+        return _scaled(of_length_one(q)), of_length_one(k), beta, log_decay
 
     def slow(self) -> list[nn.Parameter]:
         """A and the step sizes."""
@@ -248,7 +246,13 @@ def build_rule(kind: str, heads: int, keys: int, values: int, rank: int) -> Rule
     return Scalar(kind, heads, keys, values)
 
 
-def _time_scales(rule: nn.Module, heads: int) -> None:
-    rule.dt_bias = nn.Parameter(initial_step_bias(heads))
+def _scaled(q: Tensor) -> Tensor:
+    """Queries over the root of their size."""
+    return q * q.shape[-1] ** -0.5
+
+
+def _time_scales(heads: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """First values of dt_bias and A_log."""
     # Uniform on (0, A_MAX]: the logarithm of zero would be a rate that never learns.
-    rule.A_log = nn.Parameter(torch.log(A_MAX * (1 - torch.rand(heads))))
+    rates = torch.log(A_MAX * (1 - torch.rand(heads)))
+    return nn.Parameter(initial_step_bias(heads)), nn.Parameter(rates)

@@ -75,14 +75,14 @@ class Pieces(NamedTuple):
     """Not falling."""
     counts: list[int]
     """How many pieces each memory has."""
-    index: Int[Tensor, "p l"]
+    tokens: Int[Tensor, "p l"]
     """Which token of its row each is; beyond the piece's own, any."""
     length: Int[Tensor, "p"]
     """Tokens of each piece."""
 
     def valid(self) -> Bool[Tensor, "p l"]:
         """Which are tokens of the piece."""
-        return torch.arange(self.index.shape[1], device=self.index.device) < self.length[:, None]
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.length[:, None]
 
 
 def pack(chosen: Bool[Tensor, "b t m"]) -> list[Pieces]:

@@ -50,7 +50,7 @@ class MixtureOfMemories(Mixer):
 
     In training the gradient of ``balance`` times M sum_m f_m P_m is added, where f_m is the part of the
     call's tokens that choose m and P_m their mean weight; each layer counts for itself. ``balance_of`` reads
-    it.
+    it. With k = 1 the one weight is one, and this is all that the router learns from.
 
     Args:
         d_model: channels in and out.
@@ -104,7 +104,6 @@ class MixtureOfMemories(Mixer):
         self.balance = balance
         self.rule = build_rule(rule, heads, head_dim, expand * head_dim, gate_rank)
         keys, values = heads * head_dim, heads * expand * head_dim
-        self.scale = head_dim**-0.5
         self.values = values
         self.own = [keys if self.rule.keyed else 0, values, self.rule.gates]
         inner = keys + self.own[0] + values
@@ -120,12 +119,13 @@ class MixtureOfMemories(Mixer):
         self._initialize([keys, values])
 
     def _initialize(self, shared: list[int]) -> None:
-        cuts = [(self.router, [self.memories]), (self.in_proj, shared), (self.out_proj, [self.d_model])]
+        cuts: list[tuple[nn.Module, list[int]]] = [(self.router, [self.memories]), (self.in_proj, shared)]
+        cuts += [(self.out_proj, [self.d_model])]
         cuts += [(layer, self.own) for layer in self.kv_proj]
         with torch.no_grad():
             for layer, sizes in cuts:
                 # Each map by its own size, though they lie side by side in one.
-                for part in layer.weight.split([size for size in sizes if size]):
+                for part in layer.get_parameter("weight").split([size for size in sizes if size]):
                     nn.init.xavier_uniform_(part, gain=GAIN)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
@@ -189,9 +189,9 @@ class MixtureOfMemories(Mixer):
         for pieces in pack(chosen):
             y, *after = self._run(x, q, state, pieces, segments)
             rows, memories = pieces.rows, pieces.memories
-            y = y * weights[rows[:, None], pieces.index, memories[:, None], None, None]
+            y = y * weights[rows[:, None], pieces.tokens, memories[:, None], None, None]
             y = y * pieces.valid()[..., None, None]
-            flat = (rows[:, None] * t + pieces.index).flatten()
+            flat = (rows[:, None] * t + pieces.tokens).flatten()
             read = read.index_add(0, flat, y.flatten(0, 1).to(read.dtype))
             window, S = (
                 held.index_put((rows, memories), new) for held, new in zip((window, S), after, strict=True)
@@ -210,7 +210,7 @@ class MixtureOfMemories(Mixer):
         self, x: Tensor, q: Tensor, state: State, pieces: Pieces, segments: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What the tokens of some pieces read (p, l, h, v), and the windows and matrices after them."""
-        rows, index = pieces.rows[:, None], pieces.index
+        rows, index = pieces.rows[:, None], pieces.tokens
         valid = pieces.valid()
         x, q = x[rows, index], q[rows, index]
         mine = [self._map(m)(part) for m, part in enumerate(x.split(pieces.counts)) if len(part)]
@@ -240,10 +240,11 @@ class MixtureOfMemories(Mixer):
         """The map to keys, values and gates of a memory, the shared one being the last."""
         return self.kv_proj[0 if len(self.kv_proj) == 1 else memory]
 
-    def _cut(self, inner: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _cut(self, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of heads from the channels of the convolution."""
-        q, k, v = (m.unflatten(-1, (self.heads, -1)) for m in inner.split(self.channels, -1))
-        return q * self.scale, k if self.rule.keyed else None, v
+        parts = zip(inner.split(self.channels, -1), self.channels, strict=True)
+        q, k, v = (m.unflatten(-1, (self.heads, size // self.heads)) for m, size in parts)
+        return q, k, v
 
     def _leave(self, read: Tensor, gate: Tensor) -> Tensor:
         """A norm over each head, the gate, a linear map."""
