@@ -50,23 +50,35 @@ def attend(
     k: Float[Tensor, "b s kv e"],
     v: Float[Tensor, "b s kv e"],
     mask: Bool[Tensor, "#b t s"] | None,
+    scale: float | None = None,
 ) -> Float[Tensor, "b t h e"]:
-    """softmax(q k^T / sqrt(e)) v where ``mask`` is True; without a mask, causally over the same tokens."""
+    """softmax(scale q k^T) v where ``mask`` is True; without a mask, causally over the same tokens.
+
+    A ``scale`` of None is 1 / sqrt(e).
+    """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     allowed = None if mask is None else mask[:, None]
     y = F.scaled_dot_product_attention(
-        q, k, v, allowed, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, allowed, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
     return y.transpose(1, 2)
 
 
 def attend_all(
-    q: Tensor, k: Tensor, v: Tensor, number: Tensor, stretch: Tensor, key_number: Tensor, key_stretch: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    number: Tensor,
+    stretch: Tensor,
+    key_number: Tensor,
+    key_stretch: Tensor,
+    *,
+    scale: float | None = None,
 ) -> Tensor:
     """Each query over every earlier key of its own stretch; keys with a negative number are empty."""
     mask = key_number[:, None] <= number[:, :, None]
     mask &= (key_number >= 0)[:, None] & (key_stretch[:, None] == stretch[:, :, None])
-    return attend(q, k, v, mask)
+    return attend(q, k, v, mask, scale)
 
 
 def attend_window(
@@ -78,6 +90,8 @@ def attend_window(
     key_number: Tensor,
     key_stretch: Tensor,
     window: int,
+    *,
+    scale: float | None = None,
 ) -> Tensor:
     """Each query over the last ``window`` keys of its own stretch, itself among them, in time linear in t.
 
@@ -102,7 +116,7 @@ def attend_window(
     # A padded query and its own padded key share number and stretch -1, so that no row of the mask is empty.
     age = number[:, :, None] - key_number[:, None]
     mask = (age >= 0) & (age < window) & (stretch[:, :, None] == key_stretch[:, None])
-    y = attend(block(q), band(k), band(v), mask)
+    y = attend(block(q), band(k), band(v), mask, scale)
     return y.reshape(b, -1, heads, e)[:, :t]
 
 

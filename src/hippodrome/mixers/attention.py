@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides, head_size
 from hippodrome.layers.projection import Projection
@@ -37,7 +37,7 @@ class GrowingState(NamedTuple):
 
 
 class Attention(Mixer):
-    """o_t = sum_s softmax_s(q_t . k_s / sqrt(e)) v_s over the tokens s <= t since the last reset.
+    """o_t = sum_s softmax_s(scale q_t . k_s) v_s over the tokens s <= t since the last reset.
 
     Vaswani et al. 2017, arXiv 1706.03762, equation 1, masked to the past; keys and values shared by groups of
     query heads (Ainslie et al. 2023, arXiv 2305.13245, section 2.2); rotary positions (Su et al. 2021, arXiv
@@ -51,10 +51,16 @@ class Attention(Mixer):
         window: how many tokens a query sees, itself among them; None for all.
         rope: whether positions turn queries and keys; without, order shows only through the mask.
         rope_base: the longest rotary wavelength is 2 pi times this.
+        rope_share: share of a head's channels, from the first on, that positions turn.
+        head_dim: e, channels of a head; None takes d_model / heads.
+        scale: of the scores; None takes 1 / sqrt(e).
+        bias: whether queries, keys, values and the output have biases.
+        mixed: whether a linear map joins the heads; without, they stand side by side and make up d_model.
 
     Raises:
-        ValueError: heads do not divide d_model, kv_heads do not divide heads, a head's size is odd under
-            rope, or the window is empty.
+        ValueError: heads do not divide d_model and have no size of their own, kv_heads do not divide heads,
+            an odd number of channels is to be turned, the window is empty, or heads that no map joins are
+            not d_model wide together.
     """
 
     def __init__(
@@ -65,17 +71,38 @@ class Attention(Mixer):
         window: int | None = None,
         rope: bool = True,
         rope_base: float = 10000.0,
+        rope_share: float = 1.0,
+        head_dim: int | None = None,
+        scale: float | None = None,
+        bias: bool = False,
+        mixed: bool = True,
     ) -> None:
         super().__init__()
-        heads = d_model // head_size(d_model) if heads is None else heads
-        check_divides("heads", heads, "d_model", d_model)
+        if heads is None:
+            heads = max(1, d_model // (head_size(d_model) if head_dim is None else head_dim))
+        if head_dim is None:
+            check_divides("heads", heads, "d_model", d_model)
+        size = d_model // heads if head_dim is None else head_dim
+        if heads < 1 or size < 1:
+            raise ValueError(f"Attention has one head of one channel at least; got {heads} of {size}.")
         kv_heads = heads if kv_heads is None else kv_heads
         check_divides("kv_heads", kv_heads, "heads", heads)
-        size = d_model // heads
-        if rope and size % 2:
+        if not 0 < rope_share <= 1:
             raise ValueError(
-                f"Rotary positions turn pairs of channels, so a head's size must be even; got {d_model} "
-                f"channels in {heads} heads, {size} each. Choose other heads, or rope=False."
+                f"rope_share is the share of a head's channels that positions turn, above 0 and at most 1; "
+                f"got {rope_share}. For none take rope=False."
+            )
+        turned = int(size * rope_share)
+        if rope and (turned % 2 or not turned):
+            raise ValueError(
+                f"Rotary positions turn pairs of channels, so the channels of a head that they turn must be "
+                f"even; got {d_model} channels in {heads} heads, {turned} each. Choose other heads, another "
+                f"head_dim or rope_share, or rope=False."
+            )
+        if not mixed and heads * size != d_model:
+            raise ValueError(
+                f"Heads that no map joins make up d_model; got {heads} of {size} channels for {d_model}. "
+                f"Choose another head_dim, or mixed=True."
             )
         if window is not None and window < 1:
             raise ValueError(
@@ -88,8 +115,10 @@ class Attention(Mixer):
         self.window = window
         self.rope = rope
         self.rope_base = rope_base
-        self.in_proj = Projection(d_model, (heads + 2 * kv_heads) * size, bias=False)
-        self.out_proj = Projection(d_model, d_model, bias=False)
+        self.turned = turned
+        self.scale = scale
+        self.in_proj = Projection(d_model, (heads + 2 * kv_heads) * size, bias=bias)
+        self.out_proj = Projection(heads * size, d_model, bias=bias) if mixed else nn.Identity()
 
     def init_state(self, batch: int, max_length: int | None = None) -> State | GrowingState:
         """No tokens. Slots for ``max_length`` tokens; for a window, its ring; else none, and they grow.
@@ -173,13 +202,13 @@ class Attention(Mixer):
             held_v = engine.write(state.v, v, slots, first, count)
             after = type(state)(held_k, held_v, count)
         if plain and (self.window is None or t <= self.window):
-            y = engine.attend(q, k, v, None)
+            y = engine.attend(q, k, v, None, self.scale)
         elif self.window is None:
             before = engine.slot_positions(state.seen, state.k.shape[1])
             keys, values = torch.cat([state.k.to(k.dtype), k], 1), torch.cat([state.v.to(v.dtype), v], 1)
             key_number = torch.cat([before, number], 1)
             key_stretch = torch.cat([torch.zeros_like(before), stretch], 1)
-            y = engine.attend_all(q, keys, values, number, stretch, key_number, key_stretch)
+            y = engine.attend_all(q, keys, values, number, stretch, key_number, key_stretch, scale=self.scale)
         else:
             # The ring unrolled: its tokens in the order of time, ending with the newest.
             before = state.seen[:, None] + torch.arange(-self.window, 0, device=x.device)
@@ -188,7 +217,9 @@ class Attention(Mixer):
             values = torch.cat([state.v.gather(1, index).to(v.dtype), v], 1)
             key_number = torch.cat([before, number], 1)
             key_stretch = torch.cat([torch.where(before < 0, -2, 0), stretch], 1)
-            y = engine.attend_window(q, keys, values, number, stretch, key_number, key_stretch, self.window)
+            y = engine.attend_window(
+                q, keys, values, number, stretch, key_number, key_stretch, self.window, scale=self.scale
+            )
         return self.out_proj(y.flatten(2)), after
 
     def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
@@ -211,9 +242,16 @@ class Attention(Mixer):
         heads = self.in_proj(x).unflatten(-1, (-1, self.size))
         turned, v = heads.split([self.heads + self.kv_heads, self.kv_heads], -2)
         if self.rope:
-            turned = engine.rotate(turned, positions, self.rope_base)
+            turned = self._turn(turned, positions)
         q, k = turned.split([self.heads, self.kv_heads], -2)
         return q, k, v
+
+    def _turn(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The channels that have positions turned, the others of each head as they are."""
+        if self.turned == self.size:
+            return engine.rotate(x, positions, self.rope_base)
+        first, rest = x.split([self.turned, self.size - self.turned], -1)
+        return torch.cat([engine.rotate(first, positions, self.rope_base), rest], -1)
 
     def _read(self, x_t: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """Write one token into the given slots, in place, and attend over all that are filled."""
@@ -223,7 +261,7 @@ class Attention(Mixer):
         k.scatter_(1, slot, k_t.to(k.dtype))
         v.scatter_(1, slot, v_t.to(v.dtype))
         filled = torch.arange(slots, device=k.device) <= seen[:, None]
-        y = engine.attend(q, k.to(q.dtype), v.to(q.dtype), filled[:, None])
+        y = engine.attend(q, k.to(q.dtype), v.to(q.dtype), filled[:, None], self.scale)
         return self.out_proj(y.flatten(1))
 
     def _check_room(self, state: State | GrowingState, tokens: int) -> None:
