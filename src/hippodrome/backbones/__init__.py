@@ -14,7 +14,17 @@ MIXERS = (
 )
 """The files of this folder whose class is a mixer itself, and so stands wherever a mixer may."""
 
-SHAPES = ("closed_loop", "hiss", "pyramid", "rcps", "sashimi", "shared_attention")
+SHAPES = (
+    "closed_loop",
+    "hiss",
+    "mamba_mixer",
+    "pyramid",
+    "rcps",
+    "sashimi",
+    "shared_attention",
+    "tsm2",
+    "variates",
+)
 """The files of this folder that are made of stacks and stand in front of a colon in a pattern. Each has a
 function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker
 of stack specs, ``stack(width, depth)``, for each pattern behind a colon."""

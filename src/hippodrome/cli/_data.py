@@ -20,8 +20,8 @@ Source = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        help="language, masked_language, classification, regression, forecasting or video, where there is a "
-        "choice."
+        help="language, masked_language, classification, regression, forecasting, video or vision, where "
+        "there is a choice."
     ),
 ]
 SHAPING = (
@@ -29,7 +29,7 @@ SHAPING = (
     *("eval_rate", "span", "corruption"),
 )
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
-SIZED = ("classification", "regression")
+SIZED = ("classification", "regression", "vision")
 LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]
 Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.")]
 
@@ -83,7 +83,7 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
             f"{source} has {task.facts['vocab_size']} token ids; the model knows {run.spec['vocab_size']}"
         )
     for fact in ("size", "colours"):
-        if details["kind"] == "video" and run.spec[fact] != task.facts[fact]:
+        if details["kind"] in ("video", "vision") and run.spec.get(fact) != task.facts.get(fact):
             raise ValueError(
                 f"{source} has frames of {fact} {task.facts[fact]}; the model was built for {run.spec[fact]}"
             )
@@ -105,4 +105,4 @@ def _asked(kind: str, source: str) -> Any:
     by_class = kind == "classification" and (path.is_dir() or path.suffix.lower() == ".tsv")
     if kind == "masked_language":
         return kind
-    return kind if source not in BUILT_IN and (kind in ("language", "video") or by_class) else None
+    return kind if source not in BUILT_IN and (kind in ("language", "video", "vision") or by_class) else None

@@ -47,7 +47,10 @@ def command(
             f"{run} classifies tokens, and only sequences of values are read from files here: with labels, "
             f"hippodrome evaluate {run} SOURCE tells how many are right"
         )
-    cases = _read(source, classifier.run_.details.get("options") or {})
+    options = classifier.run_.details.get("options") or {}
+    if classifier.run_.spec["kind"] == "vision":  # which reads pictures whole, as rows of pixels
+        options = {**options, "order": "pixels"}
+    cases = _read(source, options)
     chances = classifier.predict_proba(cases.values)
     classes = [str(name) for name in classifier.classes_]
     chosen = [classes[i] for i in chances.argmax(1)]

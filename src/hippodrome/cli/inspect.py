@@ -123,7 +123,7 @@ def _subject(
 ) -> _Subject:
     from hippodrome import config
 
-    kind = what.removeprefix(config.BOTH_WAYS)
+    kind = config.bare(what)
     if kind in config.choices("mixers"):
         width = width or 64
         filled = config.with_small_sizes(what, {kind: options}, width, length or CONTEXT)

@@ -122,13 +122,15 @@ def _spec(
         return dict(recipe.training), {"backbone": recipe.model.stack(width, depth), **head}
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 
-    sizes = config.grid(task.kind, task.facts, task.details)
-    options = {**options, "options": config.with_sizes(model, options.get("options"), sizes)}
+    own, inner = config.own_options(task.kind, options.get("options"))
+    facts = {**task.facts, **own}
+    sizes = config.grid(task.kind, facts, task.details)
+    options = {**options, "options": config.with_sizes(model, inner, sizes)}
 
     def spec(width: int) -> dict[str, Any]:
         return {
             "kind": task.kind,
-            **task.facts,
+            **facts,
             "backbone": config.stack_spec(model, width, depth, **options),
         }
 

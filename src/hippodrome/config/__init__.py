@@ -8,8 +8,10 @@ from hippodrome.config.allocation import SYMBOLS, allocate, periodic
 from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
 from hippodrome.config.patterns import (
     BOTH_WAYS,
+    bare,
     count_parameters,
     match_width,
+    option_kinds,
     parse_pattern,
     pattern_kinds,
     pattern_layers,
@@ -19,7 +21,7 @@ from hippodrome.config.patterns import (
 )
 from hippodrome.config.recipe import Claim, Recipe, RecipeModel
 from hippodrome.config.schema import build, schema, validate
-from hippodrome.config.sizes import grid, width_step, with_sizes, with_small_sizes
+from hippodrome.config.sizes import grid, own_options, width_step, with_sizes, with_small_sizes
 
 __all__ = [
     "BOTH_WAYS",
@@ -29,6 +31,7 @@ __all__ = [
     "Recipe",
     "RecipeModel",
     "allocate",
+    "bare",
     "build",
     "choices",
     "count_parameters",
@@ -36,6 +39,8 @@ __all__ = [
     "grid",
     "kinds",
     "match_width",
+    "option_kinds",
+    "own_options",
     "parse_pattern",
     "pattern_kinds",
     "pattern_layers",

@@ -6,13 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from hippodrome.backbones import SHAPES
+from hippodrome.backbones import SCANS, SHAPES
 from hippodrome.config.allocation import SYMBOLS, from_symbols
 from hippodrome.config.find import choices, find, kinds, suggest
 from hippodrome.config.schema import build
 
 BOTH_WAYS = "bi-"
 """In front of a kind: the mixer and a second one over the reversed tokens."""
+
+SCAN = tuple(f"{name}-" for name in SCANS)
+"""In front of a kind: mixers over a grid, one for each sequence of that set of orders (``cross-mamba``)."""
 
 FEED_FORWARD = ("mlp", "moe")
 """The kinds that a pattern names to say itself where perceptrons stand."""
@@ -57,6 +60,21 @@ def pattern_layers(pattern: Pattern, depth: int | None = None) -> tuple[str, ...
     return tuple(longest[i % len(longest)] for i in range(max(depth or 0, len(longest))))
 
 
+def bare(layer: str) -> str:
+    """The kind of mixer in a layer of a pattern, without what stands in front of it."""
+    first = next((prefix for prefix in (BOTH_WAYS, *SCAN) if layer.startswith(prefix)), "")
+    return layer.removeprefix(first)
+
+
+def option_kinds(pattern: Pattern) -> list[str]:
+    """The kinds of a pattern that take options: its backbone, its wrapper over grids, and its mixers."""
+    shape, _ = split_shape(pattern)
+    layers = pattern_kinds(pattern)
+    scans = any(layer.startswith(SCAN) for layer in layers)
+    named = [*([shape] if shape else []), *(["scan2d"] if scans else []), *map(bare, layers)]
+    return list(dict.fromkeys(named))
+
+
 def pattern_kinds(pattern: Pattern) -> tuple[str, ...]:
     """The kinds of mixers anywhere in a pattern, each once."""
     return tuple(dict.fromkeys(kind for part in split_shape(pattern)[1] for kind in parse_pattern(part)))
@@ -66,8 +84,9 @@ def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]
     """The kind of mixer in each layer: ``mamba2x3+attention`` is three of one, then one of the other.
 
     A list of kinds is a pattern too. ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind
-    for each direction. ``mlp`` and ``moe`` are layers as any other. A part may be in the symbols of
-    published hybrids (``M-M*-``, or ``M56*.08-.5`` by shares; see ``allocation``). The pattern is
+    for each direction; ``cross-mamba`` (``atrous-``, ``diagonals-``, ``snakes-``) one that reads a grid, with
+    a mixer for each sequence of the scan. ``mlp`` and ``moe`` are layers as any other. A part may be in the
+    symbols of published hybrids (``M-M*-``, or ``M56*.08-.5`` by shares; see ``allocation``). The pattern is
     repeated and cut off to ``depth`` layers; None takes it once. One stack's pattern: what a shape holds is
     parsed part by part (``split_shape``). Raises ValueError for an empty part, a count below one, a backbone,
     or an unknown kind, with the nearest one there is.
@@ -87,7 +106,7 @@ def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]
         if symbols is not None:
             layers += symbols * count
             continue
-        one_way = kind.removeprefix(BOTH_WAYS)
+        one_way = bare(kind)
         named = kinds("mixers") if one_way != kind else known
         if one_way in SHAPES:
             raise ValueError(
@@ -130,13 +149,13 @@ def stack_spec(
     says which blocks get a gated MLP behind the mixer: all, none, those of the kinds named, or (None) those
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
     stack whose pattern names ``mlp`` or ``moe`` says itself where they stand and gets none besides. A
-    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``. ``recompute`` trades time for
-    memory in training.
+    layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``, and so does ``cross-s4d``, whose own
+    stand under ``scan2d``: ``sizes``, ``average``, and ``shared`` for one mixer along all orders.
+    ``recompute`` trades time for memory in training.
     """
     options = options or {}
     shape, parts = split_shape(pattern)
-    inside = [kind.removeprefix(BOTH_WAYS) for kind in pattern_kinds(pattern)]
-    inside = list(dict.fromkeys(inside if shape is None else [shape, *inside]))
+    inside = option_kinds(pattern)
     unused = [kind for kind in options if kind not in inside]
     if unused:
         raise ValueError(
@@ -171,7 +190,7 @@ def _stack(
 ) -> dict[str, Any]:
     """The spec of one stack."""
     layers = parse_pattern(pattern, depth)
-    kinds_inside = [layer.removeprefix(BOTH_WAYS) for layer in layers]
+    kinds_inside = [bare(layer) for layer in layers]
     if mlp is None and not set(FEED_FORWARD).isdisjoint(parse_pattern(pattern)):
         mlp = False
     blocks = []
@@ -184,13 +203,23 @@ def _stack(
         blocks.append(
             {
                 "kind": "block",
-                "mixer": mixer if layer == kind else _both_ways(mixer),
+                "mixer": mixer if layer == kind else _wrapped(layer, mixer, options),
                 "mlp": {"kind": "mlp", "d_model": d_model, "d_hidden": d_hidden} if wanted else None,
                 "norm": norm,
                 "dropout": dropout,
             }
         )
     return {"kind": "stack", "blocks": blocks, **({"recompute": True} if recompute else {})}
+
+
+def _wrapped(layer: str, mixer: dict[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The spec of a layer with something in front of its kind."""
+    if layer.startswith(BOTH_WAYS):
+        return _both_ways(mixer)
+    given = dict(options.get("scan2d", {}))
+    count = 1 if given.pop("shared", False) else 4  # every set is four sequences
+    orders = [layer.removesuffix(mixer["kind"])[:-1]]
+    return {"kind": "scan2d", "mixers": [mixer] * count, "orders": orders, **given}
 
 
 def _both_ways(mixer: dict[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hippodrome.config.find import find
-from hippodrome.config.patterns import BOTH_WAYS, pattern_kinds
+from hippodrome.config.find import choices, find, kinds
+from hippodrome.config.patterns import option_kinds
 
 
 def grid(kind: str, facts: Mapping[str, Any], details: Mapping[str, Any]) -> list[int] | None:
-    """The grid that a task's rows or tokens are: of a video the points of a latent frame, of pictures read
-    pixel by pixel in their own order the picture; None where there is none.
+    """The grid that a task's rows or tokens are: of a video the points of a latent frame, of a picture its
+    patches, of pictures read pixel by pixel in their own order the picture; None where there is none.
 
-    ``facts`` and ``details`` are the task's.
+    ``facts`` are the task's and what the model is told beside them, ``details`` the task's.
     """
-    if kind == "video":
-        return [side // int(facts["patch"]) for side in facts["size"]]
+    if kind in ("video", "vision"):
+        model: Any = find("models", kind)
+        patch = facts.get("patch", inspect.signature(model.__init__).parameters["patch"].default)
+        return [side // int(patch) for side in facts["size"]]
     found = details.get("grid")
     return None if found is None else [int(side) for side in found]
 
@@ -52,8 +54,7 @@ def with_small_sizes(
     """
     filled = {kind: dict(given) for kind, given in (options or {}).items()}
     for kind in _asking(pattern, filled):
-        mixer: Any = find("mixers", kind)
-        if mixer.accepts_resets:
+        if _class(kind).accepts_resets:
             side = next(side for side in (4, 2, 1) if width % side**2 == 0)
             sizes = [side, side]
         else:
@@ -64,13 +65,29 @@ def with_small_sizes(
 
 
 def _asking(pattern: str, options: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The kinds of mixers in a pattern that ask for sizes and were given none."""
+    """The kinds in a pattern that ask for sizes and were given none."""
     found = []
-    for kind in dict.fromkeys(layer.removeprefix(BOTH_WAYS) for layer in pattern_kinds(pattern)):
-        mixer: Any = find("mixers", kind)
-        if "sizes" in inspect.signature(mixer.__init__).parameters and "sizes" not in options.get(kind, {}):
+    for kind in option_kinds(pattern):
+        asked = inspect.signature(_class(kind).__init__).parameters
+        if "sizes" in asked and "sizes" not in options.get(kind, {}):
             found.append(kind)
     return found
+
+
+def _class(kind: str) -> Any:
+    """The class of a mixer, or of the backbone in front of a pattern."""
+    return find("mixers" if kind in choices("mixers") else "backbones", kind)
+
+
+def own_options(
+    kind: str, options: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What of the options by kind is for the model of this kind itself, and the rest, for what is inside it.
+
+    ``vision.patch=2`` beside ``mamba.d_state=8``.
+    """
+    rest = {name: dict(given) for name, given in (options or {}).items()}
+    return (rest.pop(kind, {}) if kind in kinds("models") else {}), rest
 
 
 def width_step(kind: str, sizes: Sequence[int] | None) -> int:

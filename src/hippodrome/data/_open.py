@@ -44,6 +44,7 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "tsv": ("tsv", "open_tsv", ("classification",)),
     "pathfinder files": ("pathfinder_files", "open_pathfinder_files", ("classification",)),
     "video": ("video", "open_moving", ("video",)),
+    "vision": ("vision", "open_vision", ("vision",)),
 }
 """Readers of paths: name -> (file of this folder, function, kinds of task it makes)."""
 
@@ -101,7 +102,7 @@ def open_source(
             "masked_language" a text with places to fill in,
             "classification" a folder of text files as documents with a subfolder a class, a file of lines
             with tabs (``.tsv``) as labelled texts, "video" the pictures in an archive or in IDX files as what
-            moves in frames.
+            moves in frames, "vision" pictures by class as pictures and not as sequences.
         length: tokens a window (text) or a sequence (delay, reconstruction), the most of a document, frames
             of a video, or the upper bound of an expression's (listops).
         tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text); of documents also
@@ -231,7 +232,7 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
             f"a source is a path or one of {', '.join(map(repr, BUILT_IN))}; there is no file or folder "
             f"{str(source)!r}. " + (f"Did you mean {near[0]!r}?" if near else "Correct the path.")
         )
-    chosen = {"video": "video"}.get(str(kind)) or _by_path(path, kind)
+    chosen = {"video": "video", "vision": "vision"}.get(str(kind)) or _by_path(path, kind)
     if kind == "language" and chosen != "audio":
         chosen = "text"
     if kind == "masked_language" and chosen != "sequences":

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Kind = Literal[
-    "language", "masked_language", "classification", "regression", "forecasting", "video", "pretraining"
+    "language",
+    "masked_language",
+    "classification",
+    "regression",
+    "forecasting",
+    "video",
+    "vision",
+    "pretraining",
 ]
 
 

@@ -28,9 +28,12 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
         if not folder.is_dir():
             raise ValueError(f"the race in {path} has no winner yet; start it again and it goes on")
     run = runs.load(folder, device)
-    made = {"forecasting": Forecaster, "classification": Classifier, "language": Generator}.get(
-        run.spec["kind"]
-    )
+    made = {
+        "forecasting": Forecaster,
+        "classification": Classifier,
+        "vision": Classifier,
+        "language": Generator,
+    }.get(run.spec["kind"])
     if made is None:
         raise ValueError(
             f"{folder} holds a model of kind {run.spec['kind']!r}, which has no estimator; runs.load opens it"
@@ -60,12 +63,21 @@ def _described(backbone: dict[str, Any]) -> tuple[str, int]:
     """Pattern and depth of the spec of a backbone: of a stack, or of what is made of stacks."""
     if backbone["kind"] == "stack":
         mixers = [block["mixer"] for block in backbone["blocks"]]
-        kinds = [f"bi-{m['ahead']['kind']}" if m["kind"] == "bidirectional" else m["kind"] for m in mixers]
+        kinds = [_layer(mixer) for mixer in mixers]
         return pattern(kinds), len(kinds)
     firsts = [part[0] if isinstance(part, list) and part else part for part in backbone.values()]
     stacks = [_described(part) for part in firsts if isinstance(part, dict) and part.get("kind") == "stack"]
     parts = list(dict.fromkeys(made for made, _ in stacks))
     return ":".join([backbone["kind"], *parts]), max(depth for _, depth in stacks)
+
+
+def _layer(mixer: dict[str, Any]) -> str:
+    """What a mixer's spec is called in a pattern."""
+    if mixer["kind"] == "bidirectional":
+        return f"bi-{mixer['ahead']['kind']}"
+    if mixer["kind"] == "scan2d" and mixer["orders"] is not None and len(mixer["orders"]) == 1:
+        return f"{mixer['orders'][0]}-{mixer['mixers'][0]['kind']}"
+    return str(mixer["kind"])
 
 
 def pattern(layers: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ def gather(task: Task, opened: Opened, winner: str, *, length: int = 240) -> Exh
         return _samples(task, opened, length)
     if task.kind == "masked_language":
         return Exhibits(filled=_filled(task, opened, length))
-    if task.kind == "classification":
+    if task.kind in ("classification", "vision"):
         return Exhibits(confusion=_confusion(task, opened[winner]().model))
     if task.kind == "regression":
         return Exhibits()

@@ -11,14 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from hippodrome.analyze.timing import peak_bytes, seconds_of
 from hippodrome.config import (
-    BOTH_WAYS,
     build,
     count_parameters,
     grid,
     match_width,
-    pattern_kinds,
+    option_kinds,
+    own_options,
     pattern_layers,
-    split_shape,
     stack_spec,
     suggest,
     width_step,
@@ -144,7 +143,7 @@ def make_plan(task: Task, settings: RaceSettings, *, outlook: bool = True) -> Ra
     names = list(dict.fromkeys([*asked, *baselines]))
     depth = settings.depth or DEPTH[task.kind]
     wanted = settings.parameters or parameters_for(task.kind, training_values(task))
-    _known_options(settings, names)
+    _known_options(task.kind, settings, names)
     entries = [_entry(task, settings, name, depth, wanted, name not in asked) for name in names]
     if settings.pretrain is not None:
         pretext_of(task, settings, 0)  # refuses a task that has none
@@ -189,14 +188,16 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
     layers = pattern_layers(name, depth)
     dropout = DROPOUT[task.kind] if settings.dropout is None else settings.dropout
 
-    sizes = grid(task.kind, task.facts, task.details)
-    inside = _inside(name)
-    given = {kind: more for kind, more in settings.options.items() if kind in inside}
+    own, others = own_options(task.kind, settings.options)
+    facts = {**task.facts, **own}
+    sizes = grid(task.kind, facts, task.details)
+    inside = option_kinds(name)
+    given = {kind: more for kind, more in others.items() if kind in inside}
     options = with_sizes(name, given, sizes)
 
     def spec(width: int) -> dict[str, Any]:
         stack = stack_spec(name, width, len(layers), options=options, dropout=dropout)
-        return {"kind": task.kind, **task.facts, "backbone": stack}
+        return {"kind": task.kind, **facts, "backbone": stack}
 
     try:
         width = match_width(spec, wanted, width_step(task.kind, sizes))
@@ -213,16 +214,9 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
     )
 
 
-def _inside(pattern: str) -> set[str]:
-    """The kinds of a pattern that take options: its mixers, and the backbone in front of them."""
-    shape, _ = split_shape(pattern)
-    kinds = {kind.removeprefix(BOTH_WAYS) for kind in pattern_kinds(pattern)}
-    return kinds if shape is None else {*kinds, shape}
-
-
-def _known_options(settings: RaceSettings, names: list[str]) -> None:
-    """Raises ValueError for options of what is in no contender."""
-    known = sorted(set().union(*(_inside(name) for name in names)))
+def _known_options(kind: str, settings: RaceSettings, names: list[str]) -> None:
+    """Raises ValueError for options of what is in no contender and is not the model."""
+    known = sorted({kind}.union(*(option_kinds(name) for name in names)))
     for kind in settings.options:
         if kind not in known:
             raise ValueError(f"options for {kind!r}, which is in no contender{suggest(kind, known)}")

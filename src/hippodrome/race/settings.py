@@ -15,11 +15,13 @@ MODELS = {
     "regression": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "forecasting": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "video": ("conv_s5",),
+    "vision": ("bi-mamba", "cross-mamba", "ss2d", "pyramid:ss2d", "pyramid:evss:inverted_residual"),
 }
 BASELINES = {
     **dict.fromkeys(MODELS, ("gru", "attention")),
     "masked_language": ("bi-gru", "bi-attention"),
     "video": ("conv_lstm",),
+    "vision": ("bi-attention", "inverted_residual"),
 }
 """In every race, asked for or not. A flattened frame leaves a GRU of so few parameters no width."""
 DEPTH = {**dict.fromkeys(MODELS, 2), "language": 4, "masked_language": 4}
@@ -30,9 +32,10 @@ BATCH = {
     "regression": 32,
     "forecasting": 32,
     "video": 8,
+    "vision": 32,
 }
 DROPOUT = {**dict.fromkeys(MODELS, 0.0), "classification": 0.1, "forecasting": 0.1}
-RATE = {**dict.fromkeys(MODELS, 4e-3), "forecasting": 1e-3}
+RATE = {**dict.fromkeys(MODELS, 4e-3), "forecasting": 1e-3, "vision": 2e-3}
 """Peak learning rates for AdamW at widths of 50 to 300; attention trains at half of them."""
 SLOWER = {"attention": 0.5}
 
@@ -46,6 +49,7 @@ PARAMETERS = {
     "regression": (40_000, 5),
     "forecasting": (60_000, 5),
     "video": (100_000, 200),
+    "vision": (100_000, 100),
 }
 """The smallest model, and the number of training values that carry one parameter."""
 LARGEST = 2_000_000
