@@ -278,6 +278,7 @@ def test_blocks_get_a_perceptron_where_the_published_block_has_one():
         "mlp",
         "moe",
         "space_time",
+        "channel_scan",
         "chimera",
         "conv_s5",
         "conv_lstm",
