@@ -12,9 +12,10 @@ from hippodrome.layers.norm import GatedRMSNorm
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import initial_step_bias
-from hippodrome.mixers._matrix_state import Channels, MatrixState
+from hippodrome.mixers._matrix_state import Channels, MatrixState, State
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import ParameterGroup
+from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.ops.ssd import ssd_packed
 from hippodrome.ops.ssd_update import ssd_update
 from hippodrome.shapes import Resets
@@ -29,6 +30,17 @@ class Mixed(NamedTuple):
     """Step sizes, which decays are made from, in float32 or wider."""
 
 
+class Side(NamedTuple):
+    """What is set aside before the convolution, for any number of tokens."""
+
+    z: Channels
+    """The gate."""
+    raw: Channels
+    """Step sizes before their bias and softplus."""
+    mlp: Channels | None
+    """silu(z0) x0 of the channels that pass by the recurrence."""
+
+
 class Mamba2(MatrixState):
     """[z | x B C | dt] = in_proj(u); x B C = silu(conv(x B C)); dt = clamp(softplus(dt + dt_bias));
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T in each head, y_t = h_t C_t + D x_t, with A = -exp(A_log);
@@ -39,13 +51,17 @@ class Mamba2(MatrixState):
     checkpoints. ``dt`` multiplies the step size after softplus and clamp, which act alike in ``step`` and
     ``forward``. A, D, step sizes and the state stay in float32 whatever autocast does.
 
+    Channels of the recurrence may be fewer than all: with d_ssm < d_inner the rest, silu(z0) x0 with z0 and
+    x0 before z in in_proj, stand before the heads in what out_proj reads.
+
     Args:
         d_model: channels in and out.
         d_state: n, the second size of a head's state.
         taps: of the short convolution.
         expand: channels of all heads together as a multiple of d_model.
         head_dim: p, channels of a head; None takes 64, or the largest even divisor below it.
-        groups: of heads that share B and C; the norm before out_proj works over the same groups.
+        groups: of heads that share B and C; the norm before out_proj works over the same groups unless
+            norm_groups says otherwise.
         chunk: tokens handled as one block of matrix products; changes speed, never the result.
         dt_min: smallest step size at the start.
         dt_max: largest step size at the start; between them they are log-uniform.
@@ -54,9 +70,21 @@ class Mamba2(MatrixState):
         dt_high: bound above them, always; None for no bound.
         A_min: smallest decay rate at the start.
         A_max: largest decay rate at the start; between them they are uniform.
+        d_inner: channels that out_proj reads, where they are not expand * d_model.
+        d_ssm: channels of all heads together, where they are not all of those; the rest are a gated MLP.
+        norm: whether there is a norm before out_proj; without one, y silu(z) goes there as it is.
+        norm_groups: equal runs of channels with a mean square each; None takes ``groups``.
+        norm_before_gate: w RMS(y) silu(z) in place of w RMS(y silu(z)).
+        norm_eps: added to the mean squares.
+        D_per_channel: whether D has a number for each channel, (d_ssm), not one for each head.
+        proj_bias: whether the input and the output map have biases.
+        conv_bias: whether the short convolution has one.
+        learn_init: whether the state before the first token, and after each reset, is a parameter,
+            init_states (h, p, n), zero at the start.
 
     Raises:
-        ValueError: head_dim does not divide expand * d_model, or groups does not divide the heads.
+        ValueError: head_dim does not divide the channels of the recurrence, groups does not divide the heads,
+            norm_groups not those channels, or d_ssm is larger than d_inner.
     """
 
     accepts_dt = True
@@ -78,11 +106,28 @@ class Mamba2(MatrixState):
         dt_high: float | None = None,
         A_min: float = 1.0,
         A_max: float = 16.0,
+        d_inner: int | None = None,
+        d_ssm: int | None = None,
+        norm: bool = True,
+        norm_groups: int | None = None,
+        norm_before_gate: bool = False,
+        norm_eps: float = 1e-5,
+        D_per_channel: bool = False,
+        proj_bias: bool = False,
+        conv_bias: bool = True,
+        learn_init: bool = False,
     ) -> None:
         super().__init__()
-        inner = expand * d_model
+        whole = expand * d_model if d_inner is None else d_inner
+        inner = whole if d_ssm is None else d_ssm
+        if not 0 < inner <= whole:
+            raise ValueError(
+                f"d_ssm, the channels of the recurrence, is at least 1 and at most d_inner = {whole}; got "
+                f"{inner}. Leave it out to give all channels to the recurrence."
+            )
         head_dim = head_size(inner) if head_dim is None else head_dim
-        check_divides("head_dim", head_dim, "expand * d_model", inner)
+        named = "expand * d_model" if d_inner is d_ssm is None else "the channels of the recurrence"
+        check_divides("head_dim", head_dim, named, inner)
         self.heads = inner // head_dim
         check_divides("groups", groups, "the heads", self.heads)
         self.d_model = d_model
@@ -93,29 +138,44 @@ class Mamba2(MatrixState):
         self.dt_low = dt_low
         self.dt_high = dt_high
         mixed = inner + 2 * groups * d_state
+        self.passing = whole - inner
+        """Channels of the gated MLP beside the recurrence."""
         self.parts = [inner, mixed, self.heads]
-        self.in_proj = Projection(d_model, sum(self.parts), bias=False)
-        self.conv1d = ShortConv(mixed, taps, silu=True)
+        self.in_proj = Projection(d_model, 2 * self.passing + sum(self.parts), bias=proj_bias)
+        self.conv1d = ShortConv(mixed, taps, silu=True, bias=conv_bias)
         self.dt_bias = nn.Parameter(initial_step_bias(self.heads, dt_min, dt_max, dt_floor))
         self.A_log = nn.Parameter(torch.log(torch.empty(self.heads).uniform_(A_min, A_max)))
-        self.D = nn.Parameter(torch.ones(self.heads))
-        self.norm = GatedRMSNorm(inner, groups)
-        self.out_proj = Projection(inner, d_model, bias=False)
+        self.D = nn.Parameter(torch.ones(inner if D_per_channel else self.heads))
+        self.D_per_channel = D_per_channel
+        runs = groups if norm_groups is None else norm_groups
+        self.norm = GatedRMSNorm(inner, runs, norm_eps, before_gate=norm_before_gate) if norm else None
+        self.out_proj = Projection(whole, d_model, bias=proj_bias)
+        first = (self.heads, head_dim, d_state)
+        self.init_states = nn.Parameter(torch.zeros(first)) if learn_init else None
 
     @property
     def conv(self) -> ShortConv:  # type: ignore[override]
         """The short convolution under the engine's name."""
         return self.conv1d
 
-    def project(self, x: Channels) -> tuple[Channels, tuple[Tensor, Tensor]]:
-        """x, B and C for the convolution; the gate and the raw step sizes set aside."""
-        z, mixed, raw = self.in_proj(x).split_with_sizes(self.parts, -1)
-        return mixed, (z, raw)
+    def init_state(self, batch: int, max_length: int | None = None) -> State:
+        """Zeros, or the learned state in each row, through which gradients flow; it does not grow."""
+        zeros = super().init_state(batch)
+        return zeros if self.init_states is None else State(zeros.window, zeros.S + self.init_states)
 
-    def drive(self, inner: Channels, side: tuple[Tensor, Tensor], dt: Tensor | None) -> Mixed:
+    def project(self, x: Channels) -> tuple[Channels, Side]:
+        """x, B and C for the convolution; the gate, the raw step sizes and what passes by set aside."""
+        mlp, whole = None, self.in_proj(x)
+        if self.passing:
+            z0, x0, whole = whole.split_with_sizes([self.passing, self.passing, sum(self.parts)], -1)
+            mlp = F.silu(z0) * x0
+        z, mixed, raw = whole.split_with_sizes(self.parts, -1)
+        return mixed, Side(z, raw, mlp)
+
+    def drive(self, inner: Channels, side: Side, dt: Tensor | None) -> Mixed:
         """The convolved channels as they are, and the step size, which the decay is made from."""
         wide = torch.promote_types(self.dt_bias.dtype, torch.float32)
-        sizes = F.softplus(side[1].to(wide) + self.dt_bias.to(wide)).clamp(self.dt_low, self.dt_high)
+        sizes = F.softplus(side.raw.to(wide) + self.dt_bias.to(wide)).clamp(self.dt_low, self.dt_high)
         return Mixed(inner, sizes if dt is None else sizes * dt[..., None].to(wide))
 
     def write(self, drive: Mixed, S: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,39 +188,76 @@ class Mamba2(MatrixState):
         S = torch.addcmul(
             S * torch.exp(dt * self._rates())[..., None, None], (x * dt[..., None])[..., None], B
         )
-        return (S * C).sum(-1) + self.D.to(dt.dtype)[:, None] * x, S
+        return (S * C).sum(-1) + self._skip().to(dt.dtype) * x, S
 
-    def write_(self, inner: Channels, side: tuple[Tensor, Tensor], dt: Tensor | None, S: Tensor) -> Tensor:
+    def write_(self, inner: Channels, side: Side, dt: Tensor | None, S: Tensor) -> Tensor:
         """The rule for one token in place, the step size made inside."""
         head_dim, n = self.matrix
         x, B, C = inner.split_with_sizes([self.heads * head_dim, self.groups * n, self.groups * n], -1)
         grouped = (-1, self.groups, n)
-        raw = side[1] if dt is None else self.drive(inner, side, dt).dt
-        return ssd_update(
-            x.view(-1, self.heads, head_dim),
+        raw = side.raw if dt is None else self.drive(inner, side, dt).dt
+        x = x.view(-1, self.heads, head_dim)
+        y = ssd_update(
+            x,
             raw,
             self._memo.get(self, self._rates),
             B.view(grouped),
             C.view(grouped),
-            self.D,
+            None if self.D_per_channel else self.D,
             self.dt_bias if dt is None else None,
             S,
             softplus=dt is None,
             low=self.dt_low if dt is None else -math.inf,
             high=math.inf if dt is not None or self.dt_high is None else self.dt_high,
         )
+        return y + (self._skip() * x).to(y.dtype) if self.D_per_channel else y
 
     def scan(self, drive: Mixed, S: Tensor | None, resets: Resets | None) -> tuple[Tensor, Tensor]:
         """The same by state space duality."""
-        groups, n = self.groups, self.matrix[1]
-        A = self._rates()
-        return ssd_packed(
-            drive.xBC, drive.dt, A, self.D, S, resets, groups=groups, d_state=n, chunk=self.chunk
+        if self.init_states is not None and S is None:
+            S = self.init_states.expand(drive.dt.shape[0], -1, -1, -1)
+        y, last = ssd_packed(
+            drive.xBC,
+            drive.dt,
+            self._rates(),
+            None if self.D_per_channel else self.D,
+            S,
+            resets,
+            groups=self.groups,
+            d_state=self.matrix[1],
+            chunk=self.chunk,
         )
+        if self.init_states is not None and resets is not None:
+            more, left = self._after_resets(drive, resets)
+            y, last = (y + more).to(y.dtype), last + left
+        if self.D_per_channel:
+            x = drive.xBC[..., : self.D.numel()].unflatten(-1, (self.heads, -1))
+            y = (y + self._skip() * x).to(y.dtype)
+        return y, last
 
-    def readout(self, y: Tensor, side: tuple[Tensor, Tensor]) -> Channels:
-        """The gate and the grouped norm, then a linear map."""
-        return self.out_proj(self.norm(y.flatten(-2), side[0]))
+    def _after_resets(self, drive: Mixed, resets: Resets) -> tuple[Tensor, Tensor]:
+        """What the learned state adds to outputs and last matrices after resets, which the op starts at zero.
+
+        A reset to h_0 leaves w_t h_0 of it, with w_t the product of decays since: one number a head, so that
+        outputs take w_t h_0 C_t. Before the first reset w is zero.
+        """
+        decay = torch.exp(drive.dt * self._rates())
+        w, last = linear_scan(decay, torch.where(resets[..., None], decay, 0.0), None, resets)
+        first = self.init_states.to(w.dtype)  # type: ignore[union-attr]
+        n = self.matrix[1]
+        C = drive.xBC[..., -self.groups * n :].to(w.dtype).unflatten(-1, (self.groups, n))
+        read = torch.einsum("btgn,grpn->btgrp", C, first.unflatten(0, (self.groups, -1)))
+        return read.flatten(2, 3) * w[..., None], last[..., None, None] * first
+
+    def readout(self, y: Tensor, side: Side) -> Channels:
+        """The gate and the grouped norm, what passes by, then a linear map."""
+        y = y.flatten(-2)
+        y = y * F.silu(side.z) if self.norm is None else self.norm(y, side.z)
+        return self.out_proj(y if side.mlp is None else torch.cat([side.mlp, y], -1))
+
+    def _skip(self) -> Tensor:
+        """D as it multiplies x (..., h, p)."""
+        return self.D.view(self.heads, -1)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """A and the step sizes, which set time scales, at 1e-3 at most; they and D without decay.
