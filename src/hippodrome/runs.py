@@ -171,18 +171,22 @@ def evaluate(
     *,
     batch_size: int | None = None,
     rate: float | None = None,
+    chunk: int | None = None,
 ) -> dict[str, float]:
     """The metrics of a run's model on one part of a task, on the device where the model is.
 
     ``rate`` multiplies every time step, for data sampled at another rate than the model was trained at: 2
     where there are half as many samples. A model whose mixers have not all continuous time is evaluated as it
-    is; ``accepts_rate`` tells which. Raises ValueError for a rate that is not above 0, and for kinds of task
-    that have no time steps.
+    is; ``accepts_rate`` tells which. ``chunk`` reads the rows of a language task so many tokens at a time,
+    each with the state after the last: the model's memory does not grow with their length. Raises ValueError
+    for a rate that is not above 0, and for kinds of task that have no time steps (a rate) or whose rows are
+    read as a whole (a chunk).
     """
     device = next(run.model.parameters()).device
     dataset = {"train": task.train, "valid": task.valid, "test": task.test}[split]
     batches = task.collate if rate is None else partial(_at_rate, task.collate, _valid_rate(rate, task.kind))
-    return evaluate_model(run.model, dataset, batches, batch_size or run.settings.batch_size, device)
+    size = batch_size or run.settings.batch_size
+    return evaluate_model(run.model, dataset, batches, size, device, chunk=chunk)
 
 
 def accepts_rate(run: Run) -> bool:

@@ -23,6 +23,10 @@ def command(
         typer.Option(help="Multiplies every time step: 2 for data with half as many samples a second."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    chunk: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens to read at once of long rows, through the state of the last."),
+    ] = None,
     device: Device = "cpu",
     file: File = None,
     assignments: Assignments = None,
@@ -31,7 +35,9 @@ def command(
     """Evaluate a run folder's model, on its own data or on other data of the same kind.
 
     The reader's options are those of the training; -s data.NAME=VALUE changes them. A model trained on
-    recordings of 8 kHz is asked about 4 kHz, without training, by -s data.rate=4000 --rate 2.
+    recordings of 8 kHz is asked about 4 kHz, without training, by -s data.rate=4000 --rate 2. A language
+    model trained on 256 tokens is asked about a million by -s data.length=1048576 --chunk 4096, in the memory
+    that 4096 take.
     """
     from hippodrome import runs
     from hippodrome.config import suggest
@@ -43,7 +49,7 @@ def command(
     settings.finish()
     opened = runs.load(run, present(device))
     task = task_of(opened, source, data)
-    found = runs.evaluate(opened, task, part, batch_size=batch_size, rate=rate)  # type: ignore[arg-type]
+    found = runs.evaluate(opened, task, part, batch_size=batch_size, rate=rate, chunk=chunk)  # type: ignore[arg-type]
     told = rate is None or runs.accepts_rate(opened)
     if json:
         as_json(

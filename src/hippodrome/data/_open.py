@@ -21,6 +21,13 @@ BUILT_IN = {
     "reconstruction": ("signals", "open_reconstruction"),
     "associative_recall": ("recall", "open_associative_recall"),
     "induction": ("recall", "open_induction"),
+    "mqar": ("mqar", "open_mqar"),
+    "selective_copying": ("copying", "open_selective_copying"),
+    "copying": ("copying", "open_copying"),
+    "string_copying": ("copying", "open_string_copying"),
+    "phone_book": ("phone_book", "open_phone_book"),
+    "passkey": ("haystack", "open_passkey"),
+    "needle": ("haystack", "open_needle"),
     "pathfinder": ("pathfinder", "open_pathfinder"),
     "moving-shapes": ("video", "open_moving_shapes"),
 }
@@ -45,6 +52,7 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "pathfinder files": ("pathfinder_files", "open_pathfinder_files", ("classification",)),
     "video": ("video", "open_moving", ("video",)),
     "vision": ("vision", "open_vision", ("vision",)),
+    "interleaved": ("interleaved", "open_interleaved", ("language",)),
 }
 """Readers of paths: name -> (file of this folder, function, kinds of task it makes)."""
 
@@ -91,6 +99,17 @@ def open_source(
     eval_rate: float | None = None,
     span: int | None = None,
     corruption: list[float] | None = None,
+    pairs: int | None = None,
+    filler: str | None = None,
+    exponent: float | None = None,
+    segments: str | None = None,
+    items: int | None = None,
+    shortest: int | None = None,
+    entries: int | None = None,
+    digits: int | None = None,
+    examples: int | None = None,
+    question_first: bool | None = None,
+    place: float | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -98,13 +117,13 @@ def open_source(
         source: a path (text file or folder, ``.csv``, ``.csv.gz``, ``.parquet``, ``.ts``, ``.npz``, folder of
             recordings, of pictures, or of IDX files), or one of the names in ``BUILT_IN``.
         kind: what to make of it, where the path alone leaves a choice: "language" reads recordings as tokens,
-            one a sample, and any other file as text,
+            one a sample, pictures and their labels as captions interleaved, and any other file as text,
             "masked_language" a text with places to fill in,
             "classification" a folder of text files as documents with a subfolder a class, a file of lines
             with tabs (``.tsv``) as labelled texts, "video" the pictures in an archive or in IDX files as what
             moves in frames, "vision" pictures by class as pictures and not as sequences.
-        length: tokens a window (text) or a sequence (delay, reconstruction), the most of a document, frames
-            of a video, or the upper bound of an expression's (listops).
+        length: tokens a window (text) or a sequence (delay, reconstruction, tasks of recall and copying), the
+            most of a document, frames of a video, or the upper bound of an expression's (listops).
         tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text); of documents also
             "chars".
         seed: of whatever the source draws.
@@ -116,8 +135,8 @@ def open_source(
         time: the column of stamps (tables).
         valid: share of the train sequences to validate on (labelled sequences in files).
         count: how much to generate (listops: expressions; seasonal, chaotic, autoregressive: steps; delay,
-            reconstruction, associative_recall and induction: train sequences), or how many train sequences to
-            keep (labelled ones in files).
+            reconstruction, tasks of recall and copying: train sequences), or how many train sequences to keep
+            (labelled ones in files).
         noise: size of the noise (chaotic, autoregressive).
         order: "rows" or "pixels" (images).
         permute: seed of one order of the tokens for all images (images).
@@ -125,18 +144,31 @@ def open_source(
         seconds: longest piece that is kept (recordings).
         lag: steps of the delay, or of the window to recover (delay, reconstruction).
         band: highest frequency of the noise in cycles a step (delay, reconstruction).
-        vocabulary: number of tokens (associative_recall, induction).
+        vocabulary: number of tokens (associative_recall, induction, mqar, tasks of copying).
         coefficients: of the last values, newest first (autoregressive, which else draws ``lag`` of them).
         quantization: "mu-law" or "linear" levels (recordings as a language).
         contour: dashes of a marked contour (pathfinder).
         grey: whether colours are made grey (pictures, archives of images).
-        size: pixels of a side (pathfinder), rows and columns of a frame (moving pictures).
+        size: pixels of a side (pathfinder), rows and columns of a frame (moving pictures) or that
+            a picture is shrunk to (pictures as a language).
         objects: pictures that move in each video (moving pictures).
         mask_rate: share of the places to fill in, in training (masked language).
         eval_rate: the same in validation and test (masked language).
         span: places to fill in that stand together (masked language).
         corruption: of the places to fill in, the shares that read as hidden, as any token, and as they are
             (masked language).
+        pairs: keys with a value (mqar), or captions with their picture in a sequence (pictures as a
+            language).
+        filler: "random" or "zeros", where nothing is asked (mqar).
+        exponent: of the power law of gaps (mqar).
+        segments: several lengths and pairs mixed, or "based" (mqar).
+        items: tokens to copy (selective_copying, copying).
+        shortest: tokens of the shortest string (string_copying).
+        entries: lines of the book (phone_book).
+        digits: of a number (phone_book) or of the key (passkey).
+        examples: worked look-ups before the question (phone_book).
+        question_first: whether the question stands before the book too (phone_book).
+        place: where in the text the answer is said, from 0 to 1 (passkey, needle).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -172,6 +204,17 @@ def open_source(
         "eval_rate": eval_rate,
         "span": span,
         "corruption": corruption,
+        "pairs": pairs,
+        "filler": filler,
+        "exponent": exponent,
+        "segments": segments,
+        "items": items,
+        "shortest": shortest,
+        "entries": entries,
+        "digits": digits,
+        "examples": examples,
+        "question_first": question_first,
+        "place": place,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -234,7 +277,7 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
         )
     chosen = {"video": "video", "vision": "vision"}.get(str(kind)) or _by_path(path, kind)
     if kind == "language" and chosen != "audio":
-        chosen = "text"
+        chosen = "interleaved" if chosen in ("npz", "idx", "pictures") else "text"
     if kind == "masked_language" and chosen != "sequences":
         chosen = "masked text"
     file, function, made = READERS[chosen]

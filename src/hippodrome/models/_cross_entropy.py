@@ -57,6 +57,15 @@ def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
         return Score(nats, correct, (targets != IGNORED).sum())
 
 
+def guesses(x: Tensor, weight: Tensor) -> Int[Tensor, "rows"]:
+    """The first guess of each row, without gradients."""
+    with torch.no_grad():
+        half = _product_dtype(x)
+        pieces = _chunks(len(x), len(weight) * half.itemsize)
+        found = [linear(x[rows].to(half), weight.to(half)).argmax(1) for rows in pieces]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=x.device)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """The chunked loss; gradients are formed in the forward pass, and again where they are differentiated."""
 

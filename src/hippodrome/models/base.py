@@ -82,6 +82,17 @@ class Model(nn.Module, ABC):
     def metrics(self, batch: Any) -> Mapping[str, Mean]:
         """Metrics as totals and counts: a ragged last batch adds up exactly. Holds ``objective.metric``."""
 
+    def metrics_in_chunks(self, batch: Any, chunk: int) -> Mapping[str, Mean]:
+        """The metrics with rows read ``chunk`` inputs at a time through the state: for rows of any length.
+
+        Raises:
+            ValueError: a model that reads a row as a whole.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} reads a row as a whole, and only a language model reads it in chunks. "
+            "Leave the chunk out."
+        )
+
     @abstractmethod
     def tokens(self, batch: Batch) -> int:
         """How many tokens (steps of all rows) a batch holds: the unit of budgets and throughput."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models._cross_entropy import IGNORED, linear_cross_entropy, score
+from hippodrome.models._cross_entropy import IGNORED, guesses, linear_cross_entropy, score
 from hippodrome.models._lookup import tied_lookup
 from hippodrome.models.base import Model, Objective
 from hippodrome.ops.linear import linear
@@ -29,10 +29,19 @@ class LanguageModel(Model):
         tie: whether head and embedding are one matrix (Press and Wolf 2016, arXiv 1608.05859).
         bytes_per_token: what turns nats per token into bits per byte: one number for all tokens, or the
             number of bytes of each token id. It changes no output.
+        modalities: the modality of each token id, whole numbers from 0, for mixers that tell them apart; None
+            for one modality.
+        modality_names: their names; metrics then hold the nats of each.
+        whole_answers: whether the targets of a row are one answer, so that metrics hold "exact", the share of
+            rows that are right at all of them. It changes no output.
+
+    Raises:
+        ValueError: a backbone that is not causal, or a list that does not fit the vocabulary.
     """
 
     objective: ClassVar[Objective] = Objective("nats", "lower")
     token_bytes: Tensor
+    token_modality: Tensor
 
     def __init__(
         self,
@@ -40,6 +49,9 @@ class LanguageModel(Model):
         vocab_size: int,
         tie: bool = True,
         bytes_per_token: float | list[int] = 1.0,
+        modalities: list[int] | None = None,
+        modality_names: list[str] | None = None,
+        whole_answers: bool = False,
     ) -> None:
         super().__init__()
         if not getattr(backbone, "causal", True):
@@ -52,7 +64,19 @@ class LanguageModel(Model):
                 f"bytes_per_token as a list holds a number for each of the {vocab_size} token ids; it has "
                 f"{len(bytes_per_token)}. Take it from the tokenizer of the tokens, or give one number."
             )
+        if modalities is not None and (len(modalities) != vocab_size or min(modalities) < 0):
+            raise ValueError(
+                f"modalities holds a whole number from 0 on for each of the {vocab_size} token ids; it has "
+                f"{len(modalities)}. Take it from the source of the tokens, or leave it out."
+            )
+        if modality_names is not None and len(modality_names) != max(modalities or [-1]) + 1:
+            raise ValueError(
+                f"modality_names has a name for each modality; got {len(modality_names)} for "
+                f"{max(modalities or [-1]) + 1}. Name each once, in the order of their numbers."
+            )
         self.vocab_size, self.tie, self.bytes_per_token = vocab_size, tie, bytes_per_token
+        self.whole_answers = whole_answers
+        self.modality_names = modality_names or []
         self.embedding = nn.Embedding(vocab_size, backbone.d_model)  # type: ignore[arg-type]
         self.backbone = backbone
         self.head = None if tie else nn.Linear(self.embedding.embedding_dim, vocab_size, bias=False)
@@ -61,6 +85,11 @@ class LanguageModel(Model):
             nn.init.normal_(self.head.weight, std=0.02)
         table = torch.tensor(bytes_per_token if isinstance(bytes_per_token, list) else [], dtype=torch.int64)
         self.register_buffer("token_bytes", table, persistent=False)
+        # Handed on only where some mixer inside has a use for it.
+        self.tells = modalities is not None and bool(getattr(backbone, "accepts_modality", False))
+        self.register_buffer(
+            "token_modality", torch.tensor(modalities or [], dtype=torch.int64), persistent=False
+        )
 
     @property
     def head_weight(self) -> Float[Tensor, "vocab d"]:
@@ -80,7 +109,8 @@ class LanguageModel(Model):
         dt: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b t d"], tuple]:
         """What the head reads at each token (b, t, d), and the state: for callers who need few logits."""
-        return self.backbone(self.embedding(inputs), state, resets=resets, dt=dt)
+        told = {"modality": self.token_modality[inputs]} if self.tells else {}
+        return self.backbone(self.embedding(inputs), state, resets=resets, dt=dt, **told)
 
     def forward(
         self,
@@ -110,38 +140,79 @@ class LanguageModel(Model):
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
     ) -> tuple[Float[Tensor, "b vocab"], tuple]:
         """Logits of the next token after one more token, and the next state."""
-        features, state = self.backbone.step(self.embedding(inputs_t), state, dt_t=dt_t)
+        told = {"modality_t": self.token_modality[inputs_t]} if self.tells else {}
+        features, state = self.backbone.step(self.embedding(inputs_t), state, dt_t=dt_t, **told)
         return linear(features, self.head_weight), state
 
     def advance_(
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
     ) -> Float[Tensor, "b vocab"]:
         """The same, overwriting a state that the caller owns."""
-        features = self.backbone.advance_(self.embedding(inputs_t), state, dt_t=dt_t)
+        told = {"modality_t": self.token_modality[inputs_t]} if self.tells else {}
+        features = self.backbone.advance_(self.embedding(inputs_t), state, dt_t=dt_t, **told)
         return linear(features, self.head_weight)
 
     def loss(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, in float32 at least."""
         tokens = tied_lookup(self.embedding, batch.tokens) if self.tie else self.embedding(batch.tokens)
-        features, _ = self.backbone(tokens, None, resets=batch.resets)
+        told = {"modality": self.token_modality[batch.tokens]} if self.tells else {}
+        features, _ = self.backbone(tokens, None, resets=batch.resets, **told)
         return linear_cross_entropy(features.flatten(0, 1), self.head_weight, batch.targets.flatten())
 
     def metrics(self, batch: TokenBatch) -> Mapping[str, Mean]:
-        """ "nats" per token, "bits_per_byte" of text and "accuracy" of the first guess."""
+        """ "nats" per token, "bits_per_byte" of text and "accuracy" of the first guess.
+
+        With ``whole_answers`` also "exact": the share of rows all of whose targets are the first guess. Those
+        are the answers that greedy generation spells right, for up to its first error it reads the same.
+        With ``modality_names`` also "nats_NAME", over the targets of each modality.
+        """
+        return self.metrics_in_chunks(batch, batch.tokens.shape[1])
+
+    def metrics_in_chunks(self, batch: TokenBatch, chunk: int) -> Mapping[str, Mean]:
+        """The same, read ``chunk`` tokens at a time with the state handed on.
+
+        The memory that this takes does not grow with the rows where the mixers' states do not: attention
+        keeps every key and value.
+        """
+        if chunk < 1:
+            raise ValueError(f"rows are read in chunks of 1 token or more; got {chunk}. Give 4096, say.")
         with torch.no_grad():
-            features, _ = self.features(batch.tokens, resets=batch.resets)
-            targets = batch.targets.flatten()
-            nats, correct, rows = score(features.flatten(0, 1), self.head_weight, targets)
-            count, bits = int(rows), nats / math.log(2)
-            if isinstance(self.bytes_per_token, list):
-                per_byte = Mean(bits, int(self.token_bytes[targets[targets != IGNORED]].sum()))
-            else:
-                per_byte = Mean(bits / self.bytes_per_token, count)
-        return {
+            state, sums = None, []
+            apart: dict[str, list[Any]] = {name: [] for name in self.modality_names}
+            wrong = torch.zeros(len(batch.tokens), dtype=torch.int64, device=batch.tokens.device)
+            for start in range(0, batch.tokens.shape[1], chunk):
+                part = slice(start, start + chunk)
+                targets = batch.targets[:, part]
+                resets = None if batch.resets is None else batch.resets[:, part]
+                features, state = self.features(batch.tokens[:, part], state, resets=resets)
+                asked = targets != IGNORED
+                sums.append(score(features[asked], self.head_weight, targets[asked]))
+                for number, scores in enumerate(apart.values()):
+                    among = asked & (self.token_modality[targets.clamp(min=0)] == number)
+                    scores.append(score(features[among], self.head_weight, targets[among]))
+                if self.whole_answers:
+                    missed = guesses(features[asked], self.head_weight) != targets[asked]
+                    wrong.index_add_(0, asked.nonzero()[:, 0], missed.long())
+            nats, correct, rows = (torch.stack(column).sum(0) for column in zip(*sums, strict=True))
+        targets = batch.targets[batch.targets != IGNORED]
+        count, bits = int(rows), nats / math.log(2)
+        if isinstance(self.bytes_per_token, list):
+            per_byte = Mean(bits, int(self.token_bytes[targets].sum()))
+        else:
+            per_byte = Mean(bits / self.bytes_per_token, count)
+        found = {
             "nats": Mean(nats, count),
             "bits_per_byte": per_byte,
             "accuracy": Mean(correct.to(nats.dtype), count),
         }
+        if self.whole_answers:
+            answered = (batch.targets != IGNORED).any(1)
+            right = (answered & (wrong == 0)).sum()
+            found["exact"] = Mean(right.to(nats.dtype), int(answered.sum()))
+        for name, scores in apart.items():
+            nats, _, rows = (torch.stack(column).sum(0) for column in zip(*scores, strict=True))
+            found[f"nats_{name}"] = Mean(nats, int(rows))
+        return found
 
     def tokens(self, batch: Any) -> int:
         """Tokens read, padding included: what the machine works through."""

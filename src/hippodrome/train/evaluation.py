@@ -1,6 +1,7 @@
 """Evaluation: exact sums over all rows, however they fall into batches."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ def evaluate(
     device: str | torch.device = "cpu",
     *,
     batches: int | None = None,
+    chunk: int | None = None,
 ) -> dict[str, float]:
     """The model's metrics over a data set, as if it were one batch: totals and counts are summed.
 
-    ``batches`` takes only the rows of so many batches, spread evenly over the set. The model is moved to
+    ``batches`` takes only the rows of so many batches, spread evenly over the set. ``chunk`` reads rows so
+    many inputs at a time, in memory that does not grow with their length. The model is moved to
     ``device`` and evaluated without dropout; its training mode is restored. Raises ValueError where the data
     set is empty.
     """
@@ -31,9 +34,10 @@ def evaluate(
     mode = model.training
     model.eval()
     order = InOrder(rows(dataset), batch_size, batches, Share())
+    metrics = model.metrics if chunk is None else partial(model.metrics_in_chunks, chunk=chunk)
     try:
         with torch.no_grad():
-            sums = totals(model.metrics, loader(dataset, order, collate, 0, False), order.real, place)
+            sums = totals(metrics, loader(dataset, order, collate, 0, False), order.real, place)
     finally:
         model.train(mode)
     return quotients(sums)
