@@ -1,6 +1,7 @@
 """BiMamba: two Mambas written out, shared maps and their gradients, symmetries, pieces, Vim's mean."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hippodrome.backbones.bidirectional import Bidirectional
 from hippodrome.backbones.bimamba import BiMamba
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
+from hippodrome.mixers.mamba import Mamba
 from hippodrome.testing.mixers import check_noncausal, prepared
 
 WAYS = pytest.mark.parametrize("combine", ["add", "mean", "multiply"])
@@ -29,8 +31,9 @@ def test_contract(tied, combine):
 
 @WAYS
 @TIED
-def test_is_two_mambas(tied, combine):
-    mixer = made(tied=tied, combine=combine)
+@pytest.mark.parametrize("options", [{}, {"proj_bias": True, "norms": "learned", "A_init": "s4d-lin"}])
+def test_is_two_mambas(tied, combine, options):
+    mixer = made(tied=tied, combine=combine, **options)
     x = torch.randn(2, 9, 6, dtype=torch.float64)
     y, z = mixer.mamba_fwd(x)[0], mixer.mamba_rev(x.flip(1))[0].flip(1)
     expected = {"add": y + z, "mean": (y + z) / 2, "multiply": y * z}[combine]
@@ -126,6 +129,20 @@ def test_a_stack_scales_every_map_that_writes_its_stream_once(tied):
     Stack([Block(first), Block(second)])
     for part, old in zip((first.mamba_fwd, first.mamba_rev), before, strict=True):
         torch.testing.assert_close(part.out_proj.weight, old / 2**0.5)
+
+
+def test_every_option_of_mamba_reaches_both_directions():
+    ours, theirs = (inspect.signature(kind.__init__).parameters for kind in (BiMamba, Mamba))
+    for name in set(ours) - {"self", "tied", "combine"}:
+        assert ours[name].default == theirs[name].default, name
+    given = {"d_inner": 10, "taps": 3, "dt_rank": 2, "norms": "weightless", "proj_bias": True, "groups": 5}
+    given |= {"conv_bias": False, "select_B": False, "A_init": "half", "norm_eps": 1e-3}
+    mixer, one = BiMamba(6, **given), Mamba(6, **given)
+    for part in (mixer.mamba_fwd, mixer.mamba_rev):
+        assert {n: p.shape for n, p in part.named_parameters()} == {
+            n: p.shape for n, p in one.named_parameters()
+        }
+        assert part.dt_layernorm.eps == 1e-3
 
 
 def test_an_unknown_way_to_combine_is_refused():

@@ -53,7 +53,7 @@ def test_it_is_what_is_published_layer_by_layer():
 
 
 @PATTERNS
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_logits_of_the_other_strand_are_those_of_this_one_turned(pattern, data):
     torch.manual_seed(0)
@@ -73,6 +73,19 @@ def test_logits_of_the_other_strand_are_those_of_this_one_turned(pattern, data):
         torch.testing.assert_close(model(tokens[:, i:j])[0], logits[:, i:j], rtol=1e-9, atol=1e-12)
     if len(cuts) == 2:
         torch.testing.assert_close(model(tokens)[0], logits)
+
+
+@pytest.mark.parametrize("mask_token", [3, None])
+def test_a_model_of_one_strand_reads_both_and_takes_the_mean(mask_token):
+    one = MaskedLanguageModel(made("rcps:bimamba").stack, 12, mask_token, complement=COMPLEMENT).double()
+    both = one.both_strands()
+    assert {id(p) for p in both.parameters()} == {id(p) for p in one.parameters()}
+    tokens, table = torch.randint(12, (2, 9)), torch.tensor(COMPLEMENT)
+    back = one(table[tokens].flip(1))[0].flip(1)[..., table]
+    torch.testing.assert_close(both(tokens)[0], (one(tokens)[0] + back) / 2, rtol=1e-9, atol=1e-12)
+    assert both.both_strands() is both
+    with pytest.raises(ValueError, match="got complement=None"):
+        MaskedLanguageModel(made("rcps:bimamba").stack, 12).both_strands()
 
 
 def test_a_head_without_the_exchange_would_not_turn():

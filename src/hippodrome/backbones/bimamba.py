@@ -37,9 +37,18 @@ class BiMamba(NotCausal):
         dt_min: smallest step size at the start.
         dt_max: largest step size at the start.
         dt_floor: bound below the first step sizes.
+        d_inner: channels of each recurrence, where they are not expand * d_model.
+        norms: over step sizes, B and C, as in ``mamba``: "none", "learned" or "weightless".
+        norm_eps: added to their mean squares.
+        proj_bias: whether the maps in and out have biases.
+        conv_bias: whether the short convolutions have one.
+        select_B: whether B is chosen by the token.
+        select_C: whether C is.
+        groups: of neighbouring channels with a B and a C of their own.
+        A_init: where A starts, as in ``mamba``.
 
     Raises:
-        ValueError: ``combine`` is none of the three.
+        ValueError: ``combine`` is none of the three, or as in ``mamba``.
     """
 
     accepts_dt = True
@@ -57,13 +66,22 @@ class BiMamba(NotCausal):
         dt_min: float = 1e-3,
         dt_max: float = 0.1,
         dt_floor: float = 1e-4,
+        d_inner: int | None = None,
+        norms: str = "none",
+        norm_eps: float = 1e-6,
+        proj_bias: bool = False,
+        conv_bias: bool = True,
+        select_B: bool = True,
+        select_C: bool = True,
+        groups: int = 1,
+        A_init: str = "s4d-real",
     ) -> None:
         super().__init__()
         check_word("BiMamba", "way to combine", combine, ("add", "mean", "multiply"))
         self.d_model, self.tied, self.combine = d_model, tied, combine
-        self.mamba_fwd, self.mamba_rev = (
-            Mamba(d_model, d_state, taps, expand, dt_rank, dt_min, dt_max, dt_floor) for _ in range(2)
-        )
+        sizes = (d_model, d_state, taps, expand, dt_rank, dt_min, dt_max, dt_floor, d_inner)
+        forms = (norms, norm_eps, proj_bias, conv_bias, select_B, select_C, groups, A_init)
+        self.mamba_fwd, self.mamba_rev = Mamba(*sizes, *forms), Mamba(*sizes, *forms)
         if tied:
             # The module itself and not its weight alone: whatever is done to one is done to the other.
             self.mamba_rev.in_proj = self.mamba_fwd.in_proj
@@ -98,7 +116,10 @@ class BiMamba(NotCausal):
         z = behind.inner(inner.flip(1), None, marks, back)[0].flip(1)
         if self.combine == "multiply":
             return ahead.out_proj(y) * ahead.out_proj(z), ()
-        return ahead.out_proj(self._combined(y, z)), ()
+        y = ahead.out_proj(self._combined(y, z))
+        bias = ahead.out_proj.bias
+        # Of two outputs that are added each has the bias.
+        return (y if bias is None or self.combine == "mean" else y + bias), ()
 
     def _combined(self, y: Tensor, z: Tensor) -> Tensor:
         if self.combine == "multiply":

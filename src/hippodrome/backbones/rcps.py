@@ -31,14 +31,15 @@ class RCPS(nn.Module):
 
     Args:
         stack: of width d.
+        mean: whether the features are halved, so that logits, which add up both strands, are their mean.
     """
 
     strands = 2
     causal = False
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, mean: bool = False) -> None:
         super().__init__()
-        self.stack = stack
+        self.stack, self.mean = stack, mean
         self.d_model: int = 2 * stack.d_model
         self.accepts_resets: bool = stack.accepts_resets
         self.accepts_modality: bool = stack.accepts_modality
@@ -80,7 +81,8 @@ class RCPS(nn.Module):
             modality=None if modality is None else torch.cat([modality, modality.flip(1)]),
         )
         one, other = y.chunk(2)
-        return torch.cat([one, other.flip(1, 2)], -1), ()
+        y = torch.cat([one, other.flip(1, 2)], -1)
+        return (y / 2 if self.mean else y), ()
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Those of the stack."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hippodrome.backbones.rcps import RCPS
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models._cross_entropy import IGNORED, linear_cross_entropy, score
@@ -160,6 +161,32 @@ class MaskedLanguageModel(Model):
                 wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
                 found.append(-wide.log_softmax(-1).gather(1, tokens[some][:, None])[:, 0])
         return torch.cat(found)
+
+    def both_strands(self) -> "MaskedLanguageModel":
+        """A model of the same weights that reads both strands of DNA.
+
+        Its logits are the mean of those of a row and of those of its reverse complement, turned back: what is
+        done at inference with a model that was trained on either strand (Caduceus-Ph in Schiff et al. 2024).
+
+        Raises:
+            ValueError: this model was not told which ids stand opposite.
+        """
+        if self.strands == 2:
+            return self
+        if not len(self.opposite):
+            raise ValueError(
+                "A model that reads both strands must be told which ids stand opposite; got complement=None. "
+                "Make it with the complement of its data."
+            )
+        mask_token = None if self.mask_token == self.vocab_size else self.mask_token
+        complement = self.opposite[: self.vocab_size].tolist()
+        backbone: Any = self.backbone
+        other = MaskedLanguageModel(
+            RCPS(backbone, mean=True), self.vocab_size, mask_token, self.tie, self.bytes_per_token, complement
+        )
+        other.to(self.embedding.weight.device)
+        other.embedding, other.head = self.embedding, self.head
+        return other.train(self.training)
 
     def tokens(self, batch: Any) -> int:
         """Tokens read, padding included: what the machine works through."""
