@@ -39,7 +39,7 @@ RECIPE = Recipe(
     notes=(
         "Known to differ from the size of 340M in two numbers, a width of 2048 and a hidden ratio of 4; all "
         "else is taken to be as there, heads and depth too, which is not established. Perceptrons have 4 x "
-        "2/3 x 2048 channels rounded up to a multiple of 256, so 5632, by the rule of flash-linear-attention, "
+        "2/3 x 2048 channels, up to a multiple of 256, so 5632, by the rule of flash-linear-attention, "
         "which is recalled. 100B tokens of SlimPajama in contexts of 2048. So counted, all memories together "
         "make it 1.55 billion parameters. Result numbers: not established."
     ),

@@ -42,7 +42,7 @@ RECIPE = Recipe(
         "of 2048, 30720 steps. Its hidden ratio of 3 makes perceptrons of 3 x 2/3 x 1024 = 2048 channels by "
         "the rule of flash-linear-attention, which is recalled. All memories together make it 512 million "
         "parameters; a token goes through those of two and of the shared one. The authors' norms add 1e-6, "
-        "ours 1e-5. They cut each memory at its share of the tokens and convolve across memories in training; "
+        "ours 1e-5. They cut each memory at its share of tokens and convolve across memories in training; "
         "this is the exact form. Result numbers: not established."
     ),
 )
