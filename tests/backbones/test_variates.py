@@ -64,6 +64,19 @@ def test_a_series_hears_all_its_variates_and_no_other_series_and_no_later_time(p
     assert not heard[3:].any()
 
 
+@pytest.mark.parametrize("pattern", ["tsm2:mamba", "variates:chimera"])
+def test_rows_that_the_last_series_lacks_are_zeros(pattern: str) -> None:
+    model, x = made(pattern), values(5)
+    filled = torch.cat([x, torch.zeros_like(x[:1])])
+    y, state = model(x)
+    assert y.shape == x.shape
+    if pattern == "variates:chimera":
+        torch.testing.assert_close(y, model(filled)[0][:5])
+    y_t, _ = model.step(x[:, 0], model.init_state(5))
+    torch.testing.assert_close(y_t, y[:, 0])
+    assert len(model.reset_rows(state, torch.ones(5, dtype=torch.bool))) == 1
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_everything_gets_a_gradient(pattern: str) -> None:
     model = made(pattern)
@@ -109,8 +122,8 @@ def test_a_forecaster_streams_through_it(pattern: str) -> None:
 
 def test_what_cannot_be_meant_is_refused_with_a_sentence() -> None:
     for pattern in ("tsm2:mamba", "variates:chimera"):
-        with pytest.raises(ValueError, match="got 4 rows"):
-            made(pattern)(values(4))
+        with pytest.raises(ValueError, match="Give it variates=2"):
+            ForecastingModel(made(pattern).float(), 2, look_back=11, horizon=5)
         with pytest.raises(ValueError, match="variates=7"):
             config.stack_spec(pattern, 4, 1)
     with pytest.raises(ValueError, match="causal ones along time"):

@@ -10,7 +10,7 @@ from hippodrome.backbones._averages import Averages, order_of
 from hippodrome.backbones._rows import overwrite
 from hippodrome.backbones.bidirectional import Bidirectional
 from hippodrome.backbones.mamba_mixer import parts
-from hippodrome.backbones.variates import only_variates, series
+from hippodrome.backbones.variates import by_series, only_variates
 from hippodrome.layers.norm import NormKind, build_norm
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.mixers.min_gru import MinGRU
@@ -32,7 +32,8 @@ class TSM2(nn.Module):
     variates of the first series, the next v those of the second, as a forecaster hands them over, whose
     patches are the tokens. A time mixer reads each row by itself, from the past on; a variate mixer reads the
     v tokens of one time as a sequence, both ways in the paper. Nothing looks ahead in time, so the model has
-    a state and a step. Static and future inputs are not part of it.
+    a state and a step. Rows that the last series lacks are zeros to the others. Static and future inputs are
+    not part of it.
 
     Args:
         time: causal mixers along time, all of one width.
@@ -75,7 +76,6 @@ class TSM2(nn.Module):
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """The time mixers before the first token of each variate."""
-        series(batch, self.variates)
         return State(tuple(mixer.init_state(batch, max_length) for mixer in self._mixers(self.time)))
 
     def reset_rows(self, state: State, rows: Tensor) -> State:
@@ -93,15 +93,15 @@ class TSM2(nn.Module):
         modality: Tensor | None = None,
     ) -> tuple[Sequence, State]:
         """Many tokens: (b v, t, d) to the same and the states after them."""
-        b, t = series(x.shape[0], self.variates), x.shape[1]
         before = (None,) * len(self.time) if state is None else State(*state).time
         after: list[Any] = []
 
         def layer(i: int, x: Tensor) -> Tensor:
             x, place = self.norms[i](x), self.order[:i].count(self.order[i])
             if self.order[i]:
-                lines = x.unflatten(0, (b, -1)).transpose(1, 2).flatten(0, 1)
-                y = self.across[place](lines)[0].unflatten(0, (b, t)).transpose(1, 2).flatten(0, 1)
+                lines = by_series(x, self.variates).transpose(1, 2)
+                y = self.across[place](lines.flatten(0, 1))[0].view(lines.shape)
+                y = y.transpose(1, 2).flatten(0, 1)[: x.shape[0]]
             else:
                 y, last = self.time[place](x, before[place], resets=resets, dt=dt)
                 after.append(last)
@@ -111,13 +111,13 @@ class TSM2(nn.Module):
 
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token of every variate."""
-        b = series(x_t.shape[0], self.variates)
         after: list[Any] = []
 
         def layer(i: int, x_t: Tensor) -> Tensor:
             x_t, place = self.norms[i](x_t), self.order[:i].count(self.order[i])
             if self.order[i]:
-                return self.dropout(self.across[place](x_t.unflatten(0, (b, -1)))[0].flatten(0, 1))
+                y_t, _ = self.across[place](by_series(x_t, self.variates))
+                return self.dropout(y_t.flatten(0, 1)[: x_t.shape[0]])
             mixer = self._mixers(self.time)[place]
             y_t, last = mixer.step(x_t, State(*state).time[place], dt_t=dt_t)
             after.append(last)

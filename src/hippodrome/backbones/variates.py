@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hippodrome.backbones.block import Block
@@ -23,8 +24,8 @@ class Variates(nn.Module):
     """Rows 0 .. v - 1 are the variates of the first series, the next v those of the second, and so on.
 
     A forecaster hands every variate over as a row of its own. Here those of one series are set side by side,
-    (b v, t, c) to (b, t, v c), for mixers that look across them (``chimera``), and taken apart again. What it
-    carries has a row for each series.
+    (b v, t, c) to (b, t, v c), for mixers that look across them (``chimera``), and taken apart again. Rows
+    that the last series lacks are zeros. What is carried has a row for each series.
 
     Args:
         stack: of a width that is a multiple of ``variates``.
@@ -49,7 +50,7 @@ class Variates(nn.Module):
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """The stack before the first token of each series."""
-        return State(self.stack.init_state(series(batch, self.variates), max_length))
+        return State(self.stack.init_state(-(-batch // self.variates), max_length))
 
     def reset_rows(self, state: State, rows: Tensor) -> State:
         """The state with the marked series as before their first token; all variates of one are marked."""
@@ -66,24 +67,24 @@ class Variates(nn.Module):
     ) -> tuple[Sequence, State]:
         """Many tokens. Resets and time steps are those of each series' first variate: there is one clock."""
         v = self.variates
-        x = x.unflatten(0, (series(x.shape[0], v), v)).transpose(1, 2).flatten(2)
+        rows, x = x.shape[0], by_series(x, v).transpose(1, 2).flatten(2)
         marks, times = (None if z is None else z[::v] for z in (resets, dt))
         y, inner = self.stack(x, None if state is None else State(*state).inner, resets=marks, dt=times)
-        return y.unflatten(2, (v, -1)).transpose(1, 2).flatten(0, 1), State(inner)
+        return y.unflatten(2, (v, -1)).transpose(1, 2).flatten(0, 1)[:rows], State(inner)
 
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token of every variate."""
         v = self.variates
-        x_t = x_t.unflatten(0, (series(x_t.shape[0], v), v)).flatten(1)
+        rows, x_t = x_t.shape[0], by_series(x_t, v).flatten(1)
         y, inner = self.stack.step(x_t, State(*state).inner, dt_t=None if dt_t is None else dt_t[::v])
-        return y.unflatten(1, (v, -1)).flatten(0, 1), State(inner)
+        return y.unflatten(1, (v, -1)).flatten(0, 1)[:rows], State(inner)
 
     def advance_(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> Token:
         """One token, overwriting the state, which the caller owns."""
         v = self.variates
-        x_t = x_t.unflatten(0, (series(x_t.shape[0], v), v)).flatten(1)
+        rows, x_t = x_t.shape[0], by_series(x_t, v).flatten(1)
         y = self.stack.advance_(x_t, State(*state).inner, dt_t=None if dt_t is None else dt_t[::v])
-        return y.unflatten(1, (v, -1)).flatten(0, 1)
+        return y.unflatten(1, (v, -1)).flatten(0, 1)[:rows]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of the stack."""
@@ -96,18 +97,10 @@ class Variates(nn.Module):
         return cls(Stack([Block(Chimera(8, variates=2, d_state=2))]), 2)
 
 
-def series(rows: int, variates: int) -> int:
-    """How many series so many rows are.
-
-    Raises:
-        ValueError: they are no whole number of them.
-    """
-    if rows % variates:
-        raise ValueError(
-            f"A row is one variate, and a series has {variates} of them one after the other; got {rows} "
-            "rows. Give as many variates as the data has."
-        )
-    return rows // variates
+def by_series(x: Tensor, variates: int) -> Tensor:
+    """Rows (b v, ...) as series (b, v, ...); where rows are missing from the last one, they are zeros."""
+    missing = -x.shape[0] % variates
+    return F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing)).unflatten(0, (-1, variates))
 
 
 def spec(

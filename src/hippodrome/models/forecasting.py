@@ -340,6 +340,11 @@ class ForecastingModel(Model):
             raise ValueError(
                 "a forecaster reads time in order; got a backbone that is not causal. Choose another."
             )
+        if getattr(backbone, "variates", channels) != channels:
+            raise ValueError(
+                f"a backbone that reads all variates of a series together is built for as many as the data "
+                f"has, {channels}; got one for {backbone.variates}. Give it variates={channels}."
+            )
 
     @classmethod
     def example(cls) -> "ForecastingModel":
