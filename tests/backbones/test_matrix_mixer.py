@@ -37,6 +37,10 @@ def test_the_product_is_that_with_the_matrix(structure, aligned):
         found = made.mix(v, given, lengths)
     for row, length in enumerate(lengths):
         torch.testing.assert_close(found[row, :length], expected[row, :length], rtol=1e-9, atol=1e-12)
+    whole = given[:1]
+    with torch.no_grad():  # the first row is
+        torch.testing.assert_close(made.mix(v[:1], whole, None), found[:1])
+        torch.testing.assert_close(made.matrix(v[:1], whole, None), made.matrix(v[:1], whole, lengths[:1]))
 
 
 def entry(structure: str, aligned: bool, given, length: int, h: int, i: int, j: int, bias: float):

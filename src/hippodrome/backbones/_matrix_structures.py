@@ -22,7 +22,8 @@ from hippodrome.mixers.base import ParameterGroup
 
 Values = Float[Tensor, "b t h p"]
 Given = Float[Tensor, "_b t _c"]
-Lengths = Int[Tensor, "b"]
+Lengths = Int[Tensor, "b"] | None
+"""None where all rows are whole."""
 Matrices = Float[Tensor, "_b h t t"]
 
 
@@ -80,8 +81,10 @@ class Structure(nn.Module, ABC):
         return []
 
 
-def _scale(lengths: Tensor, factor: float, like: Tensor) -> Tensor:
+def _scale(lengths: Tensor | None, factor: float, like: Tensor) -> Tensor | float:
     """(factor * tokens of the row)^-1/2, (b, 1, 1, 1)."""
+    if lengths is None:
+        return float(factor * like.shape[1]) ** -0.5
     return (factor * lengths.to(like.dtype)).rsqrt().view(-1, 1, 1, 1)
 
 
@@ -207,20 +210,32 @@ class Attention(Structure):
 
     activated = False
 
-    def _seen(self, t: int, lengths: Tensor) -> Tensor:
-        return (torch.arange(t, device=lengths.device) < lengths[:, None])[:, None, None]
-
     def product(self, v: Values, given: Given, lengths: Lengths) -> Values:
         """Fused attention: t^2 operations, and no t^2 numbers held where the machine can."""
-        q, k = (x.expand(len(v), -1, -1, -1).transpose(1, 2) for x in self.pairs(given))
-        seen = self._seen(v.shape[1], lengths)
-        return F.scaled_dot_product_attention(q, k, v.transpose(1, 2), seen).transpose(1, 2)
+        q, k = self.pairs(given)
+        # Fused kernels want heads of one size: zeros change no product of a query with a key.
+        wide = v.shape[-1]
+        size = max(self.d_state, wide)
+        q, k, v = (F.pad(x, (0, size - x.shape[-1])).expand(len(v), -1, -1, -1) for x in (q, k, v))
+        y = F.scaled_dot_product_attention(
+            *(x.transpose(1, 2) for x in (q, k, v)),
+            attn_mask=None if lengths is None else _seen(v.shape[1], lengths),
+            scale=self.d_state**-0.5,
+        )
+        return y.transpose(1, 2)[..., :wide]
 
     def off(self, given: Given, lengths: Lengths) -> Matrices:
         """The softmax itself."""
         q, k = self.pairs(given)
         scores = torch.einsum("bihn,bjhn->bhij", q, k) * self.d_state**-0.5
-        return scores.masked_fill(~self._seen(given.shape[1], lengths), -torch.inf).softmax(-1)
+        if lengths is not None:
+            scores = scores.masked_fill(~_seen(given.shape[1], lengths), -torch.inf)
+        return scores.softmax(-1)
+
+
+def _seen(t: int, lengths: Tensor) -> Tensor:
+    """Which keys there are, (b, 1, 1, t)."""
+    return (torch.arange(t, device=lengths.device) < lengths[:, None])[:, None, None]
 
 
 class Quasiseparable(Structure):

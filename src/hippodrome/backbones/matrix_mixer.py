@@ -106,7 +106,7 @@ class MatrixMixer(NotCausal):
         self.check_call(x, None, resets, dt)
         z, v, given = self.drive(x, resets)
         if resets is None:
-            y = self.mixed(v, given, torch.full((len(x),), x.shape[1], device=x.device))
+            y = self.mixed(v, given)
         else:
             at, lengths = unpack(resets)
             inside = torch.arange(at.shape[1], device=x.device) < lengths[:, None]
@@ -127,7 +127,7 @@ class MatrixMixer(NotCausal):
         given = F.silu(given) if self.matrix.activated else given
         return z, F.silu(v), torch.cat([given, steps], -1) if self.matrix.steps else given
 
-    def mixed(self, v: Tensor, given: Tensor | None, lengths: Tensor) -> Tensor:
+    def mixed(self, v: Tensor, given: Tensor | None, lengths: Tensor | None = None) -> Tensor:
         """M v over rows that end at their lengths, (b, t, e) to the same, in float32 at least."""
         t = v.shape[1]
         if given is None:
