@@ -19,16 +19,24 @@ RECIPE = Recipe(
         depth=52,
         d_model=4096,
         options={
-            "mamba2": {"d_state": 128, "taps": 4, "expand": 2, "head_dim": 64, "groups": 8, "chunk": 128},
+            "mamba2": {
+                "d_state": 128,
+                "taps": 4,
+                "expand": 2,
+                "head_dim": 64,
+                "groups": 8,
+                "chunk": 128,
+                "dt_low": 1e-3,
+            },
             "attention": {"heads": 32, "kv_heads": 8, "head_dim": 128, "rope": False},
             "mlp": {"d_hidden": 21504, "gated": False, "activation": "relu2"},
         },
         tie=False,
     ),
     notes=(
-        "Sizes of layers are the defaults of transformers' NemotronHConfig. The pattern is recalled, not "
-        "established: 24 Mamba-2, 4 attention, 24 perceptrons, with which a vocabulary of 131072 and an "
-        "untied head make 8.10 billion parameters. The models of this family with a mixture of experts route "
-        "by sigmoids in groups, which is not built."
+        "Sizes of layers, and that step sizes are at least 0.001, are those of transformers' "
+        "NemotronHConfig. The pattern is recalled, not established: 24 Mamba-2, 4 attention, 24 perceptrons, "
+        "with which a vocabulary of 131072 and an untied head make 8.10 billion parameters. The models of "
+        "this family with a mixture of experts route by sigmoids in groups, which is not built."
     ),
 )

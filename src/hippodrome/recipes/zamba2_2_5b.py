@@ -26,7 +26,7 @@ RECIPE = Recipe(
                 "d_hidden": 10240,
                 "rank": 128,
             },
-            "mamba2": {"d_state": 64, "taps": 4, "expand": 2, "head_dim": 640, "groups": 1},
+            "mamba2": {"d_state": 64, "taps": 4, "expand": 2, "head_dim": 640, "groups": 1, "dt_low": 1e-3},
         },
     ),
     claims=[
