@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from hippodrome.mixers.gla import GatedLinearAttention
-from hippodrome.testing.mixers import prepared, tokens
+from hippodrome.testing.mixers import check_forward, prepared, tokens
 
 
 def test_against_explicit_outer_products() -> None:
@@ -36,6 +36,22 @@ def test_without_decay_it_is_linear_attention() -> None:
     o = ((q @ k.T / 2).tril()) @ v
     o = mixer.norm.weight * o / torch.sqrt((o**2).mean(-1, keepdim=True) + 1e-5)
     torch.testing.assert_close(mixer(x[None])[0][0], mixer.out_proj(o * F.silu(r)), atol=1e-12, rtol=1e-10)
+
+
+def test_tied_keys_write_what_fading_makes_room_for() -> None:
+    """HGRN2: k = 1 - alpha."""
+    mixer = prepared(GatedLinearAttention(8, heads=1, gate_rank=3, temperature=1.0, tied_keys=True))
+    x = tokens(mixer, 1, 7)[0]
+    q, v, r, low = mixer.in_proj(x).split([4, 8, 8, 3], -1)
+    alpha = torch.sigmoid(mixer.decay_proj(low))
+    S, o = torch.zeros(4, 8, dtype=torch.float64), []
+    for t in range(7):
+        S = alpha[t, :, None] * S + torch.outer(1 - alpha[t], v[t])
+        o.append(S.T @ q[t] / 2)
+    o = torch.stack(o)
+    o = mixer.norm.weight * o / torch.sqrt((o**2).mean(-1, keepdim=True) + 1e-5)
+    torch.testing.assert_close(mixer(x[None])[0][0], mixer.out_proj(o * F.silu(r)), atol=1e-12, rtol=1e-10)
+    check_forward(mixer, 9, splits=(4,))
 
 
 def test_odd_head_counts_are_refused_with_a_sentence() -> None:

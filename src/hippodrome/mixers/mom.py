@@ -189,8 +189,8 @@ class MixtureOfMemories(Mixer):
         for pieces in pack(chosen):
             y, *after = self._run(x, q, state, pieces, segments)
             rows, memories = pieces.rows, pieces.memories
-            y = y * weights[rows[:, None], pieces.tokens, memories[:, None], None, None]
-            y = y * pieces.valid()[..., None, None]
+            weight = weights[rows[:, None], pieces.tokens, memories[:, None]] * pieces.valid()
+            y = y * weight[..., None, None]
             flat = (rows[:, None] * t + pieces.tokens).flatten()
             read = read.index_add(0, flat, y.flatten(0, 1).to(read.dtype))
             window, S = (
