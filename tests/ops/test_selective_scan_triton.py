@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import test_selective_scan as scan
 import torch
 
 from hippodrome.ops.selective_scan import selective_scan, triton_
@@ -45,6 +46,14 @@ def test_any_state_size_and_groups(sizes):
 def test_vectors_that_are_constant_in_time(constant):
     examples = partial(inputs, b=1, d=4, n=3, constant=constant, softplus=True)
     testing.check_values(selective_scan, examples, options={"softplus": True}, lengths=(11,))
+
+
+@pytest.mark.triton
+@runs
+def test_fixtures_computed_apart():
+    with torch.device(testing.device()):
+        scan.test_halving_gives_the_geometric_series("triton", 3.0)
+        scan.test_numbers_of_a_scan_of_sines("triton", True)
 
 
 @pytest.mark.triton

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import test_ssd
 import torch
 
 from hippodrome.ops import _triton
@@ -41,6 +42,15 @@ def test_it_is_asked_first() -> None:
 def test_contract(small) -> None:
     examples = partial(inputs, h=2, g=1)
     check_triton(ssd, examples, along_time=ALONG_TIME, options={"chunk": 16}, lengths=(37,))
+
+
+@placed
+@pytest.mark.triton
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 8])
+def test_fixtures_computed_apart(small, chunk) -> None:
+    with torch.device(WHERE):
+        test_ssd.test_decay_of_one_half_gives_the_geometric_series("triton", 3.0, chunk)
+        test_ssd.test_two_heads_of_eight_steps("triton", chunk)
 
 
 @placed
