@@ -9,7 +9,9 @@ from hippodrome.mixers.base import Mixer
 from hippodrome.mixers.gated_delta_net import GatedDeltaNet
 from hippodrome.mixers.gla import GatedLinearAttention
 from hippodrome.mixers.gru import GRU
+from hippodrome.mixers.mamba import Mamba, State
 from hippodrome.mixers.min_gru import MinGRU
+from hippodrome.mixers.mixture_of_mamba import MixtureOfMamba
 from hippodrome.mixers.rg_lru import RGLRU
 
 T = 7
@@ -89,3 +91,40 @@ def test_what_has_none_says_so() -> None:
             call(x)
     with pytest.raises(ValueError, match="only a gated one"):
         GatedDeltaNet(8, 2, gated=False).log_decays(x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"A_init": "s4d-lin"},
+        {"groups": 2, "norms": "learned"},
+        {"select_B": False},
+        {"dynamics": "positive"},
+    ],
+)
+@torch.no_grad()
+def test_mamba_reads_its_channels_by_its_hidden_attention(options: dict) -> None:
+    mixer, x, resets = prepared(Mamba(8, d_state=4, **options))
+    M = mixer.hidden_attention(x, resets)
+    assert M.shape == (2, 16, T, T)
+    inner, z = mixer.in_proj(x).chunk(2, -1)
+    inner, _ = mixer.conv1d(inner, None, resets)
+    y = torch.einsum("beij,bje->bie", M, inner) + mixer.D * inner
+    torch.testing.assert_close(mixer.out_proj(y * torch.nn.functional.silu(z)), mixer(x, resets=resets)[0])
+    assert not M.triu(1).any()
+    assert not M[1, :, 4:, :4].any()
+    _, state = mixer(x)
+    start = State(torch.zeros_like(state.window), torch.ones_like(state.h))
+    left = (mixer(x, start)[1].h - mixer(x)[1].h).flatten(1)
+    if "A_init" not in options:
+        torch.testing.assert_close(mixer.log_decays(x).sum(1).exp(), left)
+
+
+@torch.no_grad()
+def test_mixture_of_mamba_with_one_modality_has_mambas() -> None:
+    mixer, x, resets = prepared(MixtureOfMamba(8, modalities=1, d_state=4))
+    plain = Mamba(8, d_state=4).double()
+    plain.load_state_dict({k.replace("_proj.0.", "_proj."): v for k, v in mixer.state_dict().items()})
+    torch.testing.assert_close(mixer.hidden_attention(x, resets), plain.hidden_attention(x, resets))
+    torch.testing.assert_close(mixer.log_decays(x), plain.log_decays(x))

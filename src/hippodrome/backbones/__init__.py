@@ -8,6 +8,7 @@ MIXERS = (
     "hydra",
     "inverted_residual",
     "matrix_mixer",
+    "reordered_mamba",
     "s4nd",
     "scan2d",
     "ss2d",
@@ -24,6 +25,7 @@ SHAPES = (
     "shared_attention",
     "tsm2",
     "variates",
+    "vim2",
 )
 """The files of this folder that are made of stacks and stand in front of a colon in a pattern. Each has a
 function ``spec(stacks, d_model, depth, options)`` that gives the rest of its spec; ``stacks`` holds a maker

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hippodrome.layers.definite_projection import DefiniteProjection
 from hippodrome.layers.heads import check_divides
 from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import StepProjection
 from hippodrome.mixers._memo import Memo
+from hippodrome.mixers._selective import log_decays, unrolled
 from hippodrome.mixers.base import Mixer, ParameterGroup, check_word
 from hippodrome.ops import _pairs
 from hippodrome.ops.selective_scan import selective_scan
@@ -67,9 +69,13 @@ class Mamba(Mixer):
         A_init: where A starts, -(k + 1) for "s4d-real", -1/2 for "half", -exp of a normal number for
             "random"; "s4d-lin" makes A complex, -1/2 + i k, with A_imag for its imaginary part, and so B, C
             and h: y_t = 2 Re(C_t h_t) + D x_t.
+        dynamics: "free", or the sign that C^T B is held to, "positive", "negative" or "mixed", which decides
+            whether depth drives tokens apart or to zero (Vo et al. 2025, arXiv 2410.03292; see
+            ``layers.definite_projection``).
 
     Raises:
-        ValueError: a word is unknown, or the groups do not divide the channels of the recurrence.
+        ValueError: a word is unknown, the groups do not divide the channels of the recurrence, or dynamics
+            are held to a sign beside options that they exclude.
     """
 
     accepts_dt = True
@@ -94,6 +100,7 @@ class Mamba(Mixer):
         select_C: bool = True,
         groups: int = 1,
         A_init: str = "s4d-real",
+        dynamics: str = "free",
     ) -> None:
         super().__init__()
         check_word("Mamba", "norms", norms, NORMS)
@@ -113,7 +120,15 @@ class Mamba(Mixer):
         self.parts = [rank, width if select_B else 0, width if select_C else 0]
         self.in_proj = Projection(d_model, 2 * inner, bias=proj_bias)
         self.conv1d = ShortConv(inner, taps, silu=True, bias=conv_bias)
-        self.x_proj = Projection(inner, sum(self.parts), bias=False)
+        if dynamics == "free":
+            self.x_proj: nn.Linear = Projection(inner, sum(self.parts), bias=False)
+        else:
+            if pair or groups > 1 or not (select_B and select_C):
+                raise ValueError(
+                    "Mamba's dynamics can be held to a sign where B and C are real, chosen by the token and "
+                    f"in one group; got dynamics={dynamics!r} beside other options. Leave one of them out."
+                )
+            self.x_proj = DefiniteProjection(inner, rank, d_state, dynamics)
         self.dt_proj = StepProjection(rank, inner, dt_min, dt_max, dt_floor)
         self.A_log = nn.Parameter(torch.log(_rates(A_init, inner, d_state)))
         self.A_imag = nn.Parameter(torch.arange(float(d_state)).repeat(inner, 1)) if pair else None
@@ -142,7 +157,7 @@ class Mamba(Mixer):
         """One token: the recurrence as the paper writes it."""
         x, z = self.in_proj(x_t).chunk(2, -1)
         x, window = self.conv1d.step(x, state.window)
-        low, B, C = self._select(x)
+        low, B, C = self.select(x)
         dt = self._step_sizes(low, dt_t)
         A = self._rates()
         B, C = (self._of_channels(m).to(dt.dtype) for m in (B, C))
@@ -163,7 +178,7 @@ class Mamba(Mixer):
             return super().advance_(x_t, state, dt_t=dt_t)
         x, z = self.in_proj(x_t).chunk(2, -1)
         x = self.conv1d.advance_(x, state.window)
-        low, B, C = self._select(x)
+        low, B, C = self.select(x)
         rates = self._memo.get(self, self._rates)
         if dt_t is None:
             raw, bias = self.dt_proj(low), self.dt_proj.bias
@@ -204,15 +219,37 @@ class Mamba(Mixer):
         window, h = (None, None) if state is None else state
         x, z = xz.chunk(2, -1)
         x, window = self.conv1d(x, window, resets)
-        low, B, C = self._select(x)
+        y, h = self.selective(x, z, h, resets, dt)
+        return y, State(window, h)
+
+    def selective(
+        self,
+        x: Float[Tensor, "b t e"],
+        z: Float[Tensor, "b t e"],
+        h: Tensor | None = None,
+        resets: Resets | None = None,
+        dt: TimeSteps | None = None,
+    ) -> tuple[Float[Tensor, "b t e"], Tensor]:
+        """The scan alone, of convolved channels x and gates z, and the state after it."""
+        low, B, C = self.select(x)
         A = self._rates()
         if dt is None:
             raw, bias = self.dt_proj(low), self.dt_proj.bias
-            y, h = selective_scan(x, raw, A, B, C, self.D, z, bias, h, resets, softplus=True)
-        else:
-            sizes = self._step_sizes(low, dt)
-            y, h = selective_scan(x, sizes, A, B, C, self.D, z, None, h, resets)
-        return y, State(window, h)
+            return selective_scan(x, raw, A, B, C, self.D, z, bias, h, resets, softplus=True)
+        sizes = self._step_sizes(low, dt)
+        return selective_scan(x, sizes, A, B, C, self.D, z, None, h, resets)
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b e t t"]:
+        """That of each channel."""
+        self.check_call(x, None, resets)
+        low, B, C = self.select(self.conv1d(self.in_proj(x).chunk(2, -1)[0], None, resets)[0])
+        return unrolled(self._step_sizes(low, None), self._rates(), B, C, resets)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
+        """Those of each channel and state."""
+        self.check_call(x, None)
+        low = self.select(self.conv1d(self.in_proj(x).chunk(2, -1)[0], None, None)[0])[0]
+        return log_decays(self._step_sizes(low, None), self._rates())
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """A and the step sizes, which set time scales, at 1e-3 at most; they and D without decay.
@@ -222,7 +259,7 @@ class Mamba(Mixer):
         slow = [self.A_log, self.dt_proj.bias, *([] if self.A_imag is None else [self.A_imag])]
         return [ParameterGroup(slow, max_lr=1e-3, decay=False), ParameterGroup([self.D], decay=False)]
 
-    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the map to the step sizes takes, B and C, of any number of tokens; constants as they are."""
         low, B, C = self.x_proj(x).split_with_sizes(self.parts, -1)
         if self.dt_layernorm is not None:

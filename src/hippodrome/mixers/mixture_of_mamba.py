@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hippodrome.layers.modal_projection import ModalProjection, ModalSteps
 from hippodrome.layers.short_conv import ShortConv
+from hippodrome.mixers._selective import log_decays, unrolled
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.ops.selective_scan import selective_scan
 from hippodrome.ops.selective_scan_update import selective_scan_update
@@ -162,6 +163,18 @@ class MixtureOfMamba(Mixer):
             raw = F.softplus(raw) * dt[..., None].to(raw.dtype)
         y, h = selective_scan(x, raw, self._rates(), B, C, self.D, z, None, h, resets, softplus=dt is None)
         return self.out_proj(y, modality), State(window, h)
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b e t t"]:
+        """That of each channel, all tokens of the first modality."""
+        self.check_call(x, None, resets)
+        raw, B, C = self._drive(self.conv1d(self.in_proj(x, None).chunk(2, -1)[0], None, resets)[0], None)
+        return unrolled(F.softplus(raw), self._rates(), B, C, resets)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
+        """Those of each channel and state, all tokens of the first modality."""
+        self.check_call(x, None)
+        raw = self._drive(self.conv1d(self.in_proj(x, None).chunk(2, -1)[0], None, None)[0], None)[0]
+        return log_decays(F.softplus(raw), self._rates())
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """A and the step sizes, which set time scales, at 1e-3 at most; they and D without decay."""
