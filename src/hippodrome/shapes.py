@@ -44,6 +44,19 @@ class LabelledBatch(NamedTuple):
     dt: Float[Tensor, "b t"] | None = None
 
 
+class PairBatch(NamedTuple):
+    """Token sequences and what is to be found for each of them: the batch of an encoder.
+
+    Each row has a query and k candidates, of which the first belongs to it and the others do not. Rows
+    shorter than t are padded on the right; ``query_lengths`` and ``lengths`` count the valid steps.
+    """
+
+    queries: Int[Tensor, "b t"]
+    query_lengths: Int[Tensor, "b"]
+    candidates: Int[Tensor, "b k s"]
+    lengths: Int[Tensor, "b k"]
+
+
 class RegressionBatch(NamedTuple):
     """Values in and values out at each step: the batch of a regression.
 
@@ -84,7 +97,7 @@ class VideoBatch(NamedTuple):
     frames: Float[Tensor, "b t i j c"]
 
 
-Batch = PretextBatch | TokenBatch | LabelledBatch | RegressionBatch | SeriesBatch | VideoBatch
+Batch = PretextBatch | TokenBatch | LabelledBatch | PairBatch | RegressionBatch | SeriesBatch | VideoBatch
 
 
 class Mean(NamedTuple):
@@ -120,6 +133,7 @@ __all__ = [
     "Batch",
     "LabelledBatch",
     "Mean",
+    "PairBatch",
     "PretextBatch",
     "RegressionBatch",
     "Resets",

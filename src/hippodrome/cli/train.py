@@ -11,6 +11,8 @@ from hippodrome.cli._output import as_json, count, table
 from hippodrome.cli._settings import Assignments, File, Settings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hippodrome.data.base import Task
 
 PANEL = "Race and train"
@@ -31,6 +33,10 @@ def command(
     lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="A run folder whose backbone and weights to begin with, for another task perhaps."),
+    ] = None,
     kind: Kind = None,
     look_back: LookBack = None,
     horizon: Horizon = None,
@@ -45,6 +51,9 @@ def command(
 ) -> None:
     """Train one model on your data. A run that was stopped goes on with --resume.
 
+    With --start-from the model has the backbone of a trained one and begins with its weights: a classifier or
+    an encoder with those of a masked language model, say.
+
     Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
     -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout,
     recompute).
@@ -58,7 +67,15 @@ def command(
     data, training, stack = (settings.section(name) for name in ("data", "training", "model"))
     settings.finish()
     task = open_task(source, data, kind=kind, look_back=look_back, horizon=horizon)
-    defaults, spec = _spec(task, chosen, width, parameters, depth, stack)
+    begun: dict[str, Tensor] | None = None
+    if start_from is None:
+        defaults, spec = _spec(task, chosen, width, parameters, depth, stack)
+    else:
+        beside = {"--model": model, "--width": width, "--parameters": parameters, "--depth": depth}
+        beside["-s model"] = stack
+        defaults = {}
+        spec, begun = _begin(start_from, task, [name for name, value in beside.items() if value])
+        chosen = str(start_from)
     flags = {
         "budget": budget,
         "lr": lr,
@@ -77,6 +94,7 @@ def command(
         resume=resume,
         overwrite=overwrite,
         command=command_line(),
+        start_from=begun,
     )
     if json:
         as_json({**result._asdict(), "folder": str(result.folder)})
@@ -96,6 +114,25 @@ def command(
     if result.status == "diverged":
         typer.echo(f"Error: {result.message}", err=True)
         raise typer.Exit(1)
+
+
+def _begin(folder: Path, task: "Task", beside: list[str]) -> tuple[dict[str, Any], dict[str, "Tensor"]]:
+    """The spec of a model with the backbone of a trained one, and what it begins with of that."""
+    from hippodrome import config, runs
+    from hippodrome.train import weights
+
+    if beside:
+        raise ValueError(f"--start-from brings the model's own backbone: leave {', '.join(beside)} out")
+    run = runs.load(folder)
+    both = [one for one in (run.tokenizer, task.tokenizer) if one is not None]
+    if len({one.to_str() for one in both}) > 1:
+        raise ValueError(
+            f"{folder} reads other tokens than this data makes: give -s data.tokenizer="
+            f"{folder / 'tokenizer.json'}"
+        )
+    spec = {"backbone": run.spec["backbone"]}
+    with_facts = config.validate({"kind": task.kind, **task.facts, **spec})
+    return spec, weights.carried(run.model, config.build(with_facts))
 
 
 def _spec(

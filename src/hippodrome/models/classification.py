@@ -1,7 +1,7 @@
 """The sequence classifier: a variable number of steps, of values or of tokens, or two such, to one class."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,17 +11,9 @@ from torch.nn import functional
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models._padded import padded_features
+from hippodrome.models._pooled import PooledState, mean_and_last, nothing_pooled, running_mean
 from hippodrome.models.base import Model, Objective, exact_sum
-from hippodrome.ops.linear_scan import linear_scan
 from hippodrome.shapes import LabelledBatch, Mean
-
-
-class PooledState(NamedTuple):
-    """The backbone's state, and the sum and number of the features since the last reset."""
-
-    backbone: tuple
-    total: Float[Tensor, "b d"]
-    steps: Float[Tensor, "b 1"]
 
 
 class ClassificationModel(Model):
@@ -88,14 +80,8 @@ class ClassificationModel(Model):
 
     def init_state(self, batch: int, max_length: int | None = None) -> PooledState:
         """The backbone's state before the first step, and nothing pooled yet."""
-        weight = self.head.weight
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        width: int = self.backbone.d_model
-        return PooledState(
-            self.backbone.init_state(batch, max_length),
-            torch.zeros(batch, width, dtype=wide, device=weight.device),
-            torch.zeros(batch, 1, dtype=wide, device=weight.device),
-        )
+        inner = self.backbone.init_state(batch, max_length)
+        return nothing_pooled(inner, batch, self.backbone.d_model, self.head.weight)
 
     def forward(
         self,
@@ -108,12 +94,8 @@ class ClassificationModel(Model):
         """Logits of the sequence up to each step since the last reset, and the state after the last step."""
         before = self.init_state(inputs.shape[0], inputs.shape[1]) if state is None else PooledState(*state)
         features, inner = self.backbone(self._embed(inputs), before.backbone, resets=resets, dt=dt)
-        wide = features.to(before.total.dtype)
-        counted = torch.cat([wide, torch.ones_like(wide[..., :1])], -1)
-        start = torch.cat([before.total, before.steps], -1)
-        sums, last = linear_scan(torch.ones_like(counted), counted, start, resets)
-        mean = (sums[..., :-1] / sums[..., -1:]).to(features.dtype)
-        return self._answer(mean, features), PooledState(inner, last[:, :-1], last[:, -1:])
+        mean, after = running_mean(features, before, inner, resets)
+        return self._answer(mean, features), after
 
     def step(
         self, inputs_t: Tensor, state: tuple, *, dt_t: Tensor | None = None
@@ -133,10 +115,7 @@ class ClassificationModel(Model):
     ) -> Float[Tensor, "b classes"]:
         """The answer for each row or pair: the logits at its last steps. What lies behind is not read."""
         features, valid = padded_features(self.backbone, self._embed, inputs, lengths, dt)
-        last = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
-        wide = features.to(torch.promote_types(features.dtype, torch.float32))
-        total = torch.where(valid[..., None], wide, 0.0).sum(1)
-        return self._answer((total / lengths[:, None]).to(features.dtype), last)
+        return self._answer(*mean_and_last(features, valid, lengths))
 
     def loss(self, batch: LabelledBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the rows, or pairs."""

@@ -22,6 +22,42 @@ def start(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(tensors), strict=False)
 
 
+def carried(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
+    """What a model can begin with of a trained one that has the same backbone, by the names it has there.
+
+    All of the backbone. Of the layer in front of it, table or linear map, what both have: the first rows of
+    a table, the first channels of values; the others stay as they are drawn. Between models of one kind all
+    other parameters of the same name and shape too.
+
+    Raises:
+        ValueError: the backbones are not the same, by name.
+    """
+    before, after = source.state_dict(), target.state_dict()
+    inside = {name: tensor for name, tensor in before.items() if name.startswith("backbone.")}
+    absent = [f"{name} is missing" for name in after if name.startswith("backbone.") and name not in inside]
+    problems = [*absent, *_misfits(inside, after)]
+    if problems:
+        raise ValueError(f"the weights to start from are of another backbone: {_said(problems)}")
+    found = dict(inside)
+    if type(source) is type(target):
+        own = {name for name, _ in source.named_parameters()}
+        found |= {n: t for n, t in before.items() if n in own and n in after and t.shape == after[n].shape}
+    names = [_front(before), _front(after)]
+    for name, tensor in after.items():
+        stem, _, leaf = name.rpartition(".")
+        other = before.get(f"{names[0]}.{leaf}")
+        if stem == names[1] and other is not None and other.dim() == tensor.dim():
+            both = tuple(slice(min(a, b)) for a, b in zip(tensor.shape, other.shape, strict=True))
+            found[name] = tensor.clone()
+            found[name][both] = other[both].to(tensor.dtype)
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
+
+
+def _front(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the layer in front of a backbone."""
+    return next((name for name in ("embedding", "input") if f"{name}.weight" in tensors), "")
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """A few letters that change where a name or a number does; empty for no tensors."""
     digest = hashlib.sha256()
