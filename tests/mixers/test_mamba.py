@@ -12,6 +12,7 @@ from hippodrome.mixers.base import run_steps
 from hippodrome.mixers.mamba import Mamba, State
 from hippodrome.ops.selective_scan import BACKENDS, selective_scan
 from hippodrome.testing.mixers import check_mixer, prepared, tokens, warm_state
+from hippodrome.testing.triton_ import device
 
 PHASES = {
     "in_proj.weight": 1,
@@ -79,6 +80,15 @@ def test_whole_mixer_fixture(norms, last, total, backend, monkeypatch) -> None:
     for y in found:
         torch.testing.assert_close(y[0, -1], torch.tensor(last, dtype=torch.float64), atol=1e-8, rtol=0)
         assert float(y.sum()) == pytest.approx(total, abs=1e-8)
+
+
+@pytest.mark.triton
+@pytest.mark.skipif(device() is None, reason="Triton has neither a GPU here nor its interpreter turned on")
+def test_whole_mixer_fixture_in_triton(monkeypatch) -> None:
+    monkeypatch.setattr("hippodrome.mixers.mamba.selective_scan", partial(selective_scan, backend="triton"))
+    with torch.no_grad():
+        y = fixture("learned").to(device())(wave((1, 6, 8), 0.21).to(device()))[0].cpu()
+    torch.testing.assert_close(y[0, -1], torch.tensor(NORMED, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -25,6 +25,7 @@ from hippodrome.testing.mixers import (
     tokens,
     warm_state,
 )
+from hippodrome.testing.triton_ import device
 
 LAST = [-1.0130098, -1.0884606, -1.02191077, -0.82204242, -0.51493037, -0.14064048, 0.25199737, 0.61175963]
 
@@ -72,6 +73,28 @@ def test_whole_mixer_fixture(backend, chunk, monkeypatch) -> None:
     for y in found:
         torch.testing.assert_close(y[0, -1], torch.tensor(LAST, dtype=torch.float64), atol=1e-8, rtol=0)
         assert float(y.sum()) == pytest.approx(-15.79684924, abs=1e-8)
+
+
+@pytest.mark.triton
+@pytest.mark.skipif(device() is None, reason="Triton has neither a GPU here nor its interpreter turned on")
+@pytest.mark.parametrize("chunk", [2, 4])
+def test_whole_mixer_fixture_in_triton(chunk, monkeypatch) -> None:
+    monkeypatch.setattr("hippodrome.mixers.mamba2.ssd_packed", partial(ssd_packed, backend="triton"))
+    mixer = fixture().to(device())
+    mixer.chunk = chunk
+    with torch.no_grad():
+        y = mixer(wave((1, 6, 8), 0.21).to(device()))[0].cpu()
+    torch.testing.assert_close(y[0, -1], torch.tensor(LAST, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_a_learned_state_made_with_gradients_may_be_advanced_without() -> None:
+    mixer = prepared(with_options("learned start"))
+    x = tokens(mixer, 2, 6)
+    state = mixer.init_state(2)
+    assert state.S.requires_grad
+    with torch.no_grad():
+        y = torch.stack([mixer.advance_(x[:, t], state) for t in range(6)], 1)
+    assert_equal(y, mixer(x)[0], "advance_ from a state with a gradient")
 
 
 def test_fixture_tells_a_norm_without_groups_apart() -> None:
