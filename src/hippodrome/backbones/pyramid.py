@@ -23,7 +23,7 @@ BARE = ("inverted_residual",)
 """Kinds of mixers whose published block has no norm in front: they hold their own."""
 
 
-class _Merged(nn.Module):
+class PatchMerging(nn.Module):
     """Four neighbours side by side, a norm and a linear map: the patch merging of Liu et al. 2021, "Swin
     Transformer", arXiv 2103.14030, section 3.1."""
 
@@ -51,7 +51,7 @@ class _Convolved(nn.Module):
         return self.norm(over_grid(self.conv, x, sizes))
 
 
-_HALVED = {"patches": _Merged, "convs": _Convolved}
+_HALVED = {"patches": PatchMerging, "convs": _Convolved}
 
 
 class Pyramid(nn.Module):
