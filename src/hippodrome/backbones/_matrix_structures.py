@@ -212,16 +212,15 @@ class Attention(Structure):
 
     def product(self, v: Values, given: Given, lengths: Lengths) -> Values:
         """Fused attention: t^2 operations, and no t^2 numbers held where the machine can."""
-        q, k = self.pairs(given)
         # Fused kernels want heads of one size: zeros change no product of a query with a key.
         wide = v.shape[-1]
         size = max(self.d_state, wide)
-        q, k, v = (F.pad(x, (0, size - x.shape[-1])).expand(len(v), -1, -1, -1) for x in (q, k, v))
-        y = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in (q, k, v)),
-            attn_mask=None if lengths is None else _seen(v.shape[1], lengths),
-            scale=self.d_state**-0.5,
-        )
+        heads = [
+            F.pad(x, (0, size - x.shape[-1])).expand(len(v), -1, -1, -1) for x in (*self.pairs(given), v)
+        ]
+        q, k, v = (x.transpose(1, 2) for x in heads)
+        seen = None if lengths is None else _seen(q.shape[2], lengths)
+        y = F.scaled_dot_product_attention(q, k, v, seen, scale=self.d_state**-0.5)
         return y.transpose(1, 2)[..., :wide]
 
     def off(self, given: Given, lengths: Lengths) -> Matrices:
