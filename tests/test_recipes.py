@@ -41,7 +41,8 @@ def test_a_recipe_builds_small_and_its_training_is_understood(name: str) -> None
     frame = made.model.options.get("conv_s5", {}).get("sizes", [8, 8])
     stack = made.model.stack(d_model=math.prod(frame), depth=1)  # one channel a point where tokens are frames
     head = {"kind": "classification", "classes": ["a", "b"], "channels": 3}
-    with torch.device("meta" if name in FULL_SIZE else "cpu"):
+    head |= {"kind": "vision", **made.model.vision} if made.model.vision else {}
+    with torch.device("meta" if name in FULL_SIZE or made.model.vision else "cpu"):
         build({**head, "backbone": made.model.stack() if name in FULL_SIZE else stack})
     TrainSettings.model_validate({**made.training, "budget": "1steps"})
 

@@ -141,6 +141,12 @@ def test_a_pyramid_refuses_what_a_grid_has_not():
         Pyramid([], [3, 5])
 
 
+def test_a_classifier_of_sequences_takes_none():
+    stack = config.stack_spec("pyramid:gru", 8, options={"pyramid": {"sizes": [4, 4]}})
+    with pytest.raises(ValueError, match="by the kind 'vision'"):
+        config.build({"kind": "classification", "classes": ["a", "b"], "channels": 1, "backbone": stack})
+
+
 def test_a_gate_of_zero_weights_halves():
     gate = ChannelGate(3, 2, "relu")
     for p in gate.select.parameters():

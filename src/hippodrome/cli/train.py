@@ -155,6 +155,10 @@ def _spec(
             raise ValueError(
                 f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
             )
+        if task.kind == "vision":
+            own = {k: v for k, v in recipe.model.vision.items() if k not in task.facts}
+            sizes = config.grid(task.kind, {**task.facts, **own}, task.details)
+            return dict(recipe.training), {"backbone": recipe.model.stack(width, depth, sizes), **own}
         head = {} if recipe.model.tie or task.kind != "language" else {"tie": False}
         return dict(recipe.training), {"backbone": recipe.model.stack(width, depth), **head}
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))

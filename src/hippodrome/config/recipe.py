@@ -32,16 +32,22 @@ class RecipeModel(BaseModel):
     norm: str = "rms"
     dropout: float = 0.0
     tie: bool = Field(default=True, description="whether a language model's head is its embedding")
+    vision: dict[str, Any] = Field(default={}, description="settings of a picture model around the backbone")
 
-    def stack(self, d_model: int | None = None, depth: int | None = None) -> dict[str, Any]:
-        """The spec of the backbone, at another width or depth where one is given."""
+    def stack(
+        self, d_model: int | None = None, depth: int | None = None, sizes: list[int] | None = None
+    ) -> dict[str, Any]:
+        """The spec of the backbone, at another width, depth or (for pictures) grid where one is given."""
         from hippodrome.config.patterns import stack_spec
 
+        options = self.options
+        if sizes is not None:
+            options = {k: {**v, "sizes": sizes} if "sizes" in v else v for k, v in options.items()}
         return stack_spec(
             self.pattern,
             d_model or self.d_model,
             depth or self.depth,
-            options=self.options,
+            options=options,
             mlp=self.mlp,
             d_hidden=self.d_hidden,
             norm=self.norm,

@@ -21,9 +21,10 @@ class PointwiseMLP(Pointwise):
         activation: "silu", "gelu", "gelu_tanh", "relu" or "relu2", the squared one; None takes "silu" with a
             gate and "relu2" without.
         gated: whether one half of the channels gates the other.
+        bias: whether the maps of an ungated one have biases.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation, or a gated one with biases.
     """
 
     def __init__(
@@ -32,13 +33,16 @@ class PointwiseMLP(Pointwise):
         d_hidden: int | None = None,
         activation: Activation | None = None,
         gated: bool = True,
+        bias: bool = False,
     ) -> None:
         super().__init__()
+        if gated and bias:
+            raise ValueError("A gated perceptron has no biases; got gated=True and bias=True. Take one.")
         self.d_model = d_model
         self.mlp = (
             GatedMLP(d_model, d_hidden, activation or "silu")
             if gated
-            else FeedForward(d_model, d_hidden, activation or "relu2")
+            else FeedForward(d_model, d_hidden, activation or "relu2", bias)
         )
 
     @property

@@ -68,6 +68,11 @@ class ClassificationModel(Model):
         self.classes, self.channels, self.vocab_size, self.pooling = classes, channels, vocab_size, pooling
         self.pairs = pairs
         self.backbone = backbone
+        if hasattr(backbone, "d_out"):
+            raise ValueError(
+                f"{type(backbone).__name__} ends with fewer tokens than it is given, and a classifier of "
+                "sequences answers at each. Classify pictures by the kind 'vision', or take another backbone."
+            )
         d_model: int = self.backbone.d_model
         self.input = nn.Linear(channels, d_model) if channels else nn.Embedding(vocab_size or 0, d_model)
         pooled = 2 * d_model if pooling == "both" else d_model

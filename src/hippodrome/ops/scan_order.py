@@ -128,21 +128,26 @@ def scan_table(orders: Sequence[str], sizes: Sequence[int]) -> ScanTable:
     return ScanTable(order.to(here), places.view(points.numel(), -1).to(here))
 
 
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """x[:, places]: (b, t, d) to (b, r, d). Of all ways to say it, the one whose kernel copies whole rows."""
+    first = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (first + places).flatten()).unflatten(0, (x.shape[0], -1))
+
+
 def _gather(x: Tensor, table: ScanTable) -> Tensor:
     """(b, t, d) to (b, l, k, d)."""
     flat = table.order.flatten()
     if table.inverse.numel() == flat.numel():
-        read = x.index_select(1, flat)
+        read = _rows(x, flat)
     else:
-        read = x.index_select(1, flat.clamp(min=0)).masked_fill(flat[:, None] < 0, 0.0)
+        read = _rows(x, flat.clamp(min=0)).masked_fill(flat[:, None] < 0, 0.0)
     return read.unflatten(1, table.order.shape)
 
 
 def _gather_back(y: Tensor, table: ScanTable) -> Tensor:
     """(b, l, k, d) to (b, t, d)."""
-    t, m = table.inverse.shape
-    read = y.flatten(1, 2).index_select(1, table.inverse.flatten())
-    return read if m == 1 else read.view(y.shape[0], t, m, y.shape[3]).sum(2)
+    read = _rows(y.flatten(1, 2), table.inverse.flatten())
+    return read if table.inverse.shape[1] == 1 else read.unflatten(1, table.inverse.shape).sum(2)
 
 
 class _Scan(torch.autograd.Function):
