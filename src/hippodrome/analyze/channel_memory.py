@@ -34,7 +34,9 @@ class ChannelMemory(NamedTuple):
         return float((self.left > GLOBAL).mean())
 
 
-def channel_memory(mixer: Mixer, x: Tensor, layer: str = "", length: int | None = None) -> ChannelMemory:
+def channel_memory(
+    mixer: Mixer, x: Tensor, layer: str = "", length: int | None = None, modality: Tensor | None = None
+) -> ChannelMemory:
     """The memory of every part of a mixer's state on inputs (b, t, d), by the decays that they make.
 
     The memory of a channel over a window is exp(sum of A dt) (Ye, Fu et al. 2025, "LongMamba: enhancing
@@ -47,12 +49,14 @@ def channel_memory(mixer: Mixer, x: Tensor, layer: str = "", length: int | None 
         x: its inputs.
         layer: its name.
         length: tokens to take of each row; None for all.
+        modality: of each token, for a mixer that tells them apart.
 
     Raises:
         ValueError: the mixer's state does not decay so.
     """
     with torch.no_grad():
-        logs = mixer.log_decays(x if length is None else x[:, :length]).double()
+        told: Any = {} if modality is None else {"modality": modality[:, :length]}
+        logs = mixer.log_decays(x[:, :length], **told).double()
     window = logs.shape[1]
     total = logs.sum(1).mean(0)
     total = total.sort().values

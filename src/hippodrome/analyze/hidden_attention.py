@@ -24,6 +24,7 @@ class Seen(NamedTuple):
     x: Tensor
     resets: Tensor | None
     backwards: bool
+    modality: Tensor | None = None
 
 
 class Map(NamedTuple):
@@ -60,13 +61,14 @@ def hidden_attention(seen: Seen, row: int = 0, length: int | None = None) -> Map
     Raises:
         ValueError: the layer has none.
     """
-    x = seen.x[row : row + 1]
-    resets = None if seen.resets is None else seen.resets[row : row + 1]
     # A reversed branch reads the end of the row first, padding included, which is cut off afterwards.
-    if length is not None and not seen.backwards:
-        x, resets = x[:, :length], None if resets is None else resets[:, :length]
+    read = None if seen.backwards else length
+    x, resets, modality = (
+        None if one is None else one[row : row + 1, :read] for one in (seen.x, seen.resets, seen.modality)
+    )
+    told: Any = {} if modality is None else {"modality": modality}
     with torch.no_grad():
-        weights = seen.mixer.hidden_attention(x, resets)[0]
+        weights = seen.mixer.hidden_attention(x, resets, **told)[0]  # type: ignore[arg-type]
     if seen.backwards:
         weights = weights.flip(-1, -2)
         weights = weights if length is None else weights[:, :length, :length]
@@ -83,11 +85,12 @@ def attention_maps(maps: Sequence[Map], names: Sequence[str] = ()) -> Chart:
     def draw() -> Any:
         figure, grid = axes(2.6 * columns + 0.4, 2.7 * rows + 0.3, rows, columns)
         cells = [ax for line in grid for ax in line]
-        for ax, one in zip(cells, maps, strict=False):
+        for i, (ax, one) in enumerate(zip(cells, maps, strict=False)):
             mean = one.mean
             top = np.quantile(mean[mean > 0], 0.99) if (mean > 0).any() else 1.0
             ax.imshow(mean, cmap="Greys", vmin=0, vmax=top, interpolation="nearest", aspect="equal")
-            ax.set_title(f"{one.layer}: {one.reach():.1f} tokens back", fontsize=8.5)
+            back = ", reversed" if one.layer.endswith(".back") else ""
+            ax.set_title(f"layer {i + 1}{back}: {one.reach():.1f} tokens away", fontsize=8.5)
             ax.grid(visible=False)
             if named:
                 short = [name if len(name) < 7 else name[:6] + "…" for name in names]
@@ -116,7 +119,8 @@ def _watched(model: nn.Module, found: list[Seen]) -> Iterator[None]:
     def watch(name: str) -> Callable[..., None]:
         def seen(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             backwards = name.rsplit(".", 1)[-1] == "back"
-            found.append(Seen(name, module, given[0].detach(), named.get("resets"), backwards))
+            told = named.get("resets"), backwards, named.get("modality")
+            found.append(Seen(name, module, given[0].detach(), *told))
 
         return seen
 

@@ -7,6 +7,8 @@ from hippodrome.cli._data import task_of
 
 if TYPE_CHECKING:
     from hippodrome.analyze.charts import Chart
+    from hippodrome.data import Task
+    from hippodrome.runs import Run
 
 SAMPLE = 64
 """Test sequences over which the shares are taken."""
@@ -19,37 +21,64 @@ class Look(NamedTuple):
     chart: "Chart"
 
 
-def look(folder: str, device: str, number: int) -> Look:
-    """The map of test sequence ``number``, counted from 1, and the shares over the first of them.
+class Sequences(NamedTuple):
+    """The test data of a run, and the number of the sequence that is looked at, from 0."""
+
+    run: "Run"
+    task: "Task"
+    number: int
+
+    def batch(self, rows: list[int]) -> Any:
+        """These sequences as the model takes them."""
+        from hippodrome.train.batches import moved
+
+        test: Any = self.task.test
+        device = next(self.run.model.parameters()).device
+        return moved(self.task.collate([test[i] for i in rows]), device)
+
+    def name(self, token: int) -> str:
+        """A token as text; nothing where there is no tokenizer."""
+        tokenizer = self.run.tokenizer
+        return tokenizer.decode([token]).strip() or f"#{token}" if tokenizer else ""
+
+
+def sequences(folder: str, device: str, number: int) -> Sequences:
+    """The test data of the run in a folder, to look at sequence ``number``, counted from 1.
 
     Raises:
-        ValueError: the folder is no run, there is no such sequence, or no layer chooses what it attends to.
+        ValueError: the folder is no run, or there is no such sequence.
     """
     from hippodrome import runs
-    from hippodrome.analyze import spent
 
     if not Path(folder).is_dir():
         raise ValueError(f"--on takes a sequence of a run's test data; {folder!r} is no run folder")
     run = runs.load(folder, device)
     task = task_of(run, None, {})
-    test: Any = task.test
-    if number > len(test):
-        raise ValueError(f"--on counts from 1 to {len(test)}, the test sequences of this run; got {number}")
+    count = len(task.test)  # type: ignore[arg-type]
+    if number > count:
+        raise ValueError(f"--on counts from 1 to {count}, the test sequences of this run; got {number}")
+    return Sequences(run, task, number - 1)
+
+
+def look(given: Sequences) -> Look:
+    """The map of one sequence, and the shares over the first of them.
+
+    Raises:
+        ValueError: no layer chooses what it attends to.
+    """
+    from hippodrome.analyze import spent
+
+    run, name = given.run, given.name
 
     def on(rows: list[int]) -> tuple[list[spent.Spent], Any, list[int]]:
-        from hippodrome.train.batches import moved
-
-        batch = moved(task.collate([test[i] for i in rows]), next(run.model.parameters()).device)
+        batch = given.batch(rows)
         found = spent.attention_spent(run.model, lambda: run.model.loss(batch))
         whole = [found[0].active.shape[1]] * len(rows)
         lengths = getattr(batch, "lengths", None)
         tokens = batch[0].cpu().numpy() if run.tokenizer is not None else None
         return found, tokens, whole if lengths is None else lengths.tolist()
 
-    def name(token: int) -> str:
-        return run.tokenizer.decode([token]).strip() or f"#{token}" if run.tokenizer else ""
-
-    rows = list(range(min(SAMPLE, len(test))))
+    rows = list(range(min(SAMPLE, len(given.task.test))))  # type: ignore[arg-type]
     found, tokens, lengths = on(rows)
     facts = {}
     for layer in found:
@@ -58,7 +87,7 @@ def look(folder: str, device: str, number: int) -> Look:
             shares = spent.share_by_token(layer, tokens, lengths)
             told["by_token"] = {name(i): {"share": s, "count": n} for i, (s, n) in shares.items()}
         facts[layer.layer] = told
-    found, tokens, lengths = on([number - 1])
+    found, tokens, lengths = on([given.number])
     for layer in found:
         facts[layer.layer]["share_of_this"] = spent.share(layer, lengths)
     names = [] if tokens is None else [name(int(i)) for i in tokens[0, : lengths[0]]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple
 
 import typer
 
-from hippodrome.cli import _spent
+from hippodrome.cli import _reads, _spent
 from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, count, size, table
 from hippodrome.cli._settings import Assignments, File, Settings
@@ -69,7 +69,7 @@ def command(
     ] = None,
     on: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Where attention was spent on a run's N-th test sequence."),
+        typer.Option(min=1, metavar="N", help="What the layers of a run read of its N-th test sequence."),
     ] = None,
     device: Device = "cpu",
     assignments: Assignments = None,
@@ -80,8 +80,9 @@ def command(
 
     Options of a mixer's constructor go by -s name=value. What is a linear system before its output map is
     shown as one, the others by their answer to an impulse. S4D and S5 that start from HiPPO-LegS are also
-    held against the dense system, with and without perturb-then-diagonalize. --on draws the map of a model
-    that chooses what it attends to (seqboat).
+    held against the dense system, with and without perturb-then-diagonalize. --on draws the hidden attention
+    of layers that make their gates from tokens, how long the parts of their states remember and where depth
+    drives tokens, and of a model that chooses what it attends to (seqboat) where it did.
     """
     _check_places(out, png)
     settings = Settings(file, assignments)
@@ -89,12 +90,10 @@ def command(
     length = length or _grid(subject) or CONTEXT
     portraits = _portraits(subject)
     facts = _facts(subject, portraits, length)
-    spent = None if on is None else _spent.look(what, present(device), on)
-    if spent is not None:
-        facts["attention_spent"] = spent.facts
+    seen = [] if on is None else _look_at(what, present(device), on, facts)
     written: list[Path] = []
     if out is not None or png is not None:
-        charts = [*([] if spent is None else [spent.chart]), *_charts(subject, portraits, length)]
+        charts = [*seen, *_charts(subject, portraits, length)]
         written = _write(out, png, charts, subject, facts)
     if json:
         as_json(facts)
@@ -102,6 +101,25 @@ def command(
     table(subject.title, ["what", "value"], list(_shown(facts).items()))
     for path in written:
         typer.echo(f"charts: {path}")
+
+
+def _look_at(folder: str, device: str, number: int, facts: dict[str, Any]) -> "list[Chart]":
+    """Pictures of one test sequence of a run; what they say is put among the facts."""
+    from hippodrome.mixers.seqboat import SeqBoat
+
+    given = _spent.sequences(folder, device, number)
+    reads = _reads.look(given)
+    facts["layers"] = reads.facts
+    if not any(isinstance(module, SeqBoat) for module in given.run.model.modules()):
+        if not reads.facts:
+            raise ValueError(
+                "--on shows what layers read that make their gates from tokens (mamba, gla, attention, ...) "
+                "or that choose what they attend to (seqboat); this model has none of them"
+            )
+        return reads.charts
+    spent = _spent.look(given)
+    facts["attention_spent"] = spent.facts
+    return [spent.chart, *reads.charts]
 
 
 def _check_places(out: Path | None, png: Path | None) -> None:
@@ -272,7 +290,8 @@ def _shown(facts: dict[str, Any]) -> dict[str, str]:
         spectrum, weights = (facts["against_process"][k] for k in ("spectrum_error_db", "weight_error"))
         told = f"{spectrum:.3g} dB (root mean square), weights of the past {100 * weights:.3g} %"
         shown["spectrum against that of the process"] = told
-    return {**shown, **_spent.shown(facts.get("attention_spent", {}))}
+    looked = _reads.shown(facts.get("layers", {}))
+    return {**shown, **_spent.shown(facts.get("attention_spent", {})), **looked}
 
 
 def _charts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> "list[Chart]":

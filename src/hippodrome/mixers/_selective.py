@@ -1,5 +1,7 @@
 """What selective scans have in common beside the scan: the matrix that one is for given gates, its decays."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +23,7 @@ def unrolled(
     """
     b, t, e = sizes.shape
 
-    def each(x: Tensor | None) -> Tensor | None:
+    def each(x: Any) -> Any:
         """Once for every unit input, where it is of tokens."""
         return x.repeat_interleave(t, 0) if x is not None and x.shape[:2] == (b, t) else x
 
@@ -38,7 +40,7 @@ def unrolled(
         None,
         None,
         None,
-        each(resets),  # type: ignore[arg-type]
+        each(resets),
     )
     return y.unflatten(0, (b, t)).permute(0, 3, 2, 1)
 

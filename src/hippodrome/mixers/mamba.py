@@ -245,6 +245,15 @@ class Mamba(Mixer):
         low, B, C = self.select(self.conv1d(self.in_proj(x).chunk(2, -1)[0], None, resets)[0])
         return unrolled(self._step_sizes(low, None), self._rates(), B, C, resets)
 
+    def token_maps(self) -> tuple[Tensor, Tensor] | None:
+        """S_B and S_C (n, e), which a token is mapped to B and C by; None where they are not of that kind."""
+        if isinstance(self.x_proj, DefiniteProjection):
+            return self.x_proj.maps()
+        if self.A_imag is not None or self.groups > 1 or self.B is not None or self.C is not None:
+            return None
+        _, S_B, S_C = self.x_proj.weight.split(self.parts)
+        return S_B, S_C
+
     def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
         """Those of each channel and state."""
         self.check_call(x, None)

@@ -164,16 +164,20 @@ class MixtureOfMamba(Mixer):
         y, h = selective_scan(x, raw, self._rates(), B, C, self.D, z, None, h, resets, softplus=dt is None)
         return self.out_proj(y, modality), State(window, h)
 
-    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b e t t"]:
-        """That of each channel, all tokens of the first modality."""
+    def hidden_attention(
+        self, x: Sequence, resets: Resets | None = None, modality: Tensor | None = None
+    ) -> Float[Tensor, "b e t t"]:
+        """That of each channel."""
         self.check_call(x, None, resets)
-        raw, B, C = self._drive(self.conv1d(self.in_proj(x, None).chunk(2, -1)[0], None, resets)[0], None)
+        inner = self.conv1d(self.in_proj(x, modality).chunk(2, -1)[0], None, resets)[0]
+        raw, B, C = self._drive(inner, modality)
         return unrolled(F.softplus(raw), self._rates(), B, C, resets)
 
-    def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
-        """Those of each channel and state, all tokens of the first modality."""
+    def log_decays(self, x: Sequence, modality: Tensor | None = None) -> Float[Tensor, "b t c"]:
+        """Those of each channel and state."""
         self.check_call(x, None)
-        raw = self._drive(self.conv1d(self.in_proj(x, None).chunk(2, -1)[0], None, None)[0], None)[0]
+        inner = self.conv1d(self.in_proj(x, modality).chunk(2, -1)[0], None, None)[0]
+        raw = self._drive(inner, modality)[0]
         return log_decays(F.softplus(raw), self._rates())
 
     def parameter_groups(self) -> list[ParameterGroup]:
