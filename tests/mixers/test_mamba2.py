@@ -203,6 +203,8 @@ def test_a_learned_state_starts_at_zero_and_is_forgotten_as_the_heads_decay() ->
     mixer = Mamba2(8, d_state=3, head_dim=4, learn_init=True)
     assert mixer.init_states.shape == (4, 4, 3)
     assert not mixer.init_states.any()
+    free = [p for group in mixer.parameter_groups() if not group.decay for p in group.parameters]
+    assert any(p is mixer.init_states for p in free)
     mixer, plain = prepared(mixer), prepared(Mamba2(8, d_state=3, head_dim=4))
     plain.load_state_dict(mixer.state_dict(), strict=False)
     x = tokens(mixer, 1, 6)

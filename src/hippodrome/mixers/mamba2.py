@@ -260,13 +260,14 @@ class Mamba2(MatrixState):
         return self.D.view(self.heads, -1)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """A and the step sizes, which set time scales, at 1e-3 at most; they and D without decay.
+        """A and the step sizes, which set time scales, at 1e-3 at most; they, D and a first state do not decay.
 
         Decay would pull every rate towards 1 and every step size towards softplus(0): no prior worth having.
         """
+        free = [self.D, *([] if self.init_states is None else [self.init_states])]
         return [
             ParameterGroup([self.A_log, self.dt_bias], max_lr=1e-3, decay=False),
-            ParameterGroup([self.D], decay=False),
+            ParameterGroup(free, decay=False),
         ]
 
     def _rates(self) -> Tensor:
