@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hippodrome.backbones.reordered_mamba import ReorderedMamba
-from hippodrome.mixers.mamba import Mamba
 from hippodrome.testing.mixers import check_noncausal, prepared
 
 
@@ -15,11 +14,11 @@ def scores(mixer: ReorderedMamba, inner: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_the_relaxed_sort_becomes_the_permutation_that_sorts() -> None:
-    mixer = prepared(ReorderedMamba(Mamba(8, d_state=4), temperature=1e-4))
+    mixer = prepared(ReorderedMamba(8, d_state=4, temperature=1e-4))
     inner = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     P = mixer.permutation(inner, None)
     torch.testing.assert_close(P, torch.eye(6, dtype=P.dtype)[scores(mixer, inner).argsort(1)])
-    soft = prepared(ReorderedMamba(Mamba(8, d_state=4))).permutation(inner, None)
+    soft = prepared(ReorderedMamba(8, d_state=4)).permutation(inner, None)
     torch.testing.assert_close(soft.sum(-1), torch.ones(2, 6, dtype=P.dtype))
     assert (soft > 0).all()
     resets = torch.zeros(2, 6, dtype=torch.bool)
@@ -34,7 +33,7 @@ def test_the_relaxed_sort_becomes_the_permutation_that_sorts() -> None:
 @torch.no_grad()
 def test_sorted_hard_it_is_mamba_on_sorted_tokens() -> None:
     for restore in (False, True):
-        mixer = prepared(ReorderedMamba(Mamba(8, d_state=4), temperature=1e-5, restore=restore))
+        mixer = prepared(ReorderedMamba(8, d_state=4, temperature=1e-5, restore=restore))
         x = torch.randn(1, 7, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         inner, z = mixer.mamba.in_proj(x).chunk(2, -1)
         inner, _ = mixer.mamba.conv1d(inner, None, None)
@@ -46,9 +45,9 @@ def test_sorted_hard_it_is_mamba_on_sorted_tokens() -> None:
 
 @pytest.mark.parametrize("restore", [False, True])
 def test_what_is_left_of_the_contract(restore: bool) -> None:
-    check_noncausal(ReorderedMamba(Mamba(8, d_state=4), restore=restore), 9)
+    check_noncausal(ReorderedMamba(8, d_state=4, restore=restore), 9)
 
 
 def test_a_temperature_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above zero"):
-        ReorderedMamba(Mamba(8), temperature=0.0)
+        ReorderedMamba(8, temperature=0.0)

@@ -25,7 +25,11 @@ class ReorderedMamba(NotCausal):
     C are made anew of the sorted tokens.
 
     Args:
-        mamba: whose tokens are sorted, behind its short convolution.
+        d_model: channels in and out.
+        d_state: n of Mamba.
+        taps: of its short convolution, behind which tokens are sorted.
+        expand: channels of its recurrence as a multiple of d_model.
+        dt_rank: rank of its map to the step sizes; None takes d_model / 16, rounded up.
         temperature: of the softmax; towards zero P is the permutation that sorts.
         restore: whether outputs go back to their tokens' places.
 
@@ -35,12 +39,22 @@ class ReorderedMamba(NotCausal):
 
     mixes_channels = True
 
-    def __init__(self, mamba: Mamba, temperature: float = 1.0, restore: bool = False) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        taps: int = 4,
+        expand: int = 2,
+        dt_rank: int | None = None,
+        temperature: float = 1.0,
+        restore: bool = False,
+    ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"the temperature of a soft sort is above zero; got {temperature}. Take 1.")
-        self.d_model, self.mamba, self.temperature, self.restore = mamba.d_model, mamba, temperature, restore
-        self.score = Projection(mamba.dt_proj.out_features, 1, bias=False)
+        self.d_model, self.temperature, self.restore = d_model, temperature, restore
+        self.mamba = Mamba(d_model, d_state, taps, expand, dt_rank)
+        self.score = Projection(self.mamba.dt_proj.out_features, 1, bias=False)
 
     @property
     def out_proj(self) -> nn.Module:
@@ -89,4 +103,4 @@ class ReorderedMamba(NotCausal):
     @classmethod
     def example(cls) -> "ReorderedMamba":
         """A small instance."""
-        return cls(Mamba(8, d_state=4))
+        return cls(8, d_state=4)
