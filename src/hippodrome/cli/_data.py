@@ -20,8 +20,8 @@ Source = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        help="language, masked_language, classification, regression, forecasting, video or vision, where "
-        "there is a choice."
+        help="language, masked_language, encoder, classification, regression, forecasting, video or vision, "
+        "where there is a choice."
     ),
 ]
 SHAPING = (
@@ -64,7 +64,7 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
         if run.tokenizer is not None and "tokenizer" in known:
             recorded["tokenizer"] = str(run.folder / "tokenizer.json")
     given: dict[str, Any] = recorded
-    if details["kind"] in ("language", "masked_language") and run.tokenizer is not None:
+    if details["kind"] in ("language", "masked_language", "encoder") and run.tokenizer is not None:
         given["length"] = details.get("window")
         if "letters" not in details:  # whose alphabet is the reader's own
             given["tokenizer"] = str(run.folder / "tokenizer.json")
@@ -103,6 +103,6 @@ def _asked(kind: str, source: str) -> Any:
 
     path = Path(source)
     by_class = kind == "classification" and (path.is_dir() or path.suffix.lower() == ".tsv")
-    if kind == "masked_language":
+    if kind in ("masked_language", "encoder"):
         return kind
     return kind if source not in BUILT_IN and (kind in ("language", "video", "vision") or by_class) else None

@@ -40,6 +40,8 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "text": ("text", "open_text", ("language",)),
     "masked text": ("masked", "open_masked_text", ("masked_language",)),
     "sequences": ("dna", "open_sequences", ("masked_language",)),
+    "neighbours": ("pairs", "open_neighbours", ("encoder",)),
+    "pairs": ("pairs", "open_pairs", ("encoder",)),
     "table": ("tables", "open_table", ("forecasting",)),
     "ts": ("ts", "open_ts", ("classification",)),
     "npz": ("npz", "open_npz", ("classification", "regression", "forecasting")),
@@ -118,7 +120,8 @@ def open_source(
             recordings, of pictures, or of IDX files), or one of the names in ``BUILT_IN``.
         kind: what to make of it, where the path alone leaves a choice: "language" reads recordings as tokens,
             one a sample, pictures and their labels as captions interleaved, and any other file as text,
-            "masked_language" a text with places to fill in,
+            "masked_language" a text with places to fill in, "encoder" a text as neighbouring stretches, or
+            lines of two texts with a tab (``.tsv``) as pairs,
             "classification" a folder of text files as documents with a subfolder a class, a file of lines
             with tabs (``.tsv``) as labelled texts, "video" the pictures in an archive or in IDX files as what
             moves in frames, "vision" pictures by class as pictures and not as sequences.
@@ -280,6 +283,8 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
         chosen = "interleaved" if chosen in ("npz", "idx", "pictures") else "text"
     if kind == "masked_language" and chosen != "sequences":
         chosen = "masked text"
+    if kind == "encoder":
+        chosen = "pairs" if path.suffix.lower() == ".tsv" else "neighbours"
     file, function, made = READERS[chosen]
     if kind is not None and kind not in made:
         raise ValueError(

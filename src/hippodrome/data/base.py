@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Kind = Literal[
     "language",
     "masked_language",
+    "encoder",
     "classification",
     "regression",
     "forecasting",

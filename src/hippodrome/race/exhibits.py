@@ -29,7 +29,7 @@ def gather(task: Task, opened: Opened, winner: str, *, length: int = 240) -> Exh
         return Exhibits(filled=_filled(task, opened, length))
     if task.kind in ("classification", "vision"):
         return Exhibits(confusion=_confusion(task, opened[winner]().model))
-    if task.kind == "regression":
+    if task.kind in ("regression", "encoder"):
         return Exhibits()
     if task.kind == "video":
         return Exhibits(frames=_frames(task, opened))

@@ -10,7 +10,8 @@ from hippodrome.train.settings import Budget
 
 MODELS = {
     "language": ("mamba2", "mamba", "gla", "s4d", "rg_lru", "mamba2x3+attention"),
-    "masked_language": ("bi-mamba2", "bi-mamba", "bi-gla", "bi-s4d", "bi-rg_lru"),
+    "masked_language": ("bi-mamba2", "bimamba", "hydra", "bi-s4d", "bi-rg_lru"),
+    "encoder": ("bi-mamba2", "bimamba", "hydra", "bi-s4d"),
     "classification": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "regression": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
     "forecasting": ("mamba2", "mamba", "s4d", "lru", "min_gru"),
@@ -19,7 +20,7 @@ MODELS = {
 }
 BASELINES = {
     **dict.fromkeys(MODELS, ("gru", "attention")),
-    "masked_language": ("bi-gru", "bi-attention"),
+    **dict.fromkeys(("masked_language", "encoder"), ("bi-gru", "bi-attention")),
     "video": ("conv_lstm",),
     "vision": ("bi-attention", "inverted_residual"),
 }
@@ -28,6 +29,7 @@ DEPTH = {**dict.fromkeys(MODELS, 2), "language": 4, "masked_language": 4}
 BATCH = {
     "language": 16,
     "masked_language": 16,
+    "encoder": 32,
     "classification": 16,
     "regression": 32,
     "forecasting": 32,
@@ -45,6 +47,7 @@ LENGTHS = {**dict.fromkeys(MODELS, (64, 256, 1024, 4096, 16384)), "video": (4, 1
 PARAMETERS = {
     "language": (100_000, 5),
     "masked_language": (100_000, 5),
+    "encoder": (100_000, 5),
     "classification": (40_000, 5),
     "regression": (40_000, 5),
     "forecasting": (60_000, 5),
