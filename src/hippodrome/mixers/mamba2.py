@@ -126,7 +126,8 @@ class Mamba2(MatrixState):
                 f"{inner}. Leave it out to give all channels to the recurrence."
             )
         head_dim = head_size(inner) if head_dim is None else head_dim
-        named = "expand * d_model" if d_inner is d_ssm is None else "the channels of the recurrence"
+        usual = d_inner is None and d_ssm is None
+        named = "expand * d_model" if usual else "the channels of the recurrence"
         check_divides("head_dim", head_dim, named, inner)
         self.heads = inner // head_dim
         check_divides("groups", groups, "the heads", self.heads)
@@ -260,7 +261,7 @@ class Mamba2(MatrixState):
         return self.D.view(self.heads, -1)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """A and the step sizes, which set time scales, at 1e-3 at most; they, D and a first state do not decay.
+        """A and the step sizes, which set time scales, at 1e-3 at most; without decay, as D and a first state.
 
         Decay would pull every rate towards 1 and every step size towards softplus(0): no prior worth having.
         """
