@@ -261,7 +261,7 @@ class Mamba2(MatrixState):
         return self.D.view(self.heads, -1)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """A and the step sizes, which set time scales, at 1e-3 at most; without decay, as D and a first state.
+        """A and the step sizes, which set time scales, at 1e-3 at most; no decay for them, D, a first state.
 
         Decay would pull every rate towards 1 and every step size towards softplus(0): no prior worth having.
         """
