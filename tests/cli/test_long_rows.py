@@ -14,6 +14,9 @@ def test_evaluate_in_chunks(cli, tmp_path) -> None:
     whole = cli("evaluate", run, *long).json()["metrics"]
     parts = cli("evaluate", run, *long, "--chunk", "64").json()["metrics"]
     assert parts == pytest.approx(whole, rel=1e-4)
+    refused = cli("evaluate", run, "-s", "data.vocabulary=40")
+    assert refused.code == 2
+    assert "induction has 41 tokens; the model knows 21" in refused.err
 
 
 def test_a_table_of_places_by_lengths(cli, tmp_path) -> None:

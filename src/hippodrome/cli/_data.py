@@ -91,6 +91,9 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
         ours, theirs = run.spec.get(fact), task.facts.get(fact)
         if ours is not None and theirs is not None and theirs != ours and details["kind"] in SIZED:
             raise ValueError(f"{source} has {fact}={theirs}; the model was built for {ours}")
+    ours, theirs = run.spec.get("vocab_size"), task.facts.get("vocab_size")
+    if ours is not None and theirs is not None and theirs > ours:
+        raise ValueError(f"{source} has {theirs} tokens; the model knows {ours}")
     classes = task.facts.get("classes")
     if classes is not None and list(classes) != list(run.spec["classes"]):
         raise ValueError(f"{source} has the classes {classes}; the model knows {run.spec['classes']}")
