@@ -29,6 +29,15 @@ def test_contract(tied, combine):
     check_noncausal(BiMamba(6, tied, combine, d_state=3), 9)
 
 
+def test_weights_may_be_bfloat16():
+    mixer = BiMamba(6, d_state=3)
+    x, resets = torch.randn(2, 9, 6), torch.zeros(2, 9, dtype=torch.bool)
+    resets[0, 4] = True
+    single, half = mixer(x, resets=resets)[0], mixer.bfloat16()(x.bfloat16(), resets=resets)[0]
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - single).abs().max() < 0.1 * single.abs().max()
+
+
 @WAYS
 @TIED
 @pytest.mark.parametrize("options", [{}, {"proj_bias": True, "norms": "learned", "A_init": "s4d-lin"}])

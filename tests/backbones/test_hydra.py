@@ -25,6 +25,15 @@ def test_contract(groups):
     check_noncausal(Hydra(6, d_state=3, head_dim=4, groups=groups, chunk=4), 11)
 
 
+def test_weights_may_be_bfloat16():
+    mixer = Hydra(6, d_state=3, head_dim=4, groups=3, chunk=4)
+    x, resets = torch.randn(2, 9, 6), torch.zeros(2, 9, dtype=torch.bool)
+    resets[0, 4] = True
+    single, half = mixer(x, resets=resets)[0], mixer.bfloat16()(x.bfloat16(), resets=resets)[0]
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - single).abs().max() < 0.1 * single.abs().max()
+
+
 def test_the_fixture_of_a_halving_state():
     ones = torch.ones(1, 5, 1, dtype=torch.float64)
     steps = torch.full((1, 5, 2), math.log(2), dtype=torch.float64)

@@ -103,6 +103,11 @@ def test_the_quasiseparable_matrix_is_that_of_unit_vectors(aligned):
 def test_contract(structure, aligned):
     mixer = MatrixMixer(6, structure, aligned, max_length=12, d_state=2, head_dim=4, chunk=4)
     check_noncausal(mixer, 9)
+    x, resets = torch.randn(2, 9, 6), torch.zeros(2, 9, dtype=torch.bool)
+    resets[0, 4] = True
+    single, half = mixer(x, resets=resets)[0], mixer.bfloat16()(x.bfloat16(), resets=resets)[0]
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - single).abs().max() < 0.1 * single.abs().max()
 
 
 @EVERY

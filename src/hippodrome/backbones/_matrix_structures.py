@@ -259,8 +259,9 @@ class Quasiseparable(Structure):
         bias, A, D = (p.to(v.dtype) for p in (self.dt_bias, -torch.exp(self.A_log.to(v.dtype)), self.D))
         raw = raw if self.steps else v.new_zeros(*v.shape[:2], 2 * self.heads)
         sizes = F.softplus(raw + bias.repeat(2))
-        free = D.expand(*v.shape[:3]) if self.fc_D is None else self.fc_D(v.flatten(-2)).to(v.dtype) + D
-        return both, sizes, A, free
+        if self.fc_D is None:
+            return both, sizes, A, D.expand(*v.shape[:3])
+        return both, sizes, A, self.fc_D(v.flatten(-2).to(self.fc_D.weight.dtype)).to(v.dtype) + D
 
     def mix(self, v: Values, given: Given, lengths: Lengths) -> Values:
         """One call of SSD over both directions: O(t)."""
