@@ -193,6 +193,14 @@ def _turned(x: Tensor, direction: int, axis: int) -> Tensor:
     return x.flip(axis) if direction else x
 
 
+def _outer(x: Float[Tensor, "*cells 1 e 1"], B: Float[Tensor, "*each 2 m n"]) -> Tensor:
+    """x times B, (..., 2, e, n); where B is one vector for all channels the product of matrices is faster."""
+    if B.shape[-2] > 1:
+        return x * B
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.matmul(x, B)
+
+
 class _System(nn.Module):
     """The cells of one direction: from inputs to the discrete system, and from states to outputs."""
 
@@ -269,7 +277,7 @@ class _System(nn.Module):
         size = size[..., None]
         A = -torch.exp(self.A_log.to(wide))
         fall = torch.expm1(size * A)
-        gain = fall / A if self.rule == "zoh" else size.expand_as(fall)
+        gain = fall * A.reciprocal() if self.rule == "zoh" else size.expand_as(fall)
         other = torch.zeros_like(fall)
         if self.cross is not None:
             cross = self.cross.to(wide)
@@ -277,7 +285,7 @@ class _System(nn.Module):
             other = -fall * torch.tanh(cross) if held else torch.exp(-size * torch.exp(cross))
         own, gain, other = (self._whole(part) for part in (1 + fall, gain, other))
         a = torch.stack([own[..., 0, :, :], *other.unbind(-3), own[..., 1, :, :]], -3)
-        u = gain * B * x.to(wide)[..., None, :, None]
+        u = gain * _outer(x.to(wide)[..., None, :, None], B)
         if a.dim() > 3:  # told apart by dt alone, all variates of one time are alike
             a = a.expand(*x.shape[:-1], *a.shape[-3:])
         return _Cells(a.flatten(-2), u.flatten(-2), C)
@@ -290,7 +298,12 @@ class _System(nn.Module):
 
     def readout(self, h: Float[Tensor, "*cells 2 en"], C: Tensor, x: Float[Tensor, "*cells e"]) -> Tensor:
         """y of each cell, (..., v, e)."""
-        y = (h.unflatten(-1, (self.inner, self.d_state)) * C).sum((-3, -1))
+        h = h.unflatten(-1, (self.inner, self.d_state))
+        if C.shape[-2] == 1:  # one vector for all channels: a product of matrices needs no room for products
+            with torch.autocast(h.device.type, enabled=False):
+                y = torch.matmul(h, C.mT)[..., 0].sum(-2)
+        else:
+            y = (h * C).sum((-3, -1))
         return y + self.D.to(y.dtype) * x.to(y.dtype)
 
     def kernel(self, times: int, variates: int) -> Float[Tensor, "e t v"]:
