@@ -63,6 +63,12 @@ def test_autocast_is_honoured():
         y = grouped_linear(x, weight, counts)
     assert y.dtype == torch.bfloat16
     close(y, grouped_linear(x, weight, counts), HALF, "autocast")
+    weight = weight.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        (grad,) = torch.autograd.grad(grouped_linear(x, weight, counts).sum(), weight)
+    assert grad.dtype == torch.float32
+    (exact,) = torch.autograd.grad(grouped_linear(x, weight, counts).sum(), weight)
+    close(grad, exact, HALF, "autocast, gradient")
 
 
 def test_counts_that_are_not_the_rows():

@@ -22,9 +22,8 @@ def refusal(*tensors: Tensor | None) -> str | None:
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """The outputs; arguments as at the door."""
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        narrow = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(narrow), weight.to(narrow)
-    return _rows(x, weight.to(x.dtype), counts)
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return _rows(x, weight, counts)
 
 
 def _stretches(counts: Tensor, rows: int) -> list[tuple[int, int, int]]:
@@ -46,7 +45,8 @@ def _stretches(counts: Tensor, rows: int) -> list[tuple[int, int, int]]:
 def _rows(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     y = x.new_empty(x.shape[0], weight.shape[1])
     for group, first, end in _stretches(counts, x.shape[0]):
-        y[first:end] = linear(x[first:end], weight[group])
+        # Of matrices in another precision those alone are converted that have rows.
+        y[first:end] = linear(x[first:end], weight[group].to(x.dtype))
     return y
 
 
