@@ -244,6 +244,29 @@ def test_without_a_norm_and_with_one_before_the_gate() -> None:
     assert not torch.allclose(*read)
 
 
+@pytest.mark.parametrize("name", ["gated channels beside", "all"])
+@torch.no_grad()
+def test_heads_read_their_channels_by_their_hidden_attention(name: str) -> None:
+    mixer = prepared(with_options(name))
+    x, resets = tokens(mixer, 2, 7), torch.zeros(2, 7, dtype=torch.bool)
+    resets[1, 4] = True
+    drive = mixer._driven(x, resets)
+    M, logs = mixer.hidden_attention(x, resets), mixer.log_decays(x)
+    assert M.shape == (2, mixer.heads, 7, 7)
+    assert not M.triu(1).any()
+    assert not M[1, :, 4:, :4].any()
+    zeros = torch.zeros(2, mixer.heads, *mixer.matrix, dtype=torch.float64)
+    values = drive.xBC[..., : mixer.parts[0]].unflatten(-1, (mixer.heads, -1))
+    if mixer.init_states is not None:
+        mixer.init_states.zero_()
+    y, _ = mixer.scan(drive, zeros, resets)
+    skip = mixer._skip() * values
+    torch.testing.assert_close(torch.einsum("bhij,bjhp->bihp", M, values) + skip, y, rtol=1e-9, atol=1e-12)
+    drive = mixer._driven(x, None)
+    left = mixer.scan(drive, zeros + 1, None)[1] - mixer.scan(drive, zeros, None)[1]
+    torch.testing.assert_close(left, torch.exp(logs.sum(1))[..., None, None].expand_as(left))
+
+
 def test_options_name_their_parameters_as_checkpoints_do() -> None:
     plain = set(Mamba2(8, head_dim=4).state_dict())
     assert set(Mamba2(8, head_dim=4, norm=False).state_dict()) == plain - {"norm.weight"}

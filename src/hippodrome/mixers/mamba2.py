@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides, head_size
@@ -16,9 +17,9 @@ from hippodrome.mixers._matrix_state import Channels, MatrixState, State
 from hippodrome.mixers._memo import Memo
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops.linear_scan import linear_scan
-from hippodrome.ops.ssd import ssd_packed
+from hippodrome.ops.ssd import ssd, ssd_packed
 from hippodrome.ops.ssd_update import ssd_update
-from hippodrome.shapes import Resets
+from hippodrome.shapes import Resets, Sequence
 
 
 class Mixed(NamedTuple):
@@ -259,6 +260,22 @@ class Mamba2(MatrixState):
     def _skip(self) -> Tensor:
         """D as it multiplies x (..., h, p)."""
         return self.D.view(self.heads, -1)
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """That of each head, C_i . B_j exp(sum of dt A from j + 1 to i) dt_j, without a first state."""
+        self.check_call(x, None, resets)
+        drive, (b, t, _) = self._driven(x, resets), x.shape
+        B, C = (
+            drive.xBC[..., self.parts[0] :].unflatten(-1, (2, self.groups, -1)).to(drive.dt.dtype).unbind(2)
+        )
+        unit = torch.eye(t, dtype=B.dtype, device=x.device)[None, :, None].expand(b, t, self.heads, t)
+        read, _ = ssd(unit.contiguous(), drive.dt, self._rates(), B, C, resets=resets, chunk=self.chunk)
+        return read.transpose(1, 2)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t h"]:
+        """dt A of each head."""
+        self.check_call(x, None)
+        return self._driven(x, None).dt * self._rates()
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """A and the step sizes, which set time scales, at 1e-3 at most; no decay for them, D, a first state.
