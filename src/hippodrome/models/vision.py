@@ -79,7 +79,7 @@ class VisionModel(Model):
                 f"convolutions of stride 2 make patches of a power of two, 2 or more; got {patch}. Take the "
                 "stem 'patch', or such a patch."
             )
-        self.backbone: Any = backbone
+        self.backbone = backbone
         if pooling == "token" and not self.backbone.accepts_resets:
             raise ValueError(
                 "a class token between the patches leaves no grid, which this backbone reads. Take the "
