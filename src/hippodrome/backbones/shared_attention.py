@@ -145,7 +145,8 @@ class SharedAttention(nn.Module):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of all mixers inside."""
-        inside = [group for block in self.shared for group in block.attention.parameter_groups()]
+        attentions = (self._block(i).attention for i in range(len(self.shared)))
+        inside = [group for attention in attentions for group in attention.parameter_groups()]
         return [*self.stack.parameter_groups(), *inside]
 
     def _block(self, use: int) -> Any:
