@@ -248,7 +248,8 @@ class Mamba2(MatrixState):
         first = self.init_states.to(w.dtype)  # type: ignore[union-attr]
         n = self.matrix[1]
         C = drive.xBC[..., -self.groups * n :].to(w.dtype).unflatten(-1, (self.groups, n))
-        read = torch.einsum("btgn,grpn->btgrp", C, first.unflatten(0, (self.groups, -1)))
+        with torch.autocast(C.device.type, enabled=False):
+            read = torch.einsum("btgn,grpn->btgrp", C, first.unflatten(0, (self.groups, -1)))
         return read.flatten(2, 3) * w[..., None], last[..., None, None] * first
 
     def readout(self, y: Tensor, side: Side) -> Channels:
