@@ -68,6 +68,17 @@ def test_pairs_of_texts(tmp_path: Path) -> None:
     assert whole.details["steps"] == {"least": 8, "most": 16, "mean": pytest.approx(11.59, abs=0.01)}
 
 
+def test_pairs_of_texts_read_as_one_sequence(tmp_path: Path) -> None:
+    task = open_source(aan(tmp_path / "tsv_data"), length=7, joint=True)
+    assert task.facts == {"classes": ["0.0", "1.0"], "vocab_size": 257}
+    item = task.test[5]
+    assert item.inputs.tolist() == [*"text 5 é".encode()[:7], 256, *b"other 5"]
+    assert task.details["steps"]["most"] == 15
+    assert task.collate([task.test[4], task.test[5]]).labels.tolist() == [0, 1]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="expected two texts a line to read jointly; got one"):
+        open_source(listops(tmp_path / "listops"), joint=True)
+
+
 def test_one_file_is_labelled_where_classes_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "films.tsv"
     path.write_text("".join(f"{'good' if i % 2 else 'bad'}\tfilm {i}\n" for i in range(20)))

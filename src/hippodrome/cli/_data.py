@@ -26,7 +26,7 @@ Kind = Annotated[
 ]
 SHAPING = (
     *("order", "permute", "grey", "rate", "seconds", "quantization", "lag", "targets", "size"),
-    *("eval_rate", "span", "corruption"),
+    *("eval_rate", "span", "corruption", "joint"),
 )
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
 SIZED = ("classification", "regression", "vision")

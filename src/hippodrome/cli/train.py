@@ -71,8 +71,8 @@ def command(
     if start_from is None:
         defaults, spec = _spec(task, chosen, width, parameters, depth, stack)
     else:
-        beside = {"--model": model, "--width": width, "--parameters": parameters, "--depth": depth}
-        beside["-s model"] = stack
+        beside: dict[str, Any] = {"--model": model, "--width": width, "--parameters": parameters}
+        beside |= {"--depth": depth, "-s model": stack}
         defaults = {}
         spec, begun = _begin(start_from, task, [name for name, value in beside.items() if value])
         chosen = str(start_from)

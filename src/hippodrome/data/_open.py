@@ -101,6 +101,7 @@ def open_source(
     eval_rate: float | None = None,
     span: int | None = None,
     corruption: list[float] | None = None,
+    joint: bool | None = None,
     pairs: int | None = None,
     filler: str | None = None,
     exponent: float | None = None,
@@ -160,6 +161,7 @@ def open_source(
         span: places to fill in that stand together (masked language).
         corruption: of the places to fill in, the shares that read as hidden, as any token, and as they are
             (masked language).
+        joint: whether two texts of a label are read as one sequence (lines of labelled texts).
         pairs: keys with a value (mqar), or captions with their picture in a sequence (pictures as a
             language).
         filler: "random" or "zeros", where nothing is asked (mqar).
@@ -207,6 +209,7 @@ def open_source(
         "eval_rate": eval_rate,
         "span": span,
         "corruption": corruption,
+        "joint": joint,
         "pairs": pairs,
         "filler": filler,
         "exponent": exponent,

@@ -42,6 +42,7 @@ def open_tsv(
     count: int | None = None,
     valid: float = 0.2,
     seed: int = 0,
+    joint: bool = False,
 ) -> Task:
     """A classification task from a folder of ``.tsv`` files, or from one such file.
 
@@ -58,10 +59,12 @@ def open_tsv(
         count: how many train cases to keep, the same share of each class; None for all.
         valid: share of the train cases to validate on, where there is no file for that.
         seed: of the cuts.
+        joint: whether two texts are read as one sequence, with a token of its own between them, so that the
+            reading of either depends on the other; else each alone, by two towers.
 
     Raises:
-        ValueError: files that are absent or ambiguous, or a line with another number of columns, an empty
-            column or bytes that are not UTF-8; it names file and line.
+        ValueError: files that are absent or ambiguous, ``joint`` where there is one text, or a line with
+            another number of columns, an empty column or bytes that are not UTF-8; it names file and line.
     """
     path = Path(path)
     check_length(length, path)
@@ -88,6 +91,8 @@ def open_tsv(
         return [_text(column, paths[place.file], place) for column in _columns(line, columns[place.file])]
 
     pairs = len(columns[0]) == 2
+    if joint and not pairs:
+        raise fault(path, "two texts a line to read jointly", "one", "Leave joint out.")
     listops = not pairs and _is_listops(texts(0)[0])
     classes = [str(digit) for digit in range(10)] if listops else sorted(set(labels))
     index = {name: i for i, name in enumerate(classes)}
@@ -112,6 +117,9 @@ def open_tsv(
 
     def read(index: int) -> np.ndarray | tuple[np.ndarray, ...]:
         rows = tuple(ids(text)[:length] for text in texts(index))
+        if joint:
+            between = np.array([chosen.get_vocab_size()])
+            return np.concatenate([rows[0], between, rows[1]], dtype=np.int64)
         return rows if len(rows) == 2 else rows[0]
 
     sample = range(0, len(places), -(-len(places) // SAMPLE))
@@ -119,8 +127,11 @@ def open_tsv(
     details = {"source": str(path), "tokenizer": said, "longest": f"cut to {length} tokens"}
     if len(sample) < len(places):
         details["steps counted in"] = f"{len(sample)} of {len(places)} rows"
+    lengths = np.minimum(lengths, length)
+    if joint:
+        lengths = lengths.sum(1) + 1
     if pairs:
-        details["pairs"] = "two texts a label"
+        details["pairs"] = "two texts a label" + (", read as one sequence" if joint else "")
     return labelled_task(
         read,
         targets,
@@ -129,10 +140,10 @@ def open_tsv(
         path.stem,
         str(path),
         details,
-        lengths=np.minimum(lengths, length),
-        vocab_size=chosen.get_vocab_size(),
+        lengths=lengths,
+        vocab_size=chosen.get_vocab_size() + joint,
         tokenizer=chosen,
-        pairs=pairs,
+        pairs=pairs and not joint,
     )
 
 

@@ -71,7 +71,7 @@ class MaskedLanguageModel(Model):
         self._check(backbone.d_model, vocab_size, mask_token, bytes_per_token, complement)  # type: ignore[arg-type]
         self.vocab_size, self.tie, self.bytes_per_token = vocab_size, tie, bytes_per_token
         self.mask_token = vocab_size if mask_token is None else mask_token
-        width = backbone.d_model // self.strands  # type: ignore[operator]
+        width: int = backbone.d_model // self.strands  # type: ignore[operator, assignment]
         self.embedding = nn.Embedding(vocab_size + (mask_token is None), width)
         self.backbone = backbone
         self.head = None if tie else nn.Linear(width, vocab_size, bias=False)
