@@ -23,9 +23,9 @@ def unrolled(
     """
     b, t, e = sizes.shape
 
-    def each(x: Any) -> Any:
+    def each(x: Any, constant: bool = False) -> Any:
         """Once for every unit input, where it is of tokens."""
-        return x.repeat_interleave(t, 0) if x is not None and x.shape[:2] == (b, t) else x
+        return x if x is None or constant else x.repeat_interleave(t, 0)
 
     unit = torch.eye(t, dtype=sizes.dtype, device=sizes.device)[None, :, :, None]
     unit = unit.expand(b, t, t, e).reshape(b * t, t, e)
@@ -34,8 +34,8 @@ def unrolled(
         unit,
         each(sizes),
         A,
-        each(B),
-        each(C),
+        each(B, B.dim() == A.dim()),
+        each(C, C.dim() == A.dim()),
         None,
         None,
         None,
