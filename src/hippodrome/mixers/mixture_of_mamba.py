@@ -32,8 +32,8 @@ class MixtureOfMamba(Mixer):
 
     Liang et al. 2025, "Mixture-of-Mamba: enhancing multi-modal state-space models with modality-aware
     sparsity", arXiv 2501.16295; the recurrence is that of Gu, Dao 2023, arXiv 2312.00752, equations 2a and
-    2b. The convolution, A, D and the state are shared, so modalities mix in the order of the sequence. A token
-    costs what it costs in Mamba, whatever the number of modalities. Each of the four may be left shared
+    2b. The convolution, A, D and the state are shared, so modalities mix in the order of the sequence. A
+    token costs what it costs in Mamba, whatever the number of modalities. Each of the four may be left shared
     (``split_*``); with all shared, or copies that are equal, this is Mamba.
 
     ``modality`` (b, t) says which each token is of; without it all are of the first.
