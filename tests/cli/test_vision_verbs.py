@@ -41,6 +41,15 @@ def test_train_evaluate_and_classify_from_the_command_line(cli, archive, tmp_pat
     assert cli("classify", run, path, "--json").json()["accuracy"] == pytest.approx(found)
 
 
+def test_a_recipe_takes_the_grid_of_the_pictures_at_hand(cli, archive, tmp_path):
+    small = ["--width", "8", "--depth", "1", "--budget", "1steps", "--batch-size", "2", "--device", "cpu"]
+    asked = ["train", archive, "--kind", "vision", "--model", "vim_ti", "--json", "--out", tmp_path / "run"]
+    assert "brings its own model" in cli(*asked, *small, "-s", "model.norm=layer").err
+    assert cli(*asked, *small, "-s", "model.options.vision.patch=2").code == 0
+    model = runs.load(tmp_path / "run").model
+    assert (model.patch, model.pooling, model.positions.shape) == (2, "token", (17, 8))
+
+
 def test_a_race_of_pictures(cli, archive, tmp_path):
     answer = cli(
         "race", archive, "--kind", "vision", "--models", "cross-min_gru", "--budget", "2steps",

@@ -149,21 +149,21 @@ def _spec(
     from hippodrome.race.plan import training_values
     from hippodrome.race.settings import DEPTH, parameters_for
 
+    own, inner = config.own_options(task.kind, options.get("options"))
     if model in recipes.names():
         recipe = recipes.find(model)
-        if options:
+        if inner or options.keys() - {"options"} or (own and task.kind != "vision"):
             raise ValueError(
                 f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
             )
         if task.kind == "vision":
-            own = {k: v for k, v in recipe.model.vision.items() if k not in task.facts}
+            own = {**{k: v for k, v in recipe.model.vision.items() if k not in task.facts}, **own}
             sizes = config.grid(task.kind, {**task.facts, **own}, task.details)
             return dict(recipe.training), {"backbone": recipe.model.stack(width, depth, sizes), **own}
         head = {} if recipe.model.tie or task.kind != "language" else {"tie": False}
         return dict(recipe.training), {"backbone": recipe.model.stack(width, depth), **head}
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 
-    own, inner = config.own_options(task.kind, options.get("options"))
     facts = {**task.facts, **own}
     sizes = config.grid(task.kind, facts, task.details)
     options = {**options, "options": config.with_sizes(model, inner, sizes)}
