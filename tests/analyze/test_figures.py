@@ -107,6 +107,16 @@ def test_names_of_points_on_top_of_each_other_are_written_apart(charts: dict[str
     assert len(set(places)) == 4
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_name_as_long_as_a_hybrids_pattern_leaves_room_for_the_points() -> None:
+    names = ["+".join(["mamba", "mlp", "mamba", "moe"] * 4), "gru"]
+    assert len(figures.shortened(names[0])) == 36
+    assert figures.shortened("mamba2x4+attention+mamba2x3") == "mamba2x4+attention+mamba2x3"
+    points = [figures.Point(n, i + 1.0, 1.0) for i, n in enumerate(names)]
+    chart = figures.scatter(points, figures.styles(names), title="cost", x="s", y="nats")
+    assert "mamba+mlp+mamba+mo…" in chart
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0, "0"), (950, "950"), (1500, "1.5k"), (2e6, "2M"), (0.03, "0.03"), (2e-5, "2e-05")]
 )

@@ -260,6 +260,12 @@ def scatter(
         return svg(figure, title, title)
 
 
+def shortened(name: str, at_most: int = 36) -> str:
+    """A name with its middle left out where it is long: a chart has no room for a hybrid's whole pattern."""
+    keep = at_most // 2
+    return name if len(name) <= at_most else f"{name[:keep]}…{name[-(at_most - keep - 1) :]}"
+
+
 def _name_points(ax: Any, points: Sequence[Point], look: Mapping[str, Style]) -> None:
     """Write each name to the right of its point, and nudge names up until none covers another."""
     taken: list[tuple[float, float, float, float]] = []
@@ -271,7 +277,8 @@ def _name_points(ax: Any, points: Sequence[Point], look: Mapping[str, Style]) ->
         taken.append((px - 4 * scale, low - 5 * scale, px + 4 * scale, high + 5 * scale))
     for point in sorted(points, key=lambda p: p.y):
         px, py = ax.transData.transform((point.x, point.y))
-        wide, high = 6.2 * scale * len(point.name), 11 * scale
+        name = shortened(point.name)
+        wide, high = 6.2 * scale * len(name), 11 * scale
         moves = [scale * k * sign for k in range(0, 120, 2) for sign in (1, -1)]
         for move, right in ((move, right) for move in moves for right in (True, False)):
             left = px + 8 * scale if right else px - 8 * scale - wide
@@ -284,7 +291,7 @@ def _name_points(ax: Any, points: Sequence[Point], look: Mapping[str, Style]) ->
                 break
         taken.append((left, base, left + wide, base + high))
         ax.annotate(
-            point.name,
+            name,
             (point.x, point.y),
             xytext=((8 if right else -8), (base + high / 2 - py) / scale),
             textcoords="offset points",
