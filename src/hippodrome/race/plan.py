@@ -43,6 +43,9 @@ from hippodrome.train.settings import Budget
 
 FORMAT = 1
 
+LONGEST = 120
+"""Letters of a contender's name that its folder keeps; a hybrid's pattern may have hundreds."""
+
 
 class _Plain(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -66,8 +69,11 @@ class Entry(_Plain):
 
     @property
     def folder(self) -> str:
-        """The name as that of a folder, which may hold no colon everywhere."""
-        return self.name.replace(":", "-").replace(" ", "-")
+        """The name as that of a folder, which may hold no colon and no star everywhere, nor 255 letters."""
+        plain = self.name.replace(":", "-").replace(" ", "-").replace("*", "a")
+        if len(plain) <= LONGEST:
+            return plain
+        return f"{plain[:LONGEST]}…{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
 
 class Need(_Plain):
