@@ -22,9 +22,10 @@ class MambaMixer(nn.Module):
     Behrouz, Santacatterina, Zabih 2024, "MambaMixer: efficient selective state space models with dual token
     and channel selection", arXiv 2403.19888, section 3.2. A channel mixer runs along the channels, whose
     features are the tokens of the row: so a row has a fixed number of tokens and is read as a whole. The
-    paper's mixers are Mamba along the tokens and Mamba both ways along the channels, its gate a perceptron;
-    here any mixer may stand for either. There are no residual branches and no perceptrons beside the mixers:
-    see ``_averages`` for what takes their place.
+    paper's mixers are Mamba along the tokens and Mamba both ways along the channels with one gate for both
+    (``mamba_mixer:mamba:bimamba``; its gate is a perceptron of unknown depth, and here the one layer of
+    Mamba); any mixer may stand for either. There are no residual branches and no perceptrons beside the
+    mixers: see ``_averages`` for what takes their place.
 
     Args:
         tokens: mixers along the tokens, all of one width.

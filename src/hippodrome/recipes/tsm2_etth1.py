@@ -15,10 +15,10 @@ RECIPE = Recipe(
 }
 """,
     model=RecipeModel(
-        pattern="tsm2:mamba",
+        pattern="tsm2:mamba:bimamba",
         depth=2,
         d_model=32,
-        options={"tsm2": {"variates": 7}, "mamba": {"d_state": 16}},
+        options={"tsm2": {"variates": 7}, "mamba": {"d_state": 16}, "bimamba": {"d_state": 16}},
     ),
     training={"lr": 0.0001, "weight_decay": 0.01},
     claims=[
