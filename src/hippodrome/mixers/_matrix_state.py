@@ -11,6 +11,9 @@ from hippodrome.layers.short_conv import NoConv, ShortConv
 from hippodrome.mixers.base import Mixer
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
+EPS = 1e-6
+"""Added to the squared length of a query or key before its root is taken."""
+
 Channels = Float[Tensor, "*tokens _"]
 """Channels of any number of tokens: (b, t, e) in ``forward``, (b, e) in ``step``."""
 
@@ -136,10 +139,6 @@ class MatrixState(Mixer):
     def _driven(self, x: Sequence, resets: Resets | None) -> Any:
         inner, side = self.project(x)
         return self.drive(self.conv(inner, None, resets)[0], side, None)
-
-
-EPS = 1e-6
-"""Added to the squared length of a query or key before its root is taken."""
 
 
 def of_length_one(x: Float[Tensor, "*tokens k"]) -> Float[Tensor, "*tokens k"]:
