@@ -142,9 +142,9 @@ def _hidden(
         sentences = filler(random, size)
         text = "".join(sentences)
         cut = len(text) - size  # of the first sentences, so that the text ends with a whole one
-        ends = np.cumsum([0, *map(len, sentences)]) - cut
-        ends = ends[ends >= 0]  # between two sentences, or at the start where a sentence was cut
-        at = int(ends[np.abs(ends - where * size).argmin()]) if where * size >= ends[0] / 2 else 0
+        ends = np.cumsum([*map(len, sentences)]) - cut
+        ends = np.append(0, ends[ends > 0])  # between two sentences, or before the first
+        at = int(ends[np.abs(ends - where * size).argmin()])
         text = text[cut:]
         whole = text[:at] + line + text[at:] + question + answer
         tokens = np.frombuffer(whole.encode(), dtype=np.uint8)
