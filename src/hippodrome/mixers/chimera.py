@@ -45,8 +45,8 @@ class Chimera(Mixer):
     confirmed from a source at hand, so it is configurable:
 
     - ``coupling`` "held": A2 = -A1 tanh(k2) enters as an input held over the step, as B does by zero-order
-      hold, so abar2 = (1 - abar1) tanh(k2); likewise abar3 = (1 - abar4) tanh(k3). Stable whatever is learned
-      and whatever the step sizes are.
+      hold, so abar2 = (1 - abar1) tanh(k2); likewise abar3 = (1 - abar4) tanh(k3). A state is then no larger
+      than the larger of the two it comes from: stable whatever is learned and whatever the step sizes are.
       "exponential": abar2 = exp(D1 A2) and abar3 = exp(D2 A3), A2 and A3 negative. It may grow along the
       diagonal of the grid; at the start it does not.
       "none": abar2 = abar3 = 0. A scan along time beside a scan along the variates, which is Mamba in two
@@ -219,13 +219,13 @@ class _System(nn.Module):
         super().__init__()
         self.inner, self.d_state, self.rank, self.rule, self.coupling = inner, d_state, rank, rule, coupling
         steps = inner if heads is None else heads
-        self.x_proj = self.dt_projs = self.log_steps = self.B = self.C = None
+        self.x_proj = self.dt_projs = self.dt_bias = self.B = self.C = None
         if selective:
             self.x_proj = Projection(inner, 2 * rank + 4 * d_state, bias=False)
             self.dt_projs = nn.ModuleList(StepProjection(rank, steps, dt_min, dt_max, 1e-4) for _ in range(2))
         else:
             biases = [initial_step_bias(steps, dt_min, dt_max) for _ in range(2)]
-            self.log_steps = nn.Parameter(torch.stack(biases))
+            self.dt_bias = nn.Parameter(torch.stack(biases))
             self.B = nn.Parameter(torch.ones(2, inner, d_state))
             self.C = nn.Parameter(torch.randn(2, inner, d_state) * d_state**-0.5)
         # Of one rate a head, or of rates 1, .. n for the n numbers of each channel.
@@ -245,14 +245,14 @@ class _System(nn.Module):
 
     def step_biases(self) -> list[nn.Parameter]:
         """The parameters that the step sizes start from."""
-        if self.log_steps is not None:
-            return [self.log_steps]
+        if self.dt_bias is not None:
+            return [self.dt_bias]
         assert self.dt_projs is not None
         return [projection.bias for projection in self.dt_projs]  # type: ignore[misc]
 
     def _biases(self) -> list[Tensor]:
         """The same of time and of the variates."""
-        return list(self.log_steps) if self.log_steps is not None else list(self.step_biases())
+        return list(self.dt_bias) if self.dt_bias is not None else list(self.step_biases())
 
     def cells(self, x: Float[Tensor, "*tokens v e"], dt: Float[Tensor, "*tokens"] | None) -> _Cells:
         """The discrete system of each cell, in float32 or wider."""
