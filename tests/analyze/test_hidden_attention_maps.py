@@ -9,7 +9,10 @@ import torch
 from hippodrome.analyze.channel_memory import channel_memory, memory_chart
 from hippodrome.analyze.hidden_attention import attention_maps, hidden_attention, inputs_of_mixers
 from hippodrome.backbones.bidirectional import Bidirectional
+from hippodrome.backbones.bimamba import BiMamba
 from hippodrome.backbones.block import Block
+from hippodrome.backbones.hydra import Hydra
+from hippodrome.backbones.shared_attention import SharedAttention
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.gru import GRU
 from hippodrome.mixers.mamba import Mamba
@@ -36,6 +39,37 @@ def test_maps_are_of_the_layers_that_have_them_in_the_order_of_the_input() -> No
     np.testing.assert_allclose(first.mean.sum(-1), 1, atol=1e-6)
     assert 0 < first.reach() < 6
     assert attention_maps([first, ahead, back], list("abcdef")).svg().startswith("<svg")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_both_directions_of_bimamba_are_shown_in_the_order_of_the_input(tied: bool) -> None:
+    torch.manual_seed(0)
+    stack = Stack([Block(BiMamba(8, tied=tied, d_state=4)), Block(Hydra(8, d_state=4, head_dim=4))])
+    x = torch.randn(1, 9, 8)
+    ahead, back, last = inputs_of_mixers(stack, lambda: stack(x))
+    names = ["blocks.0.mixer.mamba_fwd", "blocks.0.mixer.mamba_rev", "blocks.1.mixer"]
+    assert [ahead.layer, back.layer, last.layer] == names
+    normed, both = stack.blocks[0].norm(x), stack.blocks[0].mixer
+    torch.testing.assert_close(back.x, normed.flip(1))
+    y = both.mamba_fwd(ahead.x)[0] + both.mamba_rev(back.x)[0].flip(1)
+    torch.testing.assert_close(y, both(normed)[0])
+    assert not np.triu(hidden_attention(ahead).weights, 1).any()
+    shown = hidden_attention(back, length=6)
+    assert shown.backwards
+    whole = both.mamba_rev.hidden_attention(back.x)[0].flip(1, 2).numpy()
+    np.testing.assert_allclose(shown.weights, whole[:, :6, :6])
+    # What reads both ways is asked about the whole row and cut off afterwards.
+    whole = last.mixer.hidden_attention(last.x)[0].numpy()
+    np.testing.assert_allclose(hidden_attention(last, length=6).weights, whole[:, :6, :6])
+    assert channel_memory(last.mixer, last.x).window == 9
+
+
+@torch.no_grad()
+def test_a_layer_used_twice_is_named_twice() -> None:
+    backbone = SharedAttention(Stack([Block(GRU(8)) for _ in range(3)]), [0, 2], heads=2, rank=2)
+    seen = inputs_of_mixers(backbone, lambda: backbone(torch.randn(1, 5, 8)))
+    assert [one.layer for one in seen] == ["shared.0.attention", "shared.0.attention (use 2)"]
 
 
 def test_modalities_are_told() -> None:

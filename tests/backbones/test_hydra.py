@@ -106,6 +106,21 @@ def test_pieces_have_matrices_of_their_own():
         assert (M[row][:, outside] == 0).all()
 
 
+@torch.no_grad()
+def test_the_layer_reads_its_channels_by_its_hidden_attention():
+    mixer, x = made(groups=3), torch.randn(2, 7, 6, dtype=torch.float64)
+    resets = torch.zeros(2, 7, dtype=torch.bool)
+    resets[1, 4] = True
+    M = mixer.hidden_attention(x, resets)
+    assert not M[1, :, 4:, :4].any()
+    assert not M[1, :, :4, 4:].any()
+    z, inner, *_ = mixer._driven(x, resets, None)
+    y = torch.einsum("bhij,bjhp->bihp", M, inner.unflatten(-1, (mixer.heads, -1))).flatten(-2)
+    torch.testing.assert_close(mixer.out_proj(mixer.norm(y, z)), mixer(x, resets=resets)[0])
+    dt = mixer._driven(x, None, None)[4]
+    torch.testing.assert_close(mixer.log_decays(x), -dt * mixer.A_log.exp().repeat(2))
+
+
 def test_swapped_directions_of_a_reversed_input_reverse_the_output():
     mixer, x = made(groups=3), torch.randn(2, 9, 6, dtype=torch.float64)
     dt = 0.5 + torch.rand(2, 9, dtype=torch.float64)

@@ -111,6 +111,21 @@ def test_contract(structure, aligned):
 
 
 @EVERY
+@torch.no_grad()
+def test_the_layer_reads_its_heads_by_its_hidden_attention(structure, aligned):
+    mixer = prepared(MatrixMixer(6, structure, aligned, max_length=12, d_state=2, head_dim=4, chunk=4))
+    x, resets = torch.randn(2, 7, 6, dtype=DOUBLE), torch.zeros(2, 7, dtype=torch.bool)
+    resets[1, [2, 4]] = True
+    for marks in (None, resets):
+        M = mixer.hidden_attention(x, marks)
+        z, v, _ = mixer.drive(x, marks)
+        y = torch.einsum("bhij,bjhp->bihp", M, v.unflatten(-1, (-1, 4))).flatten(-2)
+        torch.testing.assert_close(mixer.out_proj(mixer.norm(y, z)), mixer(x, resets=marks)[0])
+    assert not M[1, :, 4:, :4].any()
+    assert not M[1, :, :4, 4:].any()
+
+
+@EVERY
 def test_only_a_matrix_made_of_the_tokens_changes_with_them(structure, aligned):
     mixer = prepared(MatrixMixer(6, structure, aligned, max_length=12, d_state=2, head_dim=4))
     x = torch.randn(1, 6, 6, dtype=DOUBLE)

@@ -4,14 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from hippodrome.mixers._memories import RULES
 from hippodrome.mixers.attention import Attention
 from hippodrome.mixers.base import Mixer
 from hippodrome.mixers.gated_delta_net import GatedDeltaNet
 from hippodrome.mixers.gla import GatedLinearAttention
 from hippodrome.mixers.gru import GRU
+from hippodrome.mixers.linear_attention import LinearAttention
 from hippodrome.mixers.mamba import Mamba, State
 from hippodrome.mixers.min_gru import MinGRU
 from hippodrome.mixers.mixture_of_mamba import MixtureOfMamba
+from hippodrome.mixers.mlstm import MLSTM
+from hippodrome.mixers.mom import MixtureOfMemories
+from hippodrome.mixers.retention import Retention
 from hippodrome.mixers.rg_lru import RGLRU
 
 T = 7
@@ -26,20 +31,104 @@ def prepared(mixer: Mixer) -> tuple[Mixer, Tensor, Tensor]:
     return mixer.double(), torch.randn(2, T, mixer.d_model, dtype=torch.float64), resets
 
 
+def reads_back(M: Tensor, v: Tensor) -> Tensor:
+    """What heads read of values, after what every map of a causal layer with a reset is held to."""
+    b, t, heads, _ = v.shape
+    assert M.shape == (b, heads, t, t)
+    assert not M.triu(1).any()
+    assert not M[1, :, 4:, :4].any()
+    return torch.einsum("bhij,bjhv->bihv", M, v)
+
+
 @pytest.mark.parametrize(
-    "mixer", [GatedLinearAttention(8, 2, 3), GatedDeltaNet(8, 2, 3), GatedDeltaNet(8, 2, gated=False)]
+    "mixer",
+    [
+        GatedLinearAttention(8, 2, 3),
+        GatedLinearAttention(8, 2, 3, tied_keys=True),
+        GatedDeltaNet(8, 2, 3),
+        GatedDeltaNet(8, 2, gated=False),
+        LinearAttention(8, 2),
+        LinearAttention(8, 2, features="identity", normalize=False),
+    ],
 )
 @torch.no_grad()
 def test_a_matrix_state_reads_its_values_by_its_hidden_attention(mixer: GatedLinearAttention) -> None:
     _, x, resets = prepared(mixer)
     M = mixer.hidden_attention(x, resets)
-    assert M.shape == (2, mixer.heads, T, T)
     drive = mixer._driven(x, resets)
     y, _ = mixer.scan(drive, None, resets)
-    torch.testing.assert_close(torch.einsum("bhij,bjhv->bihv", M, drive.v), y)
-    assert not M.triu(1).any()
-    assert not M[1, :, 4:, :4].any()
+    v = drive.v[..., : y.shape[-1]]  # without the normalizer's
+    torch.testing.assert_close(reads_back(M, v), y)
     assert M[0, :, 4:, :4].all()
+
+
+@torch.no_grad()
+def test_normalized_linear_attention_gives_weights_and_forgets_nothing() -> None:
+    mixer, x, resets = prepared(LinearAttention(8, 2))
+    M = mixer.hidden_attention(x, resets)
+    torch.testing.assert_close(M.sum(-1), torch.ones_like(M[..., 0]), atol=1e-5, rtol=0)
+    assert mixer.log_decays(x).shape == (2, T, 2)
+    assert not mixer.log_decays(x).any()
+
+
+@pytest.mark.parametrize("rope", [True, False])
+@torch.no_grad()
+def test_retention_reads_by_turned_queries_that_fade(rope: bool) -> None:
+    mixer, x, resets = prepared(Retention(8, 2, rope=rope))
+    M = mixer.hidden_attention(x, resets)
+    _, _, v, gate = mixer._project(x, torch.zeros(2, T, dtype=torch.int64))
+    torch.testing.assert_close(mixer._leave(reads_back(M, v), gate), mixer(x, resets=resets)[0])
+    rates = torch.tensor([31 / 32, 63 / 64], dtype=torch.float64).log()
+    torch.testing.assert_close(mixer.log_decays(x), rates.expand(2, T, 2))
+
+
+@pytest.mark.parametrize("forget", ["sigmoid", "exp"])
+@torch.no_grad()
+def test_mlstm_reads_by_gates_over_its_normalizer(forget: str) -> None:
+    mixer, x, resets = prepared(MLSTM(8, heads=2, expand=1, forget=forget))
+    M = mixer.hidden_attention(x, resets)
+    inner, z = mixer.in_proj(x).chunk(2, -1)
+    c, _ = mixer.conv(inner, None, resets)
+    read = reads_back(M, mixer._cell(inner, c).v)
+    torch.testing.assert_close(mixer._leave(read, c, z), mixer(x, resets=resets)[0])
+    cell = mixer._driven(x, None)
+    q, k, logs = cell.q, cell.k, mixer.log_decays(x)
+    total = logs.cumsum(1)
+    weight = torch.einsum("bihk,bjhk->bhij", q, k) * torch.exp(
+        (total[:, :, None] - total[:, None] + cell.log_input[:, None]).permute(0, 3, 1, 2)
+    )
+    weight = weight.tril()
+    expected = weight / weight.sum(-1, keepdim=True).abs().clamp(min=1)
+    torch.testing.assert_close(mixer.hidden_attention(x), expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@torch.no_grad()
+def test_each_memory_of_a_mixture_reads_its_own_values(rule: str) -> None:
+    mixer, x, resets = prepared(MixtureOfMemories(8, rule, 3, 2, heads=2, head_dim=2, gate_rank=3, taps=0))
+    M = mixer.hidden_attention(x, resets).unflatten(1, (4, 2))
+    gate = mixer.in_proj(x)[..., 4:]
+    read = 0.0
+    for m, own in enumerate(mixer.kv_proj):
+        v = own(x)[..., mixer.own[0] :][..., :4].unflatten(-1, (2, 2))
+        read = read + reads_back(M[:, m], v)
+    torch.testing.assert_close(mixer._leave(read, gate), mixer(x, resets=resets)[0])
+    chosen = torch.nn.functional.pad(mixer.route(x).chosen, (0, 1), value=True).transpose(1, 2)
+    both = chosen[:, :, None, :, None] & chosen[:, :, None, None]
+    assert not M.masked_fill(both, 0.0).any()
+    if rule == "delta":
+        with pytest.raises(ValueError, match="only a gated one"):
+            mixer.log_decays(x)
+        return
+    logs = mixer.log_decays(x).unflatten(-1, (4, -1)).transpose(1, 2)
+    assert not logs[~chosen].any()
+    assert (logs[chosen] < 0).all() == (rule != "linear")
+    # Of a state that was there before, each memory keeps what its logarithms say.
+    if rule in ("retention", "mamba2"):
+        empty = mixer.init_state(2)
+        start = empty._replace(S=torch.ones_like(empty.S))
+        left = (mixer(x, start)[1].S - mixer(x)[1].S)[..., 0, 0]
+        torch.testing.assert_close(logs.sum(2).exp(), left)
 
 
 @torch.no_grad()
@@ -68,19 +157,23 @@ def test_a_diagonal_recurrence_keeps_the_product_of_its_decays(mixer: RGLRU) -> 
     assert not M[1, :, 4:, :4].any()
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 3}, {"rope": False, "kv_heads": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": 3},
+        {"rope": False, "kv_heads": 2},
+        {"heads": 3, "head_dim": 6, "scale": 0.3, "rope_share": 0.7, "bias": True},
+        {"head_dim": 2, "scale": 1.5, "mixed": False},
+    ],
+)
 @torch.no_grad()
 def test_of_attention_it_is_the_softmax(options: dict) -> None:
-    mixer, x, resets = prepared(
-        Attention(8, heads=2, **options) if "kv_heads" not in options else Attention(8, heads=4, **options)
-    )
+    mixer, x, resets = prepared(Attention(8, **{"heads": 4, **options}))
     M = mixer.hidden_attention(x, resets)
     torch.testing.assert_close(M.sum(-1), torch.ones_like(M[..., 0]))
-    assert not M.triu(1).any()
-    assert not M[1, :, 4:, :4].any()
     v = mixer.in_proj(x).unflatten(-1, (-1, mixer.size))[:, :, mixer.heads + mixer.kv_heads :]
-    v = v.repeat_interleave(mixer.heads // mixer.kv_heads, 2)
-    read = torch.einsum("bhij,bjhe->bihe", M, v).flatten(2)
+    read = reads_back(M, v.repeat_interleave(mixer.heads // mixer.kv_heads, 2)).flatten(2)
     torch.testing.assert_close(mixer.out_proj(read), mixer(x, resets=resets)[0])
 
 

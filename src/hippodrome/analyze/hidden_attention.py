@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hippodrome.analyze.charts import Chart
 from hippodrome.analyze.figures import axes
+from hippodrome.backbones._pieces import backwards
+from hippodrome.backbones.bimamba import BiMamba
 from hippodrome.mixers.base import Mixer
 
 NAMED = 64
@@ -17,7 +19,8 @@ NAMED = 64
 
 
 class Seen(NamedTuple):
-    """A mixer inside a model, what it was handed, and whether it read it backwards."""
+    """A mixer inside a model, what it was handed, and whether it read it backwards; a direction of a layer
+    that reads both ways, where each has a matrix of its own."""
 
     layer: str
     mixer: Mixer
@@ -32,6 +35,7 @@ class Map(NamedTuple):
 
     layer: str
     weights: np.ndarray
+    backwards: bool = False
 
     @property
     def mean(self) -> np.ndarray:
@@ -61,18 +65,16 @@ def hidden_attention(seen: Seen, row: int = 0, length: int | None = None) -> Map
     Raises:
         ValueError: the layer has none.
     """
-    # A reversed branch reads the end of the row first, padding included, which is cut off afterwards.
-    read = None if seen.backwards else length
+    # What reads the end of the row reads padding too, which is cut off afterwards.
+    read = length if seen.mixer.causal and not seen.backwards else None
     x, resets, modality = (
         None if one is None else one[row : row + 1, :read] for one in (seen.x, seen.resets, seen.modality)
     )
     told: Any = {} if modality is None else {"modality": modality}
     with torch.no_grad():
         weights = seen.mixer.hidden_attention(x, resets, **told)[0]  # type: ignore[arg-type]
-    if seen.backwards:
-        weights = weights.flip(-1, -2)
-        weights = weights if length is None else weights[:, :length, :length]
-    return Map(seen.layer, weights.float().cpu().numpy())
+    weights = weights.flip(-1, -2) if seen.backwards else weights
+    return Map(seen.layer, weights[:, :length, :length].float().cpu().numpy(), seen.backwards)
 
 
 def attention_maps(maps: Sequence[Map], names: Sequence[str] = ()) -> Chart:
@@ -89,7 +91,7 @@ def attention_maps(maps: Sequence[Map], names: Sequence[str] = ()) -> Chart:
             mean = one.mean
             top = np.quantile(mean[mean > 0], 0.99) if (mean > 0).any() else 1.0
             ax.imshow(mean, cmap="Greys", vmin=0, vmax=top, interpolation="nearest", aspect="equal")
-            back = ", reversed" if one.layer.endswith(".back") else ""
+            back = ", reversed" if one.backwards else ""
             ax.set_title(f"layer {i + 1}{back}: {one.reach():.1f} tokens away", fontsize=8.5)
             ax.grid(visible=False)
             if named:
@@ -118,13 +120,27 @@ def reads(mixer: Mixer) -> bool:
 def _watched(model: nn.Module, found: list[Seen]) -> Iterator[None]:
     def watch(name: str) -> Callable[..., None]:
         def seen(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            backwards = name.rsplit(".", 1)[-1] == "back"
-            told = named.get("resets"), backwards, named.get("modality")
-            found.append(Seen(name, module, given[0].detach(), *told))
+            x, resets = given[0].detach(), named.get("resets")
+            if isinstance(module, BiMamba):
+                marks, _ = backwards(x, resets, None)
+                found.append(Seen(f"{name}.mamba_fwd", module.mamba_fwd, x, resets, False))
+                found.append(Seen(f"{name}.mamba_rev", module.mamba_rev, x.flip(1), marks, True))
+                return
+            # A layer that runs more than once has a name for each time.
+            times = sum(one.layer.split(" ")[0] == name for one in found)
+            label = f"{name} (use {times + 1})" if times else name
+            reversed_ = name.rsplit(".", 1)[-1] == "back"
+            found.append(Seen(label, module, x, resets, reversed_, named.get("modality")))
 
         return seen
 
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, Mixer) and reads(m)}
+    mixers = {name: m for name, m in model.named_modules() if isinstance(m, Mixer)}
+    both = [m for m in mixers.values() if isinstance(m, BiMamba)]
+    # Of two directions with shared maps neither is called as a module, and of others both are.
+    inside = {id(one) for m in both for one in (m.mamba_fwd, m.mamba_rev)}
+    layers = {
+        name: m for name, m in mixers.items() if isinstance(m, BiMamba) or (reads(m) and id(m) not in inside)
+    }
     hooks = [m.register_forward_pre_hook(watch(name), with_kwargs=True) for name, m in layers.items()]
     try:
         yield

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.backbones._not_causal import NotCausal
@@ -100,22 +101,39 @@ class Hydra(NotCausal):
         if state is not None:
             self.refuse()
         self.check_call(x, None, resets, dt)
+        z, inner, *matrix = self._driven(x, resets, dt)
+        return self.out_proj(self.norm(self._mixed(inner, matrix, resets), z)), ()
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """M of each head, diagonal and all."""
+        self.check_call(x, None, resets)
+        _, _, *matrix = self._driven(x, resets, None)
+        (b, t, _), like = x.shape, torch.promote_types(x.dtype, torch.float32)
+        unit = torch.eye(t, dtype=like, device=x.device).repeat(1, self.heads).expand(b, -1, -1)
+        matrix = [m.to(like) for m in matrix]
+        return self._mixed(unit, matrix, resets).unflatten(-1, (self.heads, t)).transpose(1, 2)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t h2"]:
+        """dt A of each head below the diagonal, then above it."""
+        self.check_call(x, None)
+        steps = self._driven(x, None, None)[4]
+        return steps * self._rates(steps.dtype).repeat(2)
+
+    def _driven(self, x: Tensor, resets: Tensor | None, dt: Tensor | None) -> list[Tensor]:
+        """The gate, what is mixed, and by what: B and C of either direction, step sizes and the diagonal."""
         z, mixed, raw = self.in_proj(x).split_with_sizes(self.parts, -1)
         inner, ahead, back = F.silu(self.conv1d(mixed, resets)).split_with_sizes(self.inner_parts, -1)
         wide = torch.promote_types(self.A_log.dtype, torch.float32)
-        y = quasiseparable(
-            inner,
-            ahead,
-            back,
-            self._step_sizes(raw.to(wide), resets, dt),
-            -torch.exp(self.A_log.to(wide)),
-            self.fc_D(inner).to(wide) + self.D.to(wide),
-            resets,
-            groups=self.groups,
-            d_state=self.d_state,
-            chunk=self.chunk,
-        )
-        return self.out_proj(self.norm(y, z)), ()
+        steps = self._step_sizes(raw.to(wide), resets, dt)
+        return [z, inner, ahead, back, steps, self.fc_D(inner).to(wide) + self.D.to(wide)]
+
+    def _mixed(self, inner: Tensor, matrix: list[Tensor], resets: Tensor | None) -> Tensor:
+        ahead, back, steps, diagonal = matrix
+        sizes = {"groups": self.groups, "d_state": self.d_state, "chunk": self.chunk}
+        return quasiseparable(inner, ahead, back, steps, self._rates(steps.dtype), diagonal, resets, **sizes)
+
+    def _rates(self, dtype: torch.dtype) -> Tensor:
+        return -torch.exp(self.A_log.to(dtype))
 
     def _step_sizes(self, raw: Tensor, resets: Tensor | None, dt: Tensor | None) -> Tensor:
         """(b, t, 2 h), those of the upper triangle at their own tokens too."""

@@ -1,5 +1,6 @@
 """The matrix mixer: one shell of maps, convolution and gate around a matrix of any of seven structures."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -108,13 +109,26 @@ class MatrixMixer(NotCausal):
         if resets is None:
             y = self.mixed(v, given)
         else:
-            at, lengths = unpack(resets)
-            inside = torch.arange(at.shape[1], device=x.device) < lengths[:, None]
-            rows = torch.where(inside[..., None], v.flatten(0, 1)[at], 0.0)
-            own = None if given is None else given.flatten(0, 1)[at]
+            at, lengths, inside = _laid_out(resets)
             # Pieces follow each other as their tokens do in the flattened rows.
-            y = self.mixed(rows, own, lengths)[inside].view(v.shape)
+            y = self.mixed(*_pieces(v, given, at, inside), lengths)[inside].view(v.shape)
         return self.out_proj(self.norm(y.to(x.dtype), z)), ()
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """M of each head, diagonal and all."""
+        self.check_call(x, None, resets)
+        (b, t, _), (_, v, given) = x.shape, self.drive(x, resets)
+        if resets is None:
+            return self._of(self.matrix.matrix, v, given, None).expand(b, -1, -1, -1)
+        at, lengths, inside = _laid_out(resets)
+        M = self._of(self.matrix.matrix, *_pieces(v, given, at, inside), lengths)
+        both = (inside[:, :, None] & inside[:, None])[:, None]
+        M = torch.where(both, M, 0.0).transpose(0, 1)
+        row, column = at[:, :, None].expand(-1, -1, at.shape[1]), (at % t)[:, None].expand_as(M[0])
+        whole = M.new_zeros(self.heads, b * t, t)
+        for head, own in zip(whole, M, strict=True):
+            head.index_put_((row, column), own, accumulate=True)
+        return whole.unflatten(1, (b, t)).transpose(0, 1)
 
     def drive(
         self, x: Sequence, resets: Resets | None = None
@@ -129,6 +143,12 @@ class MatrixMixer(NotCausal):
 
     def mixed(self, v: Tensor, given: Tensor | None, lengths: Tensor | None = None) -> Tensor:
         """M v over rows that end at their lengths, (b, t, e) to the same, in float32 at least."""
+        return self._of(self.matrix.mix, v, given, lengths).flatten(-2)
+
+    def _of(
+        self, made: Callable[..., Tensor], v: Tensor, given: Tensor | None, lengths: Tensor | None
+    ) -> Tensor:
+        """What the structure makes of heads (b, t, h, p) and of what is given, learned or not."""
         t = v.shape[1]
         if given is None:
             assert self.places is not None  # what is not made of tokens is learned
@@ -141,7 +161,7 @@ class MatrixMixer(NotCausal):
         wide = torch.promote_types(v.dtype, torch.float32)
         with torch.autocast(v.device.type, enabled=False):
             heads = v.to(wide).unflatten(-1, (self.heads, -1))
-            return self.matrix.mix(heads, given.to(wide), lengths).flatten(-2)
+            return made(heads, given.to(wide), lengths)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Those of the structure; places do not decay."""
@@ -152,3 +172,15 @@ class MatrixMixer(NotCausal):
     def example(cls) -> "MatrixMixer":
         """A small instance."""
         return cls(8, d_state=2, head_dim=4, chunk=4)
+
+
+def _laid_out(resets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the tokens of each piece lie, how many there are, and which places of a row hold one."""
+    at, lengths = unpack(resets)
+    return at, lengths, torch.arange(at.shape[1], device=resets.device) < lengths[:, None]
+
+
+def _pieces(v: Tensor, given: Tensor | None, at: Tensor, inside: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Pieces as rows: what is mixed, zero behind their ends, and what makes the matrix."""
+    rows = torch.where(inside[..., None], v.flatten(0, 1)[at], 0.0)
+    return rows, None if given is None else given.flatten(0, 1)[at]

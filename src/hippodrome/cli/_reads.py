@@ -42,14 +42,19 @@ def look(given: Sequences) -> Look:
         maps.append(hidden.hidden_attention(one, 0, shown))
         told["reach"] = maps[-1].reach()
         try:
-            memories.append(memory.channel_memory(one.mixer, one.x, one.layer, length, one.modality))
+            # A reversed row begins with its padding.
+            tokens = slice(-length, None) if one.backwards else slice(length)
+            told_apart = None if one.modality is None else one.modality[:, tokens]
+            memories.append(
+                memory.channel_memory(one.mixer, one.x[:, tokens], one.layer, modality=told_apart)
+            )
         except ValueError:
             continue
-        tokens = memories[-1].tokens
+        kept = memories[-1].tokens
         told["memory"] = {
             "window": length,
-            "median": float(tokens[len(tokens) // 2]),
-            "longest": float(tokens[-1]),
+            "median": float(kept[len(kept) // 2]),
+            "longest": float(kept[-1]),
             "global": memories[-1].global_share,
         }
         if isinstance(one.mixer, Mamba) and (maps_of := one.mixer.token_maps()) is not None:

@@ -13,6 +13,8 @@ from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 EPS = 1e-6
 """Added to the squared length of a query or key before its root is taken."""
+NO_GATE = "DeltaNet's state does not decay, it is replaced; only a gated one has decays."
+"""Why the delta rule without a gate has no decays to show."""
 
 Channels = Float[Tensor, "*tokens _"]
 """Channels of any number of tokens: (b, t, e) in ``forward``, (b, e) in ``step``."""

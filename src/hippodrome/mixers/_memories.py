@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.step_size import initial_step_bias
-from hippodrome.mixers._matrix_state import of_length_one, retention_rates
+from hippodrome.mixers._matrix_state import NO_GATE, of_length_one, retention_rates
 from hippodrome.mixers.base import check_word
 from hippodrome.ops.delta_rule import delta_rule
 from hippodrome.ops.gla import gla
@@ -54,6 +54,10 @@ class Rule(nn.Module, ABC):
         valid: Bool[Tensor, "b t"] | None,
     ) -> Read:
         """Many tokens (b, t, h, ...): all that is read, the last matrices. What is not valid does nothing."""
+
+    @abstractmethod
+    def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens c"]:
+        """The logarithm of what each head, or each key channel of each head, keeps at a token."""
 
     def slow(self) -> list[nn.Parameter]:
         """Parameters that set time scales."""
@@ -102,6 +106,11 @@ class Scalar(Rule):
         if valid is not None:
             dt = dt * valid[..., None]
         return ssd(v, dt, A, k, _scaled(q), None, S, resets)
+
+    def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens h"]:
+        """dt A of each head."""
+        dt, A = self._steps(raw.new_empty(*raw.shape[:-1], self.heads, 0), raw, None)
+        return dt * A
 
     def _steps(self, v: Tensor, raw: Tensor, S: Tensor | None) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(v.dtype if S is None else S.dtype, torch.float32)
@@ -161,6 +170,10 @@ class Channelwise(Rule):
             k, log_decay = k * valid[..., None, None], log_decay * valid[..., None, None]
         return gla(_scaled(q), k.to(v.dtype), v, log_decay, S, resets)
 
+    def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens hk"]:
+        """log alpha of each key channel of each head."""
+        return self._decays(raw, raw)[1].flatten(-2)
+
     def _decays(self, k: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.decay_proj(raw) if self.keyed else raw
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32)).unflatten(-1, (self.heads, -1))
@@ -214,12 +227,21 @@ class Replace(Rule):
             log_decay = None if log_decay is None else log_decay * valid[..., None]
         return delta_rule(q, k, v, beta, log_decay, S, resets)
 
-    def _drive(self, q: Tensor, k: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens h"]:
+        """Those of the gate; what the rule replaces is not counted.
+
+        Raises:
+            ValueError: there is no gate.
+        """
+        if not self.gated:
+            raise ValueError(NO_GATE)
         wide = torch.promote_types(raw.dtype, torch.float32)
-        beta, log_decay = raw[..., : self.heads].to(wide).sigmoid(), None
-        if self.gated:
-            steps = F.softplus(raw[..., self.heads :].to(wide) + self.dt_bias.to(wide))
-            log_decay = -torch.exp(self.A_log.to(wide)) * steps
+        steps = F.softplus(raw[..., self.heads :].to(wide) + self.dt_bias.to(wide))
+        return -torch.exp(self.A_log.to(wide)) * steps
+
+    def _drive(self, q: Tensor, k: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        beta = raw[..., : self.heads].to(torch.promote_types(raw.dtype, torch.float32)).sigmoid()
+        log_decay = self.log_decays(raw) if self.gated else None
         return _scaled(of_length_one(q)), of_length_one(k), beta, log_decay
 
     def slow(self) -> list[nn.Parameter]:

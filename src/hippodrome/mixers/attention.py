@@ -231,7 +231,8 @@ class Attention(Mixer):
         q, k, _ = self._project(x, number)
         wide = torch.promote_types(x.dtype, torch.float32)
         k = k.repeat_interleave(self.heads // self.kv_heads, 2).to(wide)
-        scores = torch.einsum("bihe,bjhe->bhij", q.to(wide), k) * self.size**-0.5
+        scale = self.size**-0.5 if self.scale is None else self.scale
+        scores = torch.einsum("bihe,bjhe->bhij", q.to(wide), k) * scale
         age = number[:, :, None] - number[:, None]
         mask = (age >= 0) & (stretch[:, :, None] == stretch[:, None])
         mask = mask if self.window is None else mask & (age < self.window)

@@ -12,7 +12,7 @@ from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import ShortConv
 from hippodrome.layers.step_size import initial_step_bias
-from hippodrome.mixers._matrix_state import Channels, MatrixState, of_length_one
+from hippodrome.mixers._matrix_state import NO_GATE, Channels, MatrixState, of_length_one
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.ops.delta_rule import delta_rule
 from hippodrome.ops.delta_rule_update import delta_rule_update
@@ -139,7 +139,7 @@ class GatedDeltaNet(MatrixState):
             ValueError: there is no gate.
         """
         if not self.gated:
-            raise ValueError("DeltaNet's state does not decay, it is replaced; only a gated one has decays.")
+            raise ValueError(NO_GATE)
         self.check_call(x, None)
         return self._driven(x, None).log_decay
 

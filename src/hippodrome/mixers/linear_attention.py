@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides
@@ -11,7 +12,7 @@ from hippodrome.layers.short_conv import NoConv
 from hippodrome.mixers._matrix_state import Channels, Drive, MatrixState
 from hippodrome.mixers.base import check_word
 from hippodrome.ops.ssd import ssd
-from hippodrome.shapes import Resets
+from hippodrome.shapes import Resets, Sequence
 
 FEATURES = ("elu", "relu", "identity")
 EPS = 1e-6
@@ -91,6 +92,15 @@ class LinearAttention(MatrixState):
     def readout(self, y: Tensor, side: tuple[Tensor, ...]) -> Channels:
         """A norm over each head where nothing has normalized, and a linear map."""
         return self.out_proj(self.norm(y.to(side[2].dtype)).flatten(-2))
+
+    def with_values(self, drive: Drive, v: Float[Tensor, "b t h _"]) -> Drive:
+        """Other values, with the one beside them that sums up the normalizer."""
+        return drive._replace(v=F.pad(v, (0, 1), value=1.0) if self.normalize else v)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t h"]:
+        """Zeros: no head forgets."""
+        self.check_call(x, None)
+        return torch.zeros_like(self._driven(x, None).decay)
 
     def _features(self, x: Tensor) -> Tensor:
         if self.features == "elu":

@@ -140,18 +140,28 @@ class MLSTM(Mixer):
         state = self.init_state(x.shape[0]) if state is None else state
         x, z = self.in_proj(x).chunk(2, -1)
         c, window = self.conv(x, state.window, resets)
-        q, k, v, log_input, log_forget = self._cell(x, c)
-        with torch.no_grad():
-            m = _stabilizers(log_forget, log_input, state.m, resets)
-        before = torch.cat([state.m[:, None], m[:, :-1]], 1)
-        if resets is not None:
-            before = before.masked_fill(resets[..., None], EMPTY)
-        log_decay = (log_forget + before - m)[..., None].expand_as(k)
-        k = k * torch.exp(log_input - m)[..., None]
         held = torch.cat([state.S, state.n[..., None]], -1)
-        y, held = gla(q, k, F.pad(v, (0, 1), value=1.0), log_decay, held, resets)
-        read = _divide(y[..., :-1], y[..., -1], m)
+        read, held, m = _scan(self._cell(x, c), held, state.m, resets)
         return self._leave(read, c, z), State(window, held[..., :-1], held[..., -1], m[:, -1])
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """That of each head: what h_i is where the value of token j is the j-th unit vector."""
+        self.check_call(x, None, resets)
+        cell = self._driven(x, resets)
+        b, t, heads, _ = cell.v.shape
+        unit = torch.eye(t, dtype=cell.v.dtype, device=x.device)[None, :, None].expand(b, t, heads, t)
+        first = cell.v.new_full((b, heads), EMPTY)
+        return _scan(cell._replace(v=unit), None, first, resets)[0].transpose(1, 2)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t h"]:
+        """Logarithms of the forget gates; above zero an exponential one makes the memory grow."""
+        self.check_call(x, None)
+        return self._driven(x, None).log_forget
+
+    def _driven(self, x: Tensor, resets: Resets | None) -> Cell:
+        """What the tokens do to the memory, from the first on."""
+        inner = self.in_proj(x).chunk(2, -1)[0]
+        return self._cell(inner, self.conv(inner, None, resets)[0])
 
     def _cell(self, x: Tensor, c: Tensor) -> Cell:
         """Queries, keys, values and gates from the channels before and after the convolution."""
@@ -181,6 +191,22 @@ class MLSTM(Mixer):
     def example(cls) -> "MLSTM":
         """A small instance."""
         return cls(8, heads=2, expand=1)
+
+
+def _scan(
+    cell: Cell, held: Tensor | None, first: Tensor, resets: Tensor | None
+) -> tuple[Float[Tensor, "b t h v"], Float[Tensor, "b h k v1"], Float[Tensor, "b t h"]]:
+    """What is read at each token, the last memory beside its normalizer, and the stabilizers."""
+    q, k, v, log_input, log_forget = cell
+    with torch.no_grad():
+        m = _stabilizers(log_forget, log_input, first, resets)
+    before = torch.cat([first[:, None], m[:, :-1]], 1)
+    if resets is not None:
+        before = before.masked_fill(resets[..., None], EMPTY)
+    log_decay = (log_forget + before - m)[..., None].expand_as(k)
+    k = k * torch.exp(log_input - m)[..., None]
+    y, held = gla(q, k, F.pad(v, (0, 1), value=1.0), log_decay, held, resets)
+    return _divide(y[..., :-1], y[..., -1], m), held, m
 
 
 def _divide(read: Tensor, over: Tensor, m: Tensor) -> Tensor:

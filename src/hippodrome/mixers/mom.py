@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides
@@ -27,6 +27,19 @@ class State(NamedTuple):
     """Last inputs of the short convolution that each memory took in, oldest first."""
     S: Float[Tensor, "b m h _ _"]
     """The matrices of each memory, in float32 or wider."""
+
+
+class _Driven(NamedTuple):
+    """What the tokens of p pieces of at most l tokens do to memories, beside queries, keys and values."""
+
+    mixed: Float[Tensor, "p l e"]
+    """Those before the convolution."""
+    raw: Float[Tensor, "p l _"]
+    """Gate channels."""
+    resets: Resets | None
+    stretch: Tensor | None
+    """How many resets of the row came before each token, or at it."""
+    valid: Bool[Tensor, "p l"]
 
 
 class MixtureOfMemories(Mixer):
@@ -206,30 +219,69 @@ class MixtureOfMemories(Mixer):
             S = torch.cat([S[:, :-1], matrices[:, None]], 1)
         return self._leave(read, gate), State(window, S)
 
-    def _run(
-        self, x: Tensor, q: Tensor, state: State, pieces: Pieces, segments: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the tokens of some pieces read (p, l, h, v), and the windows and matrices after them."""
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b mh t t"]:
+        """That of each head of the first memory, of the second and so on, the shared one last, times the
+        weight that the reading token gives it. Every memory has values of its own, to which its heads'
+        matrices belong."""
+        self.check_call(x, None, resets)
+        b, t, _ = x.shape
+        routed = self.route(x)
+        # The shared memory is one that every token chooses, with a weight of one.
+        weights, chosen = (F.pad(of, (0, int(self.shared)), value=1) for of in routed)
+        q = self.in_proj(x)[..., : self.channels[0]]
+        window, segments = self.init_state(b).window, None if resets is None else resets.cumsum(1)
+        M = weights.new_zeros(b, chosen.shape[-1], t, self.heads, t)
+        for pieces in pack(chosen):
+            (queries, keys, _), drive = self._driven(x, q, window, pieces, segments)
+            unit = F.one_hot(pieces.tokens, t).to(M.dtype)[:, :, None].expand(-1, -1, self.heads, -1)
+            read, _ = self.rule.scan(queries, keys, unit, drive.raw, None, drive.resets, drive.valid)
+            at = pieces.rows[:, None], pieces.memories[:, None], pieces.tokens
+            share = weights[at[0], at[2], at[1]] * drive.valid
+            M.index_put_(at, read.to(M.dtype) * share[..., None, None], accumulate=True)
+        return M.transpose(2, 3).flatten(1, 2)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t c"]:
+        """Those of each memory in turn, the shared one last; zero at tokens that did not choose it."""
+        self.check_call(x, None)
+        chosen = F.pad(self.route(x).chosen, (0, int(self.shared)), value=True)
+        found = []
+        for m in range(self.memories + self.shared):
+            logs = self.rule.log_decays(self._map(m)(x)[..., sum(self.own[:2]) :])
+            found.append(logs * chosen[..., m, None])
+        return torch.cat(found, -1)
+
+    def _driven(
+        self, x: Tensor, q: Tensor, window: Tensor, pieces: Pieces, segments: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], _Driven]:
+        """Queries, keys and values of the tokens of some pieces (p, l, h, _), and what else drives them."""
         rows, index = pieces.rows[:, None], pieces.tokens
         valid = pieces.valid()
         x, q = x[rows, index], q[rows, index]
         mine = [self._map(m)(part) for m, part in enumerate(x.split(pieces.counts)) if len(part)]
         kv, raw = torch.cat(mine).split([sum(self.own[:2]), self.own[2]], -1)
-        raw_inner = torch.cat([q, kv], -1)
-        held = state.window[pieces.rows, pieces.memories]
+        mixed = torch.cat([q, kv], -1)
         resets = stretch = None
         if segments is not None:
             stretch = segments[rows, index]
             resets = (stretch != F.pad(stretch[:, :-1], (1, 0))) & valid
-        inner, _ = self.conv(raw_inner, held, resets)
-        y, S = self.rule.scan(*self._cut(inner), raw, state.S[pieces.rows, pieces.memories], resets, valid)
+        inner, _ = self.conv(mixed, window[pieces.rows, pieces.memories], resets)
+        return self._cut(inner), _Driven(mixed, raw, resets, stretch, valid)
+
+    def _run(
+        self, x: Tensor, q: Tensor, state: State, pieces: Pieces, segments: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the tokens of some pieces read (p, l, h, v), and the windows and matrices after them."""
+        heads, drive = self._driven(x, q, state.window, pieces, segments)
+        S = state.S[pieces.rows, pieces.memories]
+        y, S = self.rule.scan(*heads, drive.raw, S, drive.resets, drive.valid)
+        held = state.window[pieces.rows, pieces.memories]
         # The last tokens of a piece end where it does, not where its row is filled up to.
         taken = pieces.length[:, None] + torch.arange(held.shape[1], device=x.device)
-        window = torch.cat([held, raw_inner.to(held.dtype)], 1)
+        window = torch.cat([held, drive.mixed.to(held.dtype)], 1)
         window = window.gather(1, taken[..., None].expand(-1, -1, window.shape[-1]))
-        if segments is not None and stretch is not None:
+        if segments is not None and drive.stretch is not None:
             total = segments[pieces.rows, -1]
-            stretch = F.pad(stretch, (max(held.shape[1], 1), 0))
+            stretch = F.pad(drive.stretch, (max(held.shape[1], 1), 0))
             window = window.masked_fill((stretch.gather(1, taken) != total[:, None])[..., None], 0.0)
             place = pieces.length + max(held.shape[1], 1) - 1
             stale = stretch.gather(1, place[:, None])[:, 0] != total

@@ -98,19 +98,41 @@ class Retention(Mixer):
     ) -> tuple[Sequence, State]:
         """Many tokens, by state space duality with one fixed rate a head."""
         self.check_call(x, state, resets, dt)
-        b, t, _ = x.shape
-        S = None if state is None else state.S
-        seen = torch.zeros(b, dtype=torch.int64, device=x.device) if state is None else state.seen
-        if resets is None:
-            number = seen[:, None] + torch.arange(t, device=x.device)
-        else:
-            number, _ = engine.stretches(resets, seen)
+        S, seen = (None, None) if state is None else state
+        number = self._numbers(x, seen, resets)
         # Rows of a fresh call without resets agree, so one row of angles serves all.
         q, k, v, gate = self._project(x, number[:1] if state is None and resets is None else number)
-        wide = torch.promote_types(x.dtype, torch.float32) if S is None else S.dtype
-        steps = torch.ones(v.shape[:-1], dtype=wide, device=x.device)
-        y, S = ssd(v, steps, retention_rates(self.heads, steps), k, q, None, S, resets)
+        y, S = self._scan(q, k, v, S, resets)
         return self._leave(y, gate), State(S, number[:, -1] + 1)
+
+    def hidden_attention(self, x: Sequence, resets: Resets | None = None) -> Float[Tensor, "b h t t"]:
+        """That of each head, R_i q_i . R_j k_j gamma^(i - j) / sqrt(k)."""
+        self.check_call(x, None, resets)
+        q, k, _, _ = self._project(x, self._numbers(x, None, resets))
+        (b, t, _), like = x.shape, torch.promote_types(x.dtype, torch.float32)
+        unit = torch.eye(t, dtype=like, device=x.device)[None, :, None].expand(b, t, self.heads, t)
+        return self._scan(q, k, unit.contiguous(), None, resets)[0].transpose(1, 2)
+
+    def log_decays(self, x: Sequence) -> Float[Tensor, "b t h"]:
+        """log gamma of each head, whatever the tokens are."""
+        self.check_call(x, None)
+        like = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
+        return retention_rates(self.heads, like).expand(*x.shape[:2], -1)
+
+    def _numbers(self, x: Tensor, seen: Tensor | None, resets: Resets | None) -> Int[Tensor, "b t"]:
+        """The position of each token, from the last reset on, with ``seen`` tokens before the first."""
+        seen = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device) if seen is None else seen
+        if resets is None:
+            return seen[:, None] + torch.arange(x.shape[1], device=x.device)
+        return engine.stretches(resets, seen)[0]
+
+    def _scan(
+        self, q: Tensor, k: Tensor, v: Tensor, S: Tensor | None, resets: Resets | None
+    ) -> tuple[Tensor, Tensor]:
+        """What queries read of values, and the last matrices."""
+        wide = torch.promote_types(v.dtype, torch.float32) if S is None else S.dtype
+        steps = torch.ones(v.shape[:-1], dtype=wide, device=v.device)
+        return ssd(v, steps, retention_rates(self.heads, steps), k, q, None, S, resets)
 
     def _project(self, x: Tensor, number: Tensor) -> tuple[Tensor, ...]:
         """Queries and keys turned to their positions, values, and the gate."""
