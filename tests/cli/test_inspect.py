@@ -109,3 +109,13 @@ def test_layers_of_two_directions_and_grids_are_looked_at_by_name(cli) -> None:
     kinds = [row["kind"] for row in cli("list", "mixers", "--json").json()["mixers"]]
     assert {"s4nd", "bidirectional", "s4d"} <= set(kinds)
     assert "2210.06583" in cli("cite", "s4nd").out
+
+
+def test_a_pattern_is_looked_at_as_a_whole(cli) -> None:
+    small = ("--length", 8, "--width", 8, "-s", "mamba2.d_state=4", "-s", "mamba2.head_dim=4")
+    found = cli("inspect", "mamba2+mlp", *small, "--json").json()
+    alone = cli("inspect", "mamba2", *small[:4], "-s", "d_state=4", "-s", "head_dim=4", "--json").json()
+    assert found["parameters"] > alone["parameters"]
+    assert set(found["systems"]) == {"mamba2", "mlp"}
+    refused(cli("inspect", "mamba2+mpl"), "mpl", "did you mean 'mlp'")
+    refused(cli("inspect", "mamba2+mlp", "-s", "gru.taps=2"), "gru", "not in the pattern")

@@ -55,7 +55,9 @@ class _Subject(NamedTuple):
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="A kind of mixer (or bi-KIND), a recipe, or a run folder.")],
+    what: Annotated[
+        str, typer.Argument(help="A kind of mixer (or bi-KIND), a pattern, a recipe, or a run folder.")
+    ],
     length: Annotated[
         int | None, typer.Option(min=2, help="Tokens of context; 256, or one grid, if left out.")
     ] = None,
@@ -78,11 +80,12 @@ def command(
 ) -> None:
     """Show kernels, transfer function, spectrum, Hankel values, memory and cost.
 
-    Options of a mixer's constructor go by -s name=value. What is a linear system before its output map is
-    shown as one, the others by their answer to an impulse. S4D and S5 that start from HiPPO-LegS are also
-    held against the dense system, with and without perturb-then-diagonalize. --on draws the hidden attention
-    of layers that make their gates from tokens, how long the parts of their states remember and where depth
-    drives tokens, and of a model that chooses what it attends to (seqboat) where it did.
+    Options of a mixer's constructor go by -s name=value, in a pattern by -s KIND.name=value. What is a linear
+    system before its output map is shown as one, the others by their answer to an impulse. S4D and S5 that
+    start from HiPPO-LegS are also held against the dense system, with and without perturb-then-diagonalize.
+    --on draws the hidden attention of layers that make their gates from tokens, how long the parts of their
+    states remember and where depth drives tokens, and of a model that chooses what it attends to (seqboat)
+    where it did.
     """
     _check_places(out, png)
     settings = Settings(file, assignments)
@@ -148,11 +151,16 @@ def _subject(
         spec = config.stack_spec(what, width, 1, options=filled)["blocks"][0]["mixer"]
         body = config.build(spec, "mixers").to(device)
         return _Subject(what, body, {what: body, **_mixers(body)}, body, _legs(what, options))
-    if options:
-        raise ValueError(f"options go to a mixer's constructor; {what!r} is no mixer and takes none")
     from hippodrome import runs
     from hippodrome.cli import _recipes as recipes
 
+    if set(":+*") & set(what) and not Path(what).exists():
+        width = width or 64
+        filled = config.with_small_sizes(what, options, width, length or CONTEXT)
+        body = config.build(config.stack_spec(what, width, options=filled), "backbones").to(device)
+        return _Subject(what, body, _mixers(body), body)
+    if options:
+        raise ValueError(f"options go to mixers' constructors; {what!r} is no mixer and no pattern of them")
     if what in recipes.names():
         spec = recipes.find(what).model.stack(width)
         body = config.build(spec, "backbones").to(device)
