@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,10 +73,43 @@ def test_bfloat16_weights(kind: str) -> None:
     mixer = mixer_class(kind).example().bfloat16()
     x = tokens(mixer, 2, 6, torch.bfloat16)
     y, state = mixer(x)
-    y_t, _ = mixer.step(x[:, 0], state)
+    y_t, after = mixer.step(x[:, 0], state)
     assert y.dtype == y_t.dtype == torch.bfloat16
     assert y.isfinite().all()
     assert y_t.isfinite().all()
+    assert_wide(mixer.init_state(2), state, after)
+
+
+@torch.no_grad()
+def test_states_stay_in_float32_under_autocast(kind: str) -> None:
+    mixer = mixer_class(kind).example()
+    x = tokens(mixer, 2, 6, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, state = mixer(x)
+        _, after = mixer.step(x[:, 0], state)
+    assert_wide(state, after)
+
+
+def assert_wide(*states: Any) -> None:
+    """All that is summed into is float32; keys and values of attention are stored and never summed into."""
+    for state in states:
+        for name, tensor in zip(state._fields, state, strict=True):
+            assert name in ("k", "v") or tensor.dtype != torch.bfloat16, name
+
+
+def test_a_row_of_nothing_but_padding_is_finite_and_changes_no_other(kind: str) -> None:
+    mixer = prepared(mixer_class(kind).example())
+    x = tokens(mixer, 2, 6)
+    x[0] = 0
+    resets = torch.zeros(2, 6, dtype=torch.bool)
+    resets[0] = mixer.accepts_resets
+    x.requires_grad_()
+    y, state = mixer(x, resets=resets if mixer.accepts_resets else None)
+    assert all(bool(tensor.isfinite().all()) for tensor in (y, *state))
+    y.sum().backward()
+    gradients = [x.grad, *(p.grad for p in mixer.parameters() if p.grad is not None)]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    torch.testing.assert_close(y[1:], mixer(x[1:])[0], atol=1e-9, rtol=1e-9)
 
 
 def test_example_is_small(kind: str) -> None:

@@ -44,6 +44,18 @@ def test_padding_changes_nothing(pooling: str) -> None:
     torch.testing.assert_close(alone, behind, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last", "both"])
+def test_a_row_of_padding_alone_is_answered_without_looking_at_it(pooling: str) -> None:
+    model = classifier(pooling, channels=2)
+    inputs, lengths = torch.randn(3, 5, 2).double(), torch.tensor([5, 0, 3])
+    inputs[1] = torch.nan
+    found = model.logits(inputs, lengths)
+    torch.testing.assert_close(found[::2], model.logits(inputs[::2], lengths[::2]))
+    model.loss(LabelledBatch(inputs, lengths, torch.tensor([0, 1, 1]))).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+    assert bool(found.isfinite().all())
+
+
 def test_mean_is_over_the_steps_since_the_reset() -> None:
     model = classifier(channels=2)
     inputs = torch.randn(2, 6, 2).double()

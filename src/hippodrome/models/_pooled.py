@@ -39,8 +39,10 @@ def running_mean(
 def mean_and_last(
     features: Float[Tensor, "rows t d"], valid: Bool[Tensor, "rows t"], lengths: Int[Tensor, "rows"]
 ) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "rows d"]]:
-    """Of whole rows that end at their lengths: the mean over their steps, and the feature of the last."""
+    """Of whole rows that end at their lengths: the mean over their steps, and the feature of the last; zeros
+    of a row that is padding alone."""
     last = features[torch.arange(len(lengths), device=lengths.device), lengths - 1]
+    last = torch.where(lengths[:, None] > 0, last, 0.0)
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
     total = torch.where(valid[..., None], wide, 0.0).sum(1)
-    return (total / lengths[:, None]).to(features.dtype), last
+    return (total / lengths[:, None].clamp(min=1)).to(features.dtype), last
