@@ -143,7 +143,7 @@ def test_what_cannot_be_meant_is_refused_with_a_sentence() -> None:
         model.step(values()[:, 0], ())
     with pytest.raises(ValueError, match="neither a state nor a step"):
         model.init_state(2)
-    with pytest.raises(ValueError, match="no resets"):
+    with pytest.raises(ValueError, match="no resets or dt; got 7 tokens and resets"):
         model(values(), resets=torch.zeros(2, 7, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"sizes=\[tokens\]"):
         config.stack_spec("mamba_mixer:bi-mamba", 6, 2)

@@ -56,7 +56,7 @@ def order_of(tokens: int, channels: int, owner: str) -> list[bool]:
     if tokens < 1 or channels > tokens:
         raise ValueError(
             f"{owner} has a token mixer at least, and at most one channel mixer behind each; got {tokens} "
-            f"token mixers and {channels} channel mixers."
+            f"token mixers and {channels} channel mixers. Take more of the first or fewer of the second."
         )
     order: list[bool] = []
     for i in range(tokens):

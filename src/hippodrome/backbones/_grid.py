@@ -1,6 +1,5 @@
 """Mixers over pictures: a row of tokens is one grid of points, rows one after the other."""
 
-import math
 from abc import abstractmethod
 from typing import Any
 
@@ -8,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.backbones._not_causal import NotCausal
+from hippodrome.backbones._whole import check_whole
 from hippodrome.shapes import Resets, Sequence, TimeSteps
 
 
@@ -40,13 +40,7 @@ class GridMixer(NotCausal):
         if state is not None:
             self.refuse()
         self.check_call(x, None, resets, dt)
-        points = math.prod(self.sizes)
-        if x.shape[1] != points or resets is not None:
-            raise ValueError(
-                f"{type(self).__name__} takes whole grids of {' x '.join(map(str, self.sizes))} = {points} "
-                f"tokens and no resets; got {x.shape[1]} tokens{'' if resets is None else ' and resets'}. "
-                "Set `sizes`, one grid a row."
-            )
+        check_whole(type(self).__name__, x, self.sizes, resets=resets)
         return self.mixed(x), ()
 
 

@@ -54,7 +54,9 @@ class CenteredConv(nn.Module):
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
         if taps < 1 or taps % 2 == 0:
-            raise ValueError(f"A convolution around each token has an odd number of taps; got {taps}.")
+            raise ValueError(
+                f"A convolution around each token has an odd number of taps; got {taps}. Take one more."
+            )
         bound = taps**-0.5
         self.weight = nn.Parameter(torch.empty(channels, 1, taps).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound))

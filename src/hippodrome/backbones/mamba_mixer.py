@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.backbones._averages import Averages, order_of
+from hippodrome.backbones._whole import WholeRows
 from hippodrome.backbones.bidirectional import Bidirectional
 from hippodrome.layers.norm import NormKind, build_norm
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.mixers.min_gru import MinGRU
-from hippodrome.shapes import Resets, Sequence, TimeSteps
 
 
-class MambaMixer(nn.Module):
+class MambaMixer(WholeRows):
     """y_tok = token(norm(x_tok)), y_ch = channel(norm(x_ch)^T)^T, x_tok and x_ch weighted averages of all
     earlier outputs of both kinds; then a norm.
 
@@ -39,10 +40,6 @@ class MambaMixer(nn.Module):
         ValueError: no token mixer, more channel mixers than token mixers, or widths that do not fit.
     """
 
-    causal = False
-    accepts_resets = False
-    accepts_modality = False
-
     def __init__(
         self,
         tokens: list[Mixer],
@@ -53,7 +50,8 @@ class MambaMixer(nn.Module):
     ) -> None:
         super().__init__()
         self.order = order_of(len(tokens), len(channels), "MambaMixer")
-        self.d_model, self.length = tokens[0].d_model, math.prod(sizes)
+        self.whole, self.length = list(sizes), math.prod(sizes)
+        self.d_model = tokens[0].d_model
         widths = {m.d_model for m in tokens}, {m.d_model for m in channels} | {self.length}
         if any(len(each) > 1 for each in widths):
             raise ValueError(
@@ -66,41 +64,13 @@ class MambaMixer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.averages = Averages(self.order)
 
-    def init_state(self, batch: int, max_length: int | None = None) -> NoReturn:
-        """Refused: there is no state."""
-        self._refuse()
-
-    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> NoReturn:
-        """Refused: there is no step."""
-        self._refuse()
-
-    def forward(
-        self,
-        x: Sequence,
-        state: Any = None,
-        *,
-        resets: Resets | None = None,
-        dt: TimeSteps | None = None,
-        modality: Tensor | None = None,
-    ) -> tuple[Sequence, tuple]:
-        """A whole row; the state handed back is empty.
-
-        Raises:
-            ValueError: a state, resets or dt is given, or the row is not of the length that was built for.
-        """
-        if state is not None:
-            self._refuse()
-        if x.shape[1] != self.length or resets is not None or dt is not None:
-            given = "" if resets is None and dt is None else " and resets or dt"
-            raise ValueError(
-                f"The channel mixers of MambaMixer read rows of {self.length} tokens, no resets and no dt; "
-                f"got {x.shape[1]} tokens{given}. Set `sizes` to the rows' length."
-            )
+    def read(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """All mixers in turn, and the norm."""
 
         def layer(i: int, x: Tensor) -> Tensor:
             return self.dropout(self.mixed(i, self.norms[i](x)))
 
-        return self.norm(self.averages(x, layer)), ()
+        return self.norm(self.averages(x, layer))
 
     def mixed(self, i: int, x: Tensor) -> Tensor:
         """Mixer number i alone, of either kind, (b, t, d) to the same."""
@@ -114,12 +84,6 @@ class MambaMixer(nn.Module):
         inside: list[Any] = [*self.tokens, *self.channels]
         weights = [*self.averages.parameters()]
         return [*(g for m in inside for g in m.parameter_groups()), ParameterGroup(weights, decay=False)]
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError(
-            "MambaMixer reads a row as one whole, so it has neither a state nor a step. Hand the whole row "
-            "to forward, or take a stack of causal mixers."
-        )
 
     @classmethod
     def example(cls) -> "MambaMixer":

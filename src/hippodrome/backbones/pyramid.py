@@ -1,9 +1,8 @@
 """A pyramid: stacks over a grid that is halved between them, each wider than the one before."""
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.backbones._grid import check_grid, over_grid
+from hippodrome.backbones._whole import WholeRows
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.ss2d import SS2D
 from hippodrome.backbones.stack import Stack
 from hippodrome.layers.norm import NormKind, build_norm
 from hippodrome.layers.projection import Projection
 from hippodrome.mixers.base import ParameterGroup, check_word
-from hippodrome.shapes import Resets, Sequence, TimeSteps
 
 BARE = ("inverted_residual",)
 """Kinds of mixers whose published block has no norm in front: they hold their own."""
@@ -54,7 +53,7 @@ class _Convolved(nn.Module):
 _HALVED = {"patches": PatchMerging, "convs": _Convolved}
 
 
-class Pyramid(nn.Module):
+class Pyramid(WholeRows):
     """stage_1 over the grid, a step down to half its rows and columns, stage_2, and so on; then a norm.
 
     The hierarchy of Liu et al. 2021, "Swin Transformer", arXiv 2103.14030, which VMamba (arXiv 2401.10166)
@@ -71,9 +70,6 @@ class Pyramid(nn.Module):
         ValueError: no stages, a grid that is none, or an unknown way to halve it.
     """
 
-    causal = False
-    accepts_resets = False
-
     def __init__(
         self,
         stages: list[Stack],
@@ -86,59 +82,24 @@ class Pyramid(nn.Module):
             raise ValueError("A pyramid has one stage at least; got none.")
         check_word("Pyramid", "way to halve a grid", merge, _HALVED)
         self.sizes = grids(check_grid("Pyramid", sizes), len(stages))
+        self.whole = self.sizes[0]
         self.d_model, self.d_out = stages[0].d_model, stages[-1].d_model
-        self.accepts_modality = False
         self.stages = nn.ModuleList(stages)
         widths = [stage.d_model for stage in stages]
         self.halves = nn.ModuleList(_HALVED[merge](one, other) for one, other in pairwise(widths))
         self.norm = build_norm(norm, self.d_out)
 
-    def init_state(self, batch: int, max_length: int | None = None) -> NoReturn:
-        """Refused: there is no state."""
-        self._refuse()
-
-    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> NoReturn:
-        """Refused: there is no step."""
-        self._refuse()
-
-    def forward(
-        self,
-        x: Sequence,
-        state: Any = None,
-        *,
-        resets: Resets | None = None,
-        dt: TimeSteps | None = None,
-        modality: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "b t2 d2"], tuple]:
-        """A whole grid (b, t, d), its points in C order, to the last one (b, t', d_out); the state is empty.
-
-        Raises:
-            ValueError: a state, resets or dt is given, or the tokens are not as many as the grid's points.
-        """
-        if state is not None:
-            self._refuse()
-        points = math.prod(self.sizes[0])
-        if x.shape[1] != points or resets is not None or dt is not None:
-            given = "" if resets is None and dt is None else " and resets or dt"
-            raise ValueError(
-                f"A pyramid takes whole grids of {' x '.join(map(str, self.sizes[0]))} = {points} tokens, no "
-                f"resets and no dt; got {x.shape[1]} tokens{given}. Set `sizes`, one grid a row."
-            )
+    def read(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t2 d2"]:
+        """A grid (b, t, d) to the last one (b, t', d_out)."""
         for i, stage in enumerate(self.stages):
             x = self.halves[i - 1](x, self.sizes[i - 1]) if i else x
             x, _ = stage(x)
-        return self.norm(x), ()
+        return self.norm(x)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of all mixers inside."""
         stages: list[Any] = list(self.stages)
         return [group for stage in stages for group in stage.parameter_groups()]
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError(
-            "A pyramid reads a grid as one whole, so it has neither a state nor a step. Hand the whole grid "
-            "to forward, or take a stack of causal mixers."
-        )
 
     @classmethod
     def example(cls) -> "Pyramid":

@@ -121,5 +121,7 @@ def spec(
     if len(stacks) > 1:
         raise ValueError(f"rcps takes one pattern, that of both strands; got {len(stacks)}.")
     if d_model % 2:
-        raise ValueError(f"rcps is as wide as two strands, so its width is even; got {d_model}.")
+        raise ValueError(
+            f"rcps is as wide as two strands, so its width is even; got {d_model}. Take an even one."
+        )
     return {"stack": stacks[0](d_model // 2, depth), **options}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hippodrome.backbones._not_causal import NotCausal
+from hippodrome.backbones._grid import GridMixer
 from hippodrome.inits import spectrum, steps
 from hippodrome.layers.gated_output import GatedOutput
 from hippodrome.mixers.base import ParameterGroup, check_word
@@ -15,7 +15,6 @@ from hippodrome.ops import _pairs
 from hippodrome.ops.discretize import zoh
 from hippodrome.ops.fft_conv_nd import fft_conv_nd
 from hippodrome.ops.vandermonde import vandermonde
-from hippodrome.shapes import Resets, Sequence, TimeSteps
 
 
 class _AxisSystem(nn.Module):
@@ -46,7 +45,7 @@ class _AxisSystem(nn.Module):
         return vandermonde(one.log_a, _pairs.times(C, one.gain), length)
 
 
-class S4ND(NotCausal):
+class S4ND(GridMixer):
     """K[l1, .., lm] = mean_r prod_a k_a^r[l_a], one global convolution with it, D x, GELU, gated linear unit.
 
     Nguyen et al. 2022, "S4ND: modeling images and videos as multidimensional signals using state spaces",
@@ -73,7 +72,6 @@ class S4ND(NotCausal):
         ValueError: a size below 1, an unknown init, a rank below 1, or a bandlimit or rate not positive.
     """
 
-    accepts_resets = False
     mixes_channels = True
 
     def __init__(
@@ -127,35 +125,14 @@ class S4ND(NotCausal):
         """(r, d, l) with an axis of 1 for each axis of the grid before its own."""
         return kernel.view(*kernel.shape[:2], *[1] * axis, kernel.shape[-1])
 
-    def forward(
-        self,
-        x: Sequence,
-        state: Any = None,
-        *,
-        resets: Resets | None = None,
-        dt: TimeSteps | None = None,
-    ) -> tuple[Sequence, tuple]:
-        """The whole grid, its points as tokens in C order; the state handed back is empty.
-
-        Raises:
-            ValueError: a state, resets or dt is given, or the tokens are not as many as the grid's points.
-        """
-        if state is not None:
-            self.refuse()
-        self.check_call(x, None, resets, dt)
-        points = math.prod(self.sizes)
-        if x.shape[1] != points or resets is not None:
-            raise ValueError(
-                f"S4ND takes whole grids of {' x '.join(map(str, self.sizes))} = {points} tokens and no "
-                f"resets; got {x.shape[1]} tokens{'' if resets is None else ' and resets'}. Set `sizes`, one "
-                "grid a row."
-            )
+    def mixed(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The convolution over a grid, and the output map."""
         origin = [size - 1 if self.directions == 2 else 0 for size in self.sizes]
         with torch.autocast(x.device.type, enabled=False):
             u = x.to(torch.promote_types(self.D.dtype, torch.float32))
             y = fft_conv_nd(u.unflatten(1, self.sizes), self.kernel(), origin).flatten(1, -2)
             y = y + self.D.to(u.dtype) * u
-        return self.output(y.to(x.dtype)), ()
+        return self.output(y.to(x.dtype))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Step sizes and poles: at most 1e-3, no decay."""

@@ -65,7 +65,7 @@ class SS2D(GridMixer):
         super().__init__()
         if taps < 1 or taps % 2 == 0:
             raise ValueError(
-                f"SS2D's convolution reads as far to both sides, so its taps are odd; got {taps}."
+                f"SS2D's convolution reads as far to both sides, so its taps are odd; got {taps}. Take 3."
             )
         inner = expand * d_model
         rank = -(-d_model // 16) if dt_rank is None else dt_rank

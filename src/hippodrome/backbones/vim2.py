@@ -1,9 +1,8 @@
 """ViM2: a pyramid of MambaMixers, scans over a grid and scans along the channels of its points in turn."""
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,13 +10,13 @@ from torch import Tensor, nn
 
 from hippodrome.backbones._averages import Averages, order_of
 from hippodrome.backbones._grid import check_grid
+from hippodrome.backbones._whole import WholeRows
 from hippodrome.backbones.mamba_mixer import parts
 from hippodrome.backbones.pyramid import PatchMerging, grids
 from hippodrome.backbones.ss2d import SS2D
 from hippodrome.layers.norm import NormKind, build_norm
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.mixers.channel_scan import ChannelScan
-from hippodrome.shapes import Resets, Sequence, TimeSteps
 
 
 class _Stage(nn.Module):
@@ -40,7 +39,7 @@ class _Stage(nn.Module):
         return self.averages(x, layer)
 
 
-class ViM2(nn.Module):
+class ViM2(WholeRows):
     """Stages of token mixers over a grid and channel mixers over its points, the grid halved between them.
 
     Behrouz, Santacatterina, Zabih 2024, "MambaMixer: efficient selective state space models with dual token
@@ -61,10 +60,6 @@ class ViM2(nn.Module):
             channel mixers than token mixers.
     """
 
-    causal = False
-    accepts_resets = False
-    accepts_modality = False
-
     def __init__(
         self,
         tokens: list[list[Mixer]],
@@ -82,45 +77,17 @@ class ViM2(nn.Module):
                 f"{len(channels)} stages of widths {widths}."
             )
         self.sizes = grids(check_grid("ViM2", sizes), len(tokens))
+        self.whole = self.sizes[0]
         self.stages = nn.ModuleList(_Stage(t, c, norm, dropout) for t, c in pairs)
         self.d_model, self.d_out = widths[0][0], widths[-1][0]
         self.halves = nn.ModuleList(PatchMerging(one[0], other[0]) for one, other in pairwise(widths))
         self.norm = build_norm(norm, self.d_out)
 
-    def init_state(self, batch: int, max_length: int | None = None) -> NoReturn:
-        """Refused: there is no state."""
-        self._refuse()
-
-    def step(self, x_t: Tensor, state: Any, *, dt_t: Tensor | None = None) -> NoReturn:
-        """Refused: there is no step."""
-        self._refuse()
-
-    def forward(
-        self,
-        x: Sequence,
-        state: Any = None,
-        *,
-        resets: Resets | None = None,
-        dt: TimeSteps | None = None,
-        modality: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "b t2 d2"], tuple]:
-        """A whole grid (b, t, d), its points in C order, to the last one (b, t', d_out); the state is empty.
-
-        Raises:
-            ValueError: a state, resets or dt is given, or the tokens are not as many as the grid's points.
-        """
-        if state is not None:
-            self._refuse()
-        points = math.prod(self.sizes[0])
-        if x.shape[1] != points or resets is not None or dt is not None:
-            given = "" if resets is None and dt is None else " and resets or dt"
-            raise ValueError(
-                f"ViM2 takes whole grids of {' x '.join(map(str, self.sizes[0]))} = {points} tokens, no "
-                f"resets and no dt; got {x.shape[1]} tokens{given}. Set `sizes`, one grid a row."
-            )
+    def read(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t2 d2"]:
+        """A grid (b, t, d) to the last one (b, t', d_out)."""
         for i, stage in enumerate(self.stages):
             x = stage(self.halves[i - 1](x, self.sizes[i - 1]) if i else x)
-        return self.norm(x), ()
+        return self.norm(x)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The groups of all mixers inside; the weights of the averages without decay."""
@@ -128,12 +95,6 @@ class ViM2(nn.Module):
         inside = [mixer for stage in stages for mixer in (*stage.tokens, *stage.channels)]
         weights = [weight for stage in stages for weight in stage.averages.parameters()]
         return [*(g for m in inside for g in m.parameter_groups()), ParameterGroup(weights, decay=False)]
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError(
-            "ViM2 reads a grid as one whole, so it has neither a state nor a step. Hand the whole grid to "
-            "forward, or take a stack of causal mixers."
-        )
 
     @classmethod
     def example(cls) -> "ViM2":

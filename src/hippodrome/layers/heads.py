@@ -8,7 +8,10 @@ def head_size(width: int, at_most: int = 64) -> int:
         ValueError: the width is odd, so that no head of even size fits.
     """
     if width < 2 or width % 2:
-        raise ValueError(f"A width that is cut into heads of even size must be even; got {width}.")
+        raise ValueError(
+            f"A width that is cut into heads of even size must be even; got {width}. Take an even one, or "
+            f"say the size of a head."
+        )
     return next(size for size in range(min(at_most, width), 0, -1) if width % size == 0 and size % 2 == 0)
 
 

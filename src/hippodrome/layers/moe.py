@@ -60,7 +60,8 @@ class MoE(nn.Module):
         super().__init__()
         if not 1 <= active <= experts:
             raise ValueError(
-                f"A token goes through one expert at least and at most all {experts}; got active={active}."
+                f"A token goes through one expert at least and at most all {experts}; got active={active}. "
+                f"Choose active between 1 and {max(experts, 1)}."
             )
         if balance < 0:
             raise ValueError(f"The weight of the load balancing loss is 0 or more; got {balance}.")
