@@ -6,6 +6,7 @@ what is only there to fill a row.
 """
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,16 @@ Heads = Float[Tensor, "*tokens h _"]
 Read = tuple[Float[Tensor, "*tokens h v"], Float[Tensor, "b h _ _"]]
 
 
+class Given(NamedTuple):
+    """What a rule is given of each token."""
+
+    q: Heads
+    k: Heads
+    v: Heads
+    raw: Float[Tensor, "*tokens _"]
+    """Gate channels."""
+
+
 class Rule(nn.Module, ABC):
     """A rule for matrices of ``matrix`` in each head, driven by ``gates`` raw channels a token.
 
@@ -39,19 +50,12 @@ class Rule(nn.Module, ABC):
     matrix: tuple[int, int]
 
     @abstractmethod
-    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, of: Given, S: Tensor) -> Read:
         """One token (b, h, ...): what it reads, and the matrices after it."""
 
     @abstractmethod
     def scan(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        raw: Tensor,
-        S: Tensor | None,
-        resets: Resets | None,
-        valid: Bool[Tensor, "b t"] | None,
+        self, of: Given, S: Tensor | None, resets: Resets | None, valid: Bool[Tensor, "b t"] | None
     ) -> Read:
         """Many tokens (b, t, h, ...): all that is read, the last matrices. What is not valid does nothing."""
 
@@ -82,8 +86,9 @@ class Scalar(Rule):
         if self.gates:
             self.dt_bias, self.A_log = _time_scales(heads)
 
-    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, of: Given, S: Tensor) -> Read:
         """Fade, write, read."""
+        q, k, v, raw = of
         dt, A = self._steps(v, raw, S)
         q, k, v = (m.to(S.dtype) for m in (_scaled(q), k, v))
         S = torch.addcmul(
@@ -92,20 +97,13 @@ class Scalar(Rule):
         return (S * q[..., None, :]).sum(-1), S
 
     def scan(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        raw: Tensor,
-        S: Tensor | None,
-        resets: Resets | None,
-        valid: Bool[Tensor, "b t"] | None,
+        self, of: Given, S: Tensor | None, resets: Resets | None, valid: Bool[Tensor, "b t"] | None
     ) -> Read:
         """By state space duality; a step of zero passes."""
-        dt, A = self._steps(v, raw, S)
+        dt, A = self._steps(of.v, of.raw, S)
         if valid is not None:
             dt = dt * valid[..., None]
-        return ssd(v, dt, A, k, _scaled(q), None, S, resets)
+        return ssd(of.v, dt, A, of.k, _scaled(of.q), None, S, resets)
 
     def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens h"]:
         """dt A of each head."""
@@ -147,28 +145,22 @@ class Channelwise(Rule):
         if not tied:
             self.decay_proj = Projection(rank, heads * keys)
 
-    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, of: Given, S: Tensor) -> Read:
         """Fade, write, read."""
-        k, log_decay = self._decays(k, raw)
+        k, log_decay = self._decays(of.k, of.raw)
+        q, _, v, _ = of
         q, k, v, log_decay = (m.to(S.dtype) for m in (_scaled(q), k, v, log_decay))
         S = torch.addcmul(S * torch.exp(log_decay)[..., None], k[..., None], v[..., None, :])
         return (S * q[..., None]).sum(-2), S
 
     def scan(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        raw: Tensor,
-        S: Tensor | None,
-        resets: Resets | None,
-        valid: Bool[Tensor, "b t"] | None,
+        self, of: Given, S: Tensor | None, resets: Resets | None, valid: Bool[Tensor, "b t"] | None
     ) -> Read:
         """In chunks; what neither fades nor writes passes."""
-        k, log_decay = self._decays(k, raw)
+        k, log_decay = self._decays(of.k, of.raw)
         if valid is not None:
             k, log_decay = k * valid[..., None, None], log_decay * valid[..., None, None]
-        return gla(_scaled(q), k.to(v.dtype), v, log_decay, S, resets)
+        return gla(_scaled(of.q), k.to(of.v.dtype), of.v, log_decay, S, resets)
 
     def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens hk"]:
         """log alpha of each key channel of each head."""
@@ -200,10 +192,10 @@ class Replace(Rule):
         if gated:
             self.dt_bias, self.A_log = _time_scales(heads)
 
-    def write(self, q: Heads, k: Heads, v: Heads, raw: Tensor, S: Tensor) -> Read:
+    def write(self, of: Given, S: Tensor) -> Read:
         """Fade, take the old value off, write, read."""
-        q, k, beta, log_decay = self._drive(q, k, raw)
-        q, k, v, beta = (m.to(S.dtype) for m in (q, k, v, beta))
+        q, k, beta, log_decay = self._drive(of)
+        q, k, v, beta = (m.to(S.dtype) for m in (q, k, of.v, beta))
         if log_decay is not None:
             S = S * torch.exp(log_decay)[..., None, None]
         stored = (S * k[..., None]).sum(-2)
@@ -211,21 +203,14 @@ class Replace(Rule):
         return (S * q[..., None]).sum(-2), S
 
     def scan(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        raw: Tensor,
-        S: Tensor | None,
-        resets: Resets | None,
-        valid: Bool[Tensor, "b t"] | None,
+        self, of: Given, S: Tensor | None, resets: Resets | None, valid: Bool[Tensor, "b t"] | None
     ) -> Read:
         """In chunks; what neither fades nor replaces passes."""
-        q, k, beta, log_decay = self._drive(q, k, raw)
+        q, k, beta, log_decay = self._drive(of)
         if valid is not None:
             beta = beta * valid[..., None]
             log_decay = None if log_decay is None else log_decay * valid[..., None]
-        return delta_rule(q, k, v, beta, log_decay, S, resets)
+        return delta_rule(q, k, of.v, beta, log_decay, S, resets)
 
     def log_decays(self, raw: Float[Tensor, "*tokens _"]) -> Float[Tensor, "*tokens h"]:
         """Those of the gate; what the rule replaces is not counted.
@@ -239,7 +224,8 @@ class Replace(Rule):
         steps = F.softplus(raw[..., self.heads :].to(wide) + self.dt_bias.to(wide))
         return -torch.exp(self.A_log.to(wide)) * steps
 
-    def _drive(self, q: Tensor, k: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _drive(self, of: Given) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        q, k, _, raw = of
         beta = raw[..., : self.heads].to(torch.promote_types(raw.dtype, torch.float32)).sigmoid()
         log_decay = self.log_decays(raw) if self.gated else None
         return _scaled(of_length_one(q)), of_length_one(k), beta, log_decay

@@ -11,7 +11,7 @@ from hippodrome.layers.heads import check_divides
 from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.short_conv import NoConv, ShortConv
-from hippodrome.mixers._memories import CONVOLVED, build_rule
+from hippodrome.mixers._memories import CONVOLVED, Given, build_rule
 from hippodrome.mixers._routing import Balance, Balanced, Pieces, Route, balance, pack, route
 from hippodrome.mixers.base import Mixer, ParameterGroup
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
@@ -30,12 +30,10 @@ class State(NamedTuple):
 
 
 class _Driven(NamedTuple):
-    """What the tokens of p pieces of at most l tokens do to memories, beside queries, keys and values."""
+    """Of p pieces of at most l tokens, what stands beside that which the rule is given."""
 
     mixed: Float[Tensor, "p l e"]
-    """Those before the convolution."""
-    raw: Float[Tensor, "p l _"]
-    """Gate channels."""
+    """Queries, keys and values before the convolution."""
     resets: Resets | None
     stretch: Tensor | None
     """How many resets of the row came before each token, or at it."""
@@ -165,7 +163,7 @@ class MixtureOfMemories(Mixer):
         for m in range(self.memories + self.shared):
             kv, raw = self._map(m)(x_t).split([sum(self.own[:2]), self.own[2]], -1)
             inner, window = self.conv.step(torch.cat([q, kv], -1), state.window[:, m])
-            y, S = self.rule.write(*self._cut(inner), raw, state.S[:, m])
+            y, S = self.rule.write(self._cut(inner, raw), state.S[:, m])
             if m < self.memories:
                 keep = chosen[:, m, None, None]
                 window = torch.where(keep, window, state.window[:, m])
@@ -213,7 +211,7 @@ class MixtureOfMemories(Mixer):
         if self.shared:
             kv, raw = self._map(-1)(x).split([sum(self.own[:2]), self.own[2]], -1)
             inner, last = self.conv(torch.cat([q, kv], -1), state.window[:, -1], resets)
-            y, matrices = self.rule.scan(*self._cut(inner), raw, state.S[:, -1], resets, None)
+            y, matrices = self.rule.scan(self._cut(inner, raw), state.S[:, -1], resets, None)
             read = read + y
             window = torch.cat([window[:, :-1], last[:, None]], 1)
             S = torch.cat([S[:, :-1], matrices[:, None]], 1)
@@ -232,9 +230,9 @@ class MixtureOfMemories(Mixer):
         window, segments = self.init_state(b).window, None if resets is None else resets.cumsum(1)
         M = weights.new_zeros(b, chosen.shape[-1], t, self.heads, t)
         for pieces in pack(chosen):
-            (queries, keys, _), drive = self._driven(x, q, window, pieces, segments)
+            given, drive = self._driven(x, q, window, pieces, segments)
             unit = F.one_hot(pieces.tokens, t).to(M.dtype)[:, :, None].expand(-1, -1, self.heads, -1)
-            read, _ = self.rule.scan(queries, keys, unit, drive.raw, None, drive.resets, drive.valid)
+            read, _ = self.rule.scan(given._replace(v=unit), None, drive.resets, drive.valid)
             at = pieces.rows[:, None], pieces.memories[:, None], pieces.tokens
             share = weights[at[0], at[2], at[1]] * drive.valid
             M.index_put_(at, read.to(M.dtype) * share[..., None, None], accumulate=True)
@@ -252,8 +250,8 @@ class MixtureOfMemories(Mixer):
 
     def _driven(
         self, x: Tensor, q: Tensor, window: Tensor, pieces: Pieces, segments: Tensor | None
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], _Driven]:
-        """Queries, keys and values of the tokens of some pieces (p, l, h, _), and what else drives them."""
+    ) -> tuple[Given, _Driven]:
+        """What the rule is given of the tokens of some pieces (p, l, h, _), and what else drives them."""
         rows, index = pieces.rows[:, None], pieces.tokens
         valid = pieces.valid()
         x, q = x[rows, index], q[rows, index]
@@ -265,15 +263,15 @@ class MixtureOfMemories(Mixer):
             stretch = segments[rows, index]
             resets = (stretch != F.pad(stretch[:, :-1], (1, 0))) & valid
         inner, _ = self.conv(mixed, window[pieces.rows, pieces.memories], resets)
-        return self._cut(inner), _Driven(mixed, raw, resets, stretch, valid)
+        return self._cut(inner, raw), _Driven(mixed, resets, stretch, valid)
 
     def _run(
         self, x: Tensor, q: Tensor, state: State, pieces: Pieces, segments: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What the tokens of some pieces read (p, l, h, v), and the windows and matrices after them."""
-        heads, drive = self._driven(x, q, state.window, pieces, segments)
+        given, drive = self._driven(x, q, state.window, pieces, segments)
         S = state.S[pieces.rows, pieces.memories]
-        y, S = self.rule.scan(*heads, drive.raw, S, drive.resets, drive.valid)
+        y, S = self.rule.scan(given, S, drive.resets, drive.valid)
         held = state.window[pieces.rows, pieces.memories]
         # The last tokens of a piece end where it does, not where its row is filled up to.
         taken = pieces.length[:, None] + torch.arange(held.shape[1], device=x.device)
@@ -292,11 +290,11 @@ class MixtureOfMemories(Mixer):
         """The map to keys, values and gates of a memory, the shared one being the last."""
         return self.kv_proj[0 if len(self.kv_proj) == 1 else memory]
 
-    def _cut(self, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of heads from the channels of the convolution."""
+    def _cut(self, inner: Tensor, raw: Tensor) -> Given:
+        """Queries, keys and values of heads from the channels of the convolution, and the gates."""
         parts = zip(inner.split(self.channels, -1), self.channels, strict=True)
         q, k, v = (m.unflatten(-1, (self.heads, size // self.heads)) for m, size in parts)
-        return q, k, v
+        return Given(q, k, v, raw)
 
     def _leave(self, read: Tensor, gate: Tensor) -> Tensor:
         """A norm over each head, the gate, a linear map."""
