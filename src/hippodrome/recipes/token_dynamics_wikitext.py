@@ -27,8 +27,8 @@ RECIPE = Recipe(
     notes=(
         "WikiText-103, 25 epochs, windows of 1024 tokens. Depth and width are those of Mamba 130m: the "
         "authors' are not established. Their tables are recalled only (perplexity 16.66 held positive, 16.84 "
-        "mixed, 17.28 negative), so nothing is claimed. `dynamics` 'negative' and 'mixed' are the other rows; "
-        "the second refinement, tokens read in the order of their importance, is `reordered_mamba` in front of "
-        "a layer, published for pictures."
+        "mixed, 17.28 negative), so nothing is claimed. `dynamics` 'negative' and 'mixed' are the other "
+        "rows; the second refinement, tokens read in the order of their importance, is `reordered_mamba` in "
+        "front of a layer, published for pictures."
     ),
 )
