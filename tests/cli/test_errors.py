@@ -50,6 +50,25 @@ def test_what_cannot_be_built_leaves_no_folder(cli, text_file: Path, tmp_path: P
 
 def test_a_recipe_does_not_race(cli, text_file: Path) -> None:
     refused(cli("race", text_file, "--models", "s4d,mamba_130m"), "recipe 'mamba_130m'", "'mamba'", "train")
+    refused(cli("race", text_file, "--models", "mamba2attn_2_7b"), "mamba2x")
+
+
+def test_kinds_that_do_not_fit_a_source(cli, text_file: Path) -> None:
+    refused(cli("race", text_file, "--kind", "masked_langage"), "did you mean 'masked_language'")
+    for kind in ("vision", "video", "forecasting"):
+        refused(cli("race", text_file, "--kind", kind), "read as text", "encoder or language", f"'{kind}'")
+
+
+def test_words_before_mixers(cli, text_file: Path) -> None:
+    refused(cli("race", text_file, "--models", "cross-hydra"), "one way", "cross-hydra")
+    refused(cli("race", text_file, "--models", "scan2d"), "cross-mamba")
+
+
+def test_near_misses_of_other_names(cli, text_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refused(cli("train", text_file, "-s", "training.weight_decy=1", "--out", out), "'weight_decay'")
+    refused(cli("inspect", "mamab"), "Did you mean 'mamba'")
+    refused(cli("inspect", tmp_path / "none"), "hippodrome list")
 
 
 def test_a_backbone_is_named_with_its_stacks(cli, text_file: Path) -> None:

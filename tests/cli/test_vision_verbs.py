@@ -37,8 +37,9 @@ def test_train_evaluate_and_classify_from_the_command_line(cli, archive, tmp_pat
     assert str(round(found, 3))[:5] in str(told)
     path = tmp_path / "test.npz"
     with np.load(archive) as data:
-        np.savez(path, inputs=data["inputs"][90:], labels=data["labels"][90:])
+        np.savez(path, x_test=data["inputs"][90:], y_test=data["labels"][90:])
     assert cli("classify", run, path, "--json").json()["accuracy"] == pytest.approx(found)
+    assert cli("inspect", run, "--json").code == 0  # its context is one grid
 
 
 def test_a_recipe_takes_the_grid_of_the_pictures_at_hand(cli, archive, tmp_path):

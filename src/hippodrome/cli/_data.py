@@ -1,7 +1,7 @@
 """Options about data that several verbs share, and the task they name."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -38,12 +38,16 @@ def open_task(source: str, options: dict[str, Any], **flags: Any) -> "Task":
     """The task of a source; ``options`` come from the section ``data``, over which flags win."""
     from hippodrome.config import suggest
     from hippodrome.data import open_source
+    from hippodrome.data.base import Kind
 
     given = {**options, **{name: value for name, value in flags.items() if value is not None}}
     known = [name for name in open_source.__annotations__ if name not in ("source", "return")]
     for name in given:
         if name not in known:
             raise ValueError(f"data has no option {name!r}{suggest(name, known)}")
+    kinds = [kind for kind in get_args(Kind) if kind != "pretraining"]
+    if "kind" in given and given["kind"] not in kinds:
+        raise ValueError(f"there is no kind {given['kind']!r} of task{suggest(given['kind'], kinds)}")
     return open_source(source, **given)
 
 

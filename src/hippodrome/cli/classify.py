@@ -113,22 +113,26 @@ def _arrays(path: Path, options: dict[str, Any]) -> _Cases:
     import numpy as np
 
     with np.load(path, allow_pickle=False) as archive:
-        if "inputs" not in archive.files:
-            raise ValueError(f"{path}: expected an array 'inputs' (n, t, c) or (n, t); got {archive.files}")
+        values, labelled = ("x_test", "y_test") if "x_test" in archive.files else ("inputs", "labels")
+        if values not in archive.files:
+            raise ValueError(
+                f"{path}: expected an array 'inputs' (n, t, c) or (n, t), or 'x_test'; got "
+                f"{', '.join(map(repr, archive.files)) or 'none'}. Rename or add it."
+            )
         if "dt" in archive.files:
             raise ValueError(
                 f"{path}: classify reads sequences with steps of one size; got an array 'dt'. "
                 "`hippodrome evaluate` takes them with their labels."
             )
-        inputs = archive["inputs"]
+        inputs = archive[values]
         pictures = inputs.dtype == np.uint8 and inputs.ndim in (3, 4) and "lengths" not in archive.files
         lengths = archive["lengths"] if "lengths" in archive.files else [inputs.shape[1]] * len(inputs)
-        labels = [str(x) for x in archive["labels"]] if "labels" in archive.files else None
+        labels = [str(x) for x in archive[labelled]] if labelled in archive.files else None
     if pictures:
-        values = _images(path, inputs, options)
+        cases = _images(path, inputs, options)
     else:
-        values = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
-    return _Cases([str(i + 1) for i in range(len(values))], values, labels)
+        cases = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
+    return _Cases([str(i + 1) for i in range(len(cases))], cases, labels)
 
 
 def _recording(file: Path, options: dict[str, Any]) -> Any:

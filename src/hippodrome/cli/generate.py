@@ -84,9 +84,11 @@ def command(
             typer.echo(str(out))
         return
     if opened.details["kind"] != "language":
+        masked = opened.details["kind"] == "masked_language"
+        filled = f", or let it fill in what is hidden: hippodrome fill {run}" if masked else ""
         raise ValueError(
             f"{run} holds a model for {opened.details['kind']}, which writes nothing. Name a run of text, "
-            f"sound or videos."
+            f"sound or videos{filled}."
         )
     if opened.tokenizer is None:
         raise ValueError(

@@ -1,5 +1,6 @@
 """`hippodrome inspect`: what a mixer, a recipe or a trained model remembers, and what it costs."""
 
+import difflib
 import math
 from functools import partial
 from html import escape
@@ -167,7 +168,9 @@ def _subject(
         return _Subject(what, body, _mixers(body), body)
     if not Path(what).exists():
         known = [*config.choices("mixers"), *recipes.names()]
-        raise ValueError(f"there is no mixer, recipe or run folder {what!r}{config.suggest(what, known)}")
+        near = difflib.get_close_matches(what, known, 1)
+        remedy = f"Did you mean {near[0]!r}?" if near else "hippodrome list names what there is."
+        raise ValueError(f"there is no mixer, recipe or run folder {what!r}. {remedy}")
     run = runs.load(what, device)
     body = run.model.backbone
     return _Subject(what, body, _mixers(body), run.model, learned=_learned(run))
@@ -208,10 +211,17 @@ def _mixers(body: "nn.Module") -> "dict[str, nn.Module]":
 
 
 def _grid(subject: _Subject) -> int | None:
-    """The points of the grid that a mixer inside takes whole, if one does."""
+    """The points of the grid that the first module inside takes whole, if one does."""
+    from hippodrome.backbones._grid import GridMixer
+    from hippodrome.backbones._whole import WholeRows
     from hippodrome.backbones.s4nd import S4ND
 
-    return next((math.prod(m.sizes) for m in subject.mixers.values() if isinstance(m, S4ND)), None)
+    for module in subject.body.modules():
+        if isinstance(module, WholeRows):
+            return math.prod(module.whole)
+        if isinstance(module, S4ND | GridMixer):
+            return math.prod(module.sizes)
+    return None
 
 
 def _portraits(subject: _Subject) -> "dict[str, Portrait]":

@@ -116,12 +116,13 @@ def command(
 
 def _no_recipes(models: tuple[str, ...]) -> None:
     from hippodrome.cli import _recipes as recipes
-    from hippodrome.config import pattern_text
+    from hippodrome.estimators import pattern as shortest
 
     known = recipes.names()
     for name in models:
         if name in known:
-            pattern = pattern_text(recipes.find(name).model.pattern)
+            layers = recipes.find(name).model.pattern
+            pattern = layers if isinstance(layers, str) else shortest(layers)
             raise ValueError(
                 f"a race matches widths, and the recipe {name!r} brings its own. Race its pattern, "
                 f"{pattern!r}, or train it: hippodrome train SOURCE --model {name}"

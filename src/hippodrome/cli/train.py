@@ -59,6 +59,7 @@ def command(
     recompute).
     """
     from hippodrome import runs
+    from hippodrome.config import suggest
     from hippodrome.train.settings import TrainSettings
 
     settings = Settings(file, assignments)
@@ -85,6 +86,9 @@ def command(
     }
     given = {**defaults, **training, **{k: v for k, v in flags.items() if v is not None}}
     given.setdefault("progress", not json)
+    for name in given:
+        if name not in TrainSettings.model_fields:
+            raise ValueError(f"training has no option {name!r}{suggest(name, TrainSettings.model_fields)}")
     train = TrainSettings.model_validate(given)
     result = runs.train(
         spec,
@@ -155,6 +159,7 @@ def _spec(
         if inner or options.keys() - {"options"} or (own and task.kind != "vision"):
             raise ValueError(
                 f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
+                + (" (of pictures -s model.options.vision.patch=N fits)" if task.kind == "vision" else "")
             )
         if task.kind == "vision":
             own = {**{k: v for k, v in recipe.model.vision.items() if k not in task.facts}, **own}

@@ -113,6 +113,17 @@ def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]
                 f"{one_way} is a backbone, which stands before a colon and its stacks: {one_way}:s4d, say; "
                 f"got {pattern!r}"
             )
+        if kind in ("bidirectional", "scan2d"):
+            example = "bi-s4d" if kind == "bidirectional" else "cross-mamba"
+            raise ValueError(
+                f"{kind} is made of mixers of one kind, whose name stands behind a word: {example}, say; got "
+                f"{pattern!r}"
+            )
+        if one_way in known and one_way not in named:
+            raise ValueError(
+                f"the word before {one_way!r} wants a mixer that reads one way, and it reads more (in the "
+                f"pattern {pattern!r}). Name it alone, or take another mixer, mamba say"
+            )
         if one_way not in named and part.isupper():
             told = ", ".join(f"{symbol} for {name}" for symbol, name in SYMBOLS.items())
             raise ValueError(f"a pattern in symbols has {told}, and nothing else; got {part!r}")

@@ -61,6 +61,9 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
 BY_SUFFIX = {".csv": "table", ".csv.gz": "table", ".parquet": "table", ".ts": "ts", ".npz": "npz"}
 """What a file's name ends with -> reader; any other file is read as text."""
 
+_OF_TEXT = ("masked_language", "encoder", "language")
+"""Kinds of task that any file of text can be read for."""
+
 _LETTERS = (".fasta", ".fa", ".fna", ".faa", ".gb", ".gbk", ".genbank")
 """What the name of a file of DNA or proteins ends with, packed by gzip or not."""
 
@@ -281,7 +284,9 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
             f"a source is a path or one of {', '.join(map(repr, BUILT_IN))}; there is no file or folder "
             f"{str(source)!r}. " + (f"Did you mean {near[0]!r}?" if near else "Correct the path.")
         )
-    chosen = {"video": "video", "vision": "vision"}.get(str(kind)) or _by_path(path, kind)
+    chosen = _by_path(path, kind)
+    if kind in ("video", "vision") and (path.is_dir() or chosen == "npz"):
+        chosen = kind
     if kind == "language" and chosen != "audio":
         chosen = "interleaved" if chosen in ("npz", "idx", "pictures") else "text"
     if kind == "masked_language" and chosen != "sequences":
@@ -290,6 +295,7 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
         chosen = "pairs" if path.suffix.lower() == ".tsv" else "neighbours"
     file, function, made = READERS[chosen]
     if kind is not None and kind not in made:
+        made = _OF_TEXT if chosen == "text" else made
         raise ValueError(
             f"{path} is read as {chosen}, for {' or '.join(made)}; got kind {kind!r}. Leave kind out, or "
             f"name a source of that kind."

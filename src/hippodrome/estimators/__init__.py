@@ -16,6 +16,14 @@ from hippodrome.estimators.forecaster import Forecaster
 from hippodrome.estimators.generator import Generator
 
 
+_INSTEAD = {
+    "masked_language": "Use hippodrome fill or hippodrome embed",
+    "encoder": "Use hippodrome embed",
+    "video": "Use hippodrome generate",
+}
+"""What to do with models of kinds that have no estimator."""
+
+
 def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Generator:
     """Open a run folder, or the winner of a race's folder, as the estimator of its kind.
 
@@ -36,7 +44,8 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
     }.get(run.spec["kind"])
     if made is None:
         raise ValueError(
-            f"{folder} holds a model of kind {run.spec['kind']!r}, which has no estimator; runs.load opens it"
+            f"{folder} holds a model for {run.spec['kind']}, which has no estimator. "
+            f"{_INSTEAD.get(run.spec['kind'], 'Evaluate it')}, or open it with hippodrome.runs.load."
         )
     model, depth = _described(run.spec["backbone"])
     estimator: Any = made(

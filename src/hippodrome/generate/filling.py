@@ -67,9 +67,9 @@ def holed(mask_token: int, tokenizer: "Tokenizer", text: str) -> Int[Tensor, "t"
     ids: list[int] = []
     end = 0
     for hole in HOLE.finditer(text):
-        ids += _ids(tokenizer, text[end : hole.start()]) + [mask_token] * int(hole[1] or 1)
+        ids += token_ids(tokenizer, text[end : hole.start()]) + [mask_token] * int(hole[1] or 1)
         end = hole.end()
-    return torch.tensor(ids + _ids(tokenizer, text[end:]), dtype=torch.int64)
+    return torch.tensor(ids + token_ids(tokenizer, text[end:]), dtype=torch.int64)
 
 
 def chances_at(model: Any, tokens: Int[Tensor, "t"]) -> Float[Tensor, "places vocab"]:
@@ -91,8 +91,12 @@ def filled(model: Any, tokens: Int[Tensor, "t"], at_once: bool = False) -> Int[T
     return tokens
 
 
-def _ids(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """The token ids of a piece of text."""
+def token_ids(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The token ids of a piece of text.
+
+    Raises:
+        ValueError: letters that the tokenizer does not know.
+    """
     if not text:
         return []
     found = tokenizer.encode(text, add_special_tokens=False)
@@ -100,6 +104,6 @@ def _ids(tokenizer: "Tokenizer", text: str) -> list[int]:
     if unknown is not None and unknown in found.tokens:
         raise ValueError(
             f"the model knows no token for some letter of {text[:40]!r}. Write only letters that it was "
-            f"trained on, and [MASK] for a hidden one."
+            f"trained on."
         )
     return found.ids

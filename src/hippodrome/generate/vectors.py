@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from hippodrome.generate.filling import token_ids
 from hippodrome.models._padded import padded_features
 from hippodrome.models._pooled import mean_and_last
 from hippodrome.models.encoder import EncoderModel
@@ -31,7 +32,8 @@ def vectors(
         batch_size: texts at once.
 
     Raises:
-        ValueError: another kind of model, one without a tokenizer, or a text without a token.
+        ValueError: another kind of model, one without a tokenizer, a text without a token, or letters that
+            the tokenizer does not know.
     """
     if not isinstance(model, EncoderModel | LanguageModel | MaskedLanguageModel) or tokenizer is None:
         raise ValueError(
@@ -39,7 +41,7 @@ def vectors(
             "none. Train one with --kind encoder."
         )
     device = next(model.parameters()).device
-    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    ids = [token_ids(tokenizer, text) for text in texts]
     empty = next((i for i, row in enumerate(ids) if not row), None)
     if empty is not None:
         raise ValueError(f"text {empty + 1} has no token. Leave it out.")
