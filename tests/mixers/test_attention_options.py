@@ -48,7 +48,8 @@ def test_against_softmax_written_out(options: dict) -> None:
 
 
 def test_all_options_together_keep_the_contract() -> None:
-    check_mixer(Attention(8, heads=4, kv_heads=2, head_dim=4, rope_share=0.5, scale=0.4, bias=True))
+    mixer = Attention(8, heads=4, kv_heads=2, head_dim=4, rope_share=0.5, scale=0.4, bias=True)
+    check_mixer(mixer, batch=2, length=6)
 
 
 def test_shapes_of_published_layers() -> None:

@@ -39,7 +39,7 @@ def test_against_the_recurrence_without_a_stabilizer(forget: str) -> None:
 
 def test_exponential_forgetting_keeps_the_contract() -> None:
     torch.manual_seed(0)
-    check_mixer(MLSTM(8, heads=2, expand=1, forget="exp"))
+    check_mixer(MLSTM(8, heads=2, expand=1, forget="exp"), batch=2, length=6)
 
 
 @pytest.mark.parametrize("forget", ["sigmoid", "exp"])

@@ -41,7 +41,7 @@ def test_a_state_fades_by_its_heads_rate() -> None:
 
 
 def test_without_positions_it_keeps_the_contract() -> None:
-    check_mixer(Retention(6, heads=2, expand=1, rope=False))
+    check_mixer(Retention(6, heads=2, expand=1, rope=False), batch=2, length=6)
 
 
 def test_odd_sizes_are_refused_with_a_sentence() -> None:
