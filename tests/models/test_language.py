@@ -232,5 +232,5 @@ def test_refuses_what_does_not_fit() -> None:
         LanguageModel(Stack.example(), 3, bytes_per_token=[1, 1])
     backbone = Stack.example()
     backbone.causal = False
-    with pytest.raises(ValueError, match="must be causal.*masked_language"):
+    with pytest.raises(ValueError, match=r"must be causal.*masked_language"):
         LanguageModel(backbone, 3)

@@ -15,7 +15,6 @@ from hippodrome.estimators.classifier import Classifier
 from hippodrome.estimators.forecaster import Forecaster
 from hippodrome.estimators.generator import Generator
 
-
 _INSTEAD = {
     "masked_language": "Use hippodrome fill or hippodrome embed",
     "encoder": "Use hippodrome embed",

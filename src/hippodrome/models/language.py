@@ -57,8 +57,8 @@ class LanguageModel(Model):
         if not getattr(backbone, "causal", True):
             raise ValueError(
                 "a language model predicts the next token, so its backbone must be causal; got one that is "
-                "not. Choose a causal backbone, or a kind of model that reads from both ends: masked_language, "
-                "encoder or classification."
+                "not. Choose a causal backbone, or a kind of model that reads from both ends: "
+                "masked_language, encoder or classification."
             )
         if isinstance(bytes_per_token, list) and len(bytes_per_token) != vocab_size:
             raise ValueError(
