@@ -53,7 +53,7 @@ def test_it_is_what_is_published_layer_by_layer():
 
 
 @PATTERNS
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(data=st.data())
 def test_logits_of_the_other_strand_are_those_of_this_one_turned(pattern, data):
     torch.manual_seed(0)

@@ -26,25 +26,25 @@ def made(pattern: str, variates: int = 3, depth: int = 2) -> nn.Module:
     return model
 
 
-def values(rows: int = 6, t: int = 9) -> Tensor:
+def values(rows: int = 6, t: int = 6) -> Tensor:
     return torch.randn(rows, t, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_one_call_is_pieces_is_steps(pattern: str) -> None:
     model, x = made(pattern), values()
-    resets = torch.zeros(6, 9, dtype=torch.bool)
-    resets[:3, 4] = resets[3:, 0] = resets[3:, 7] = True
+    resets = torch.zeros(6, 6, dtype=torch.bool)
+    resets[:3, 3] = resets[3:, 0] = resets[3:, 5] = True
     with torch.no_grad():
         whole, last = model(x, resets=resets)
-        state, own, parts = model.init_state(6, 9), model.init_state(6, 9), []
-        for i in range(9):
+        state, own, parts = model.init_state(6, 6), model.init_state(6, 6), []
+        for i in range(6):
             state, own = (model.reset_rows(s, resets[:, i]) for s in (state, own))
             y, state = model.step(x[:, i], state)
             torch.testing.assert_close(model.advance_(x[:, i], own), y, rtol=1e-9, atol=1e-12)
             parts.append(y)
         torch.testing.assert_close(torch.stack(parts, 1), whole, rtol=1e-9, atol=1e-12)
-        for a, b in pairwise([0, 4, 5, 9]):
+        for a, b in pairwise([0, 3, 4, 6]):
             y, state = model(x[:, a:b], None if a == 0 else state, resets=resets[:, a:b])
             torch.testing.assert_close(y, whole[:, a:b], rtol=1e-9, atol=1e-12)
         more = values(t=2)
@@ -92,10 +92,10 @@ def test_the_order_of_variates_counts_and_equal_directions_flip_with_it() -> Non
     for mixer in model.across:
         mixer.back.load_state_dict(mixer.ahead.state_dict())
     x = values()
-    y = model(x)[0].view(2, 3, 9, 4)
-    flipped = model(x.view(2, 3, 9, 4).flip(1).flatten(0, 1))[0].view(2, 3, 9, 4).flip(1)
+    y = model(x)[0].view(2, 3, 6, 4)
+    flipped = model(x.view(2, 3, 6, 4).flip(1).flatten(0, 1))[0].view(2, 3, 6, 4).flip(1)
     torch.testing.assert_close(flipped, y, rtol=1e-11, atol=1e-13)
-    swapped = model(x.view(2, 3, 9, 4)[:, [1, 0, 2]].flatten(0, 1))[0].view(2, 3, 9, 4)[:, [1, 0, 2]]
+    swapped = model(x.view(2, 3, 6, 4)[:, [1, 0, 2]].flatten(0, 1))[0].view(2, 3, 6, 4)[:, [1, 0, 2]]
     assert not torch.allclose(swapped, y)
 
 
