@@ -38,7 +38,7 @@ def text(item):
 def test_mqar_asks_once_for_every_key_at_its_second_place(filler):
     length, pairs, vocabulary = 64, 8, 256
     task = open_source("mqar", length=length, pairs=pairs, vocabulary=vocabulary, filler=filler, count=200)
-    assert task.facts == {"vocab_size": vocabulary}
+    assert task.facts == {"vocab_size": vocabulary, "bytes_per_token": None}
     for i in range(200):
         tokens, targets = parts(task.train[i])
         keys, values = tokens[: 2 * pairs : 2], tokens[1 : 2 * pairs : 2]

@@ -36,7 +36,7 @@ def test_associative_recall_asks_for_the_value_of_a_key_that_came():
             tokens, targets = parts(part[i])
             assert (targets[:-1] == IGNORED).all()
             assert targets[-1] == dictionary(tokens)[-1] != IGNORED
-    assert task.facts == {"vocab_size": 8}
+    assert task.facts == {"vocab_size": 8, "bytes_per_token": None}
 
 
 def test_induction_asks_for_what_followed_the_special_token():
@@ -51,7 +51,7 @@ def test_induction_asks_for_what_followed_the_special_token():
         places.append(int(special[0]))
     assert np.bincount(places, minlength=9)[:8].min() > 25  # 50 of each, but none where nothing would follow
     assert max(places) == 7
-    assert task.facts == {"vocab_size": 7}
+    assert task.facts == {"vocab_size": 7, "bytes_per_token": None}
 
 
 @pytest.mark.parametrize("name", ["associative_recall", "induction"])

@@ -210,6 +210,8 @@ def test_bits_per_byte_counts_the_bytes_of_the_targets() -> None:
     assert found["bits_per_byte"].value == pytest.approx(found["nats"].value * 2 / 5 / math.log(2))
     assert plain["bits_per_byte"].value == pytest.approx(plain["nats"].value / math.log(2))
     ratio = LanguageModel(backbone, 3, bytes_per_token=2.5).double().metrics(batch)
+    neither = LanguageModel(Stack.example(), 3, bytes_per_token=None).metrics(batch)
+    assert set(neither) == {"nats", "accuracy"}
     assert ratio["bits_per_byte"].value == pytest.approx(ratio["nats"].value / math.log(2) / 2.5)
 
 

@@ -152,7 +152,11 @@ def drawn_task(
         valid=valid,
         test=test,
         collate=collate,
-        facts={"vocab_size": vocab_size, **({"whole_answers": True} if whole else {})},
+        facts={
+            "vocab_size": vocab_size,
+            "bytes_per_token": None,
+            **({"whole_answers": True} if whole else {}),
+        },
         tokenizer=None,
         details={**about, **(details or {})},
         naive=lambda: naive(test, answers),

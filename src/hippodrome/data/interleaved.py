@@ -144,6 +144,7 @@ def open_interleaved(
         test=sets[2],
         collate=collate,
         facts={
+            "bytes_per_token": None,
             "vocab_size": vocabulary,
             "modalities": [TEXT] * len(LETTERS) + [IMAGE] * (1 + LEVELS),
             "modality_names": ["text", "image"],

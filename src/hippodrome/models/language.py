@@ -28,7 +28,8 @@ class LanguageModel(Model):
         vocab_size: number of token ids.
         tie: whether head and embedding are one matrix (Press and Wolf 2016, arXiv 1608.05859).
         bytes_per_token: what turns nats per token into bits per byte: one number for all tokens, or the
-            number of bytes of each token id. It changes no output.
+            number of bytes of each token id; None where tokens are no bytes, which leaves that metric out.
+            It changes no output.
         modalities: the modality of each token id, whole numbers from 0, for mixers that tell them apart; None
             for one modality.
         modality_names: their names; metrics then hold the nats of each.
@@ -48,7 +49,7 @@ class LanguageModel(Model):
         backbone: nn.Module,
         vocab_size: int,
         tie: bool = True,
-        bytes_per_token: float | list[int] = 1.0,
+        bytes_per_token: float | list[int] | None = 1.0,
         modalities: list[int] | None = None,
         modality_names: list[str] | None = None,
         whole_answers: bool = False,
@@ -161,7 +162,7 @@ class LanguageModel(Model):
         return linear_cross_entropy(features.flatten(0, 1), self.head_weight, batch.targets.flatten())
 
     def metrics(self, batch: TokenBatch) -> Mapping[str, Mean]:
-        """ "nats" per token, "bits_per_byte" of text and "accuracy" of the first guess.
+        """ "nats" per token, "bits_per_byte" of text and bytes, and "accuracy" of the first guess.
 
         With ``whole_answers`` also "exact": the share of rows all of whose targets are the first guess. Those
         are the answers that greedy generation spells right, for up to its first error it reads the same.
@@ -197,15 +198,12 @@ class LanguageModel(Model):
             nats, correct, rows = (torch.stack(column).sum(0) for column in zip(*sums, strict=True))
         targets = batch.targets[batch.targets != IGNORED]
         count, bits = int(rows), nats / math.log(2)
+        found = {"nats": Mean(nats, count)}
         if isinstance(self.bytes_per_token, list):
-            per_byte = Mean(bits, int(self.token_bytes[targets].sum()))
-        else:
-            per_byte = Mean(bits / self.bytes_per_token, count)
-        found = {
-            "nats": Mean(nats, count),
-            "bits_per_byte": per_byte,
-            "accuracy": Mean(correct.to(nats.dtype), count),
-        }
+            found["bits_per_byte"] = Mean(bits, int(self.token_bytes[targets].sum()))
+        elif self.bytes_per_token is not None:
+            found["bits_per_byte"] = Mean(bits / self.bytes_per_token, count)
+        found["accuracy"] = Mean(correct.to(nats.dtype), count)
         if self.whole_answers:
             answered = (batch.targets != IGNORED).any(1)
             right = (answered & (wrong == 0)).sum()
