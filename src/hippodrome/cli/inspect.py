@@ -214,12 +214,11 @@ def _grid(subject: _Subject) -> int | None:
     """The points of the grid that the first module inside takes whole, if one does."""
     from hippodrome.backbones._grid import GridMixer
     from hippodrome.backbones._whole import WholeRows
-    from hippodrome.backbones.s4nd import S4ND
 
     for module in subject.body.modules():
         if isinstance(module, WholeRows):
             return math.prod(module.whole)
-        if isinstance(module, S4ND | GridMixer):
+        if isinstance(module, GridMixer):
             return math.prod(module.sizes)
     return None
 

@@ -295,9 +295,9 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
         chosen = "pairs" if path.suffix.lower() == ".tsv" else "neighbours"
     file, function, made = READERS[chosen]
     if kind is not None and kind not in made:
-        made = _OF_TEXT if chosen == "text" else made
+        fitting = _OF_TEXT if chosen == "text" else made
         raise ValueError(
-            f"{path} is read as {chosen}, for {' or '.join(made)}; got kind {kind!r}. Leave kind out, or "
+            f"{path} is read as {chosen}, for {' or '.join(fitting)}; got kind {kind!r}. Leave kind out, or "
             f"name a source of that kind."
         )
     return str(path), _load(file, function), (path,)
