@@ -313,7 +313,9 @@ def test_facts_are_arguments_of_the_model(name: str) -> None:
     assert bool(model.loss(batch).isfinite())
     found = task.naive()
     assert found
-    assert all(model.objective.metric in metrics for metrics in found.values())
+    without = [rule for rule, metrics in found.items() if model.objective.metric not in metrics]
+    # Where a string may end at any length, its end has not been seen before: infinitely many nats.
+    assert without == (["what was seen, by frequency"] if name == "string_copying" else [])
 
 
 def test_an_option_that_is_a_number_is_held_to_that() -> None:

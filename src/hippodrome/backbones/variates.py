@@ -134,7 +134,8 @@ def only_variates(owner: str, options: dict[str, Any]) -> int:
     """
     if set(options) != {"variates"}:
         raise ValueError(
-            f"{owner} needs how many variates a series has, and nothing else: give variates=7, say; got "
+            f"{owner} needs how many variates a series has, and nothing else: give variates=7, say "
+            f"(-s model.options.{owner}.variates=7, in a race -s options.{owner}.variates=7); got "
             f"{', '.join(map(repr, options)) or 'nothing'}."
         )
     return int(options["variates"])

@@ -152,7 +152,8 @@ def _tell(result: "RaceResult") -> None:
     columns = ["", "model", f"{metric}, valid", f"{metric}, test", "parameters", "tokens/s", "one token"]
     table(f"{result.task}: {result.training} each", columns, rows)
     for name, values in result.naive.items():
-        typer.echo(f"{name}: {metric} {values[metric]:.4g} on test" if metric in values else name)
+        told = [metric] if metric in values else list(values)
+        typer.echo(f"{name}: {', '.join(f'{one} {values[one]:.4g}' for one in told)} on test")
     typer.echo()
     for sentence in result.verdict:
         typer.echo(sentence)
