@@ -119,3 +119,18 @@ def test_a_pattern_is_looked_at_as_a_whole(cli) -> None:
     assert set(found["systems"]) == {"mamba2", "mlp"}
     refused(cli("inspect", "mamba2+mpl"), "mpl", "did you mean 'mlp'")
     refused(cli("inspect", "mamba2+mlp", "-s", "gru.taps=2"), "gru", "not in the pattern")
+
+
+def test_layers_of_a_run_are_looked_at_on_its_own_data(cli, text_file, tmp_path) -> None:
+    run = tmp_path / "run"
+    words = ["--model", "bimamba+retention", "--kind", "masked_language", "--budget", "1steps"]
+    sizes = ["--width", 8, "--depth", 2, "-s", "data.length=16", "--batch-size", 2, "--device", "cpu"]
+    assert cli("train", text_file, *words, *sizes, "--out", run).code == 0
+    layers = cli("inspect", run, "--on", 1, "--length", 8, "--json").json()["layers"]
+    assert [name.split("blocks.")[1] for name in layers] == [
+        "0.mixer.mamba_fwd",
+        "0.mixer.mamba_rev",
+        "1.mixer",
+    ]
+    assert all(told["reach"] >= 0 and told["memory"]["longest"] > 0 for told in layers.values())
+    assert [told["dynamics"]["conjecture"] for told in layers.values() if "dynamics" in told] == [True, True]
