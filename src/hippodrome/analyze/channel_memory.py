@@ -74,7 +74,8 @@ def memory_chart(layers: list[ChannelMemory]) -> Chart:
         for i, layer in enumerate(layers):
             share = (np.arange(len(layer.tokens)) + 1) / len(layer.tokens)
             shown = np.clip(layer.tokens, 1e-2, 1e7)
-            name = f"layer {i + 1}: {100 * layer.global_share:.0f} % global"
+            back = ", reversed" if layer.layer.endswith((".back", ".mamba_rev")) else ""
+            name = f"layer {i + 1}{back}: {100 * layer.global_share:.0f} % global"
             style = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)]}
             ax.plot(shown, share, label=name, **style)
         edge = window / math.log(1 / GLOBAL)
