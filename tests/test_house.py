@@ -164,6 +164,14 @@ def test_files_are_short() -> None:
     report(problems)
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Two of one name in different folders are one module, and the second is not collected."""
+    found: dict[str, list[str]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        found.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    assert not [paths for paths in found.values() if len(paths) > 1]
+
+
 def test_first_statement_says_what_the_file_is() -> None:
     report([f"{place(path)}: no docstring" for path in everything() if not ast.get_docstring(tree(path))])
 

@@ -24,6 +24,7 @@ RECIPE = Recipe(
             "channel_scan": {"width": 4, "d_state": 16},
         },
         norm="layer",
+        vision={"size": [224, 224], "patch": 4, "stem": "normed"},
     ),
     training={"lr": 0.001, "weight_decay": 0.05, "batch_size": 1024},
     claims=[
@@ -35,11 +36,10 @@ RECIPE = Recipe(
         )
     ],
     notes=(
-        "Patches of 4 x 4 pixels (-s model.patch=4 -s model.stem=normed); in the paper 300 epochs with a "
-        "warm-up of 20. Widths, token mixers and channel mixers of each stage are the paper's. How large its "
-        "channel mixers are is not established: here the channels of each point are scanned with four "
-        "features. That makes 57.8M parameters where the paper has 74M (-22 %), a classifier of 1000 "
-        "classes included. Beside these token mixers no one size of channel mixer gives all three of the "
-        "paper's counts."
+        "In the paper 300 epochs with a warm-up of 20. Widths, token mixers and channel mixers of each "
+        "stage are the paper's. How large its channel mixers are is not established: here the channels of "
+        "each point are scanned with four features. That makes 57.8M parameters where the paper has 74M "
+        "(-22 %), a classifier of 1000 classes included. Beside these token mixers no one size of channel "
+        "mixer gives all three of the paper's counts."
     ),
 )
