@@ -111,7 +111,7 @@ class LanguageModel(Model):
         dt: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b t d"], tuple]:
         """What the head reads at each token (b, t, d), and the state: for callers who need few logits."""
-        told = {"modality": self.token_modality[inputs]} if self.tells else {}
+        told = self._told("modality", inputs)
         return self.backbone(self.embedding(inputs), state, resets=resets, dt=dt, **told)
 
     def forward(
@@ -142,7 +142,7 @@ class LanguageModel(Model):
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
     ) -> tuple[Float[Tensor, "b vocab"], tuple]:
         """Logits of the next token after one more token, and the next state."""
-        told = {"modality_t": self.token_modality[inputs_t]} if self.tells else {}
+        told = self._told("modality_t", inputs_t)
         features, state = self.backbone.step(self.embedding(inputs_t), state, dt_t=dt_t, **told)
         return linear(features, self.head_weight), state
 
@@ -150,14 +150,14 @@ class LanguageModel(Model):
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
     ) -> Float[Tensor, "b vocab"]:
         """The same, overwriting a state that the caller owns."""
-        told = {"modality_t": self.token_modality[inputs_t]} if self.tells else {}
+        told = self._told("modality_t", inputs_t)
         features = self.backbone.advance_(self.embedding(inputs_t), state, dt_t=dt_t, **told)
         return linear(features, self.head_weight)
 
     def loss(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, in float32 at least."""
         tokens = tied_lookup(self.embedding, batch.tokens) if self.tie else self.embedding(batch.tokens)
-        told = {"modality": self.token_modality[batch.tokens]} if self.tells else {}
+        told = self._told("modality", batch.tokens)
         features, _ = self.backbone(tokens, None, resets=batch.resets, **told)
         return linear_cross_entropy(features.flatten(0, 1), self.head_weight, batch.targets.flatten())
 
@@ -212,6 +212,10 @@ class LanguageModel(Model):
             nats, _, rows = (torch.stack(column).sum(0) for column in zip(*scores, strict=True))
             found[f"nats_{name}"] = Mean(nats, int(rows))
         return found
+
+    def _told(self, name: str, ids: Tensor) -> dict[str, Tensor]:
+        """The modality of each token, for a backbone that has a use for it."""
+        return {name: self.token_modality[ids]} if self.tells else {}
 
     def tokens(self, batch: Any) -> int:
         """Tokens read, padding included: what the machine works through."""
