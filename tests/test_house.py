@@ -19,28 +19,23 @@ SOURCE = ROOT / "src" / "hippodrome"
 PACKAGE = "hippodrome"
 
 FLOORS = {
-    "shapes": 0,
-    "memory": 0,
-    "ops": 1,
-    "inits": 1,
-    "layers": 2,
-    "mixers": 3,
-    "backbones": 4,
-    "models": 5,
-    "data": 6,
-    "train": 6,
-    "generate": 6,
-    "analyze": 6,
-    "testing": 6,
-    "config": 6,
-    "recipes": 7,
-    "runs": 7,
-    "race": 8,
-    "estimators": 8,
-    "bench": 8,
-    "cli": 9,
-    "__main__": 10,
-    "__init__": 10,
+    name: floor
+    for floor, names in enumerate(
+        (
+            "shapes memory",
+            "ops inits text",
+            "layers",
+            "mixers",
+            "backbones",
+            "models",
+            "data train generate quantize analyze testing config",
+            "recipes runs",
+            "race estimators bench checkpoints serve",
+            "cli",
+            "__main__ __init__",
+        )
+    )
+    for name in names.split()
 }
 
 HEAVY = ["torch", "numba", "triton", "lightning", "pandas", "matplotlib", "transformers"]
