@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from hippodrome import config
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
 from hippodrome.layers.mlp import GatedMLP
@@ -48,6 +49,18 @@ def test_a_stack_is_its_blocks_and_a_norm(x: torch.Tensor) -> None:
     assert isinstance(stack.norm, RMSNorm)
     bare = Stack([Block(GRU(8))], norm=False).double()
     torch.testing.assert_close(bare(x)[0], bare.blocks[0](x)[0])
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_all_norms_of_a_stack_add_what_its_blocks_say(norm: str) -> None:
+    spec = config.stack_spec("min_gru", 8, 2, norm=norm, norm_eps=0.5)
+    stack = config.build(spec, "backbones")
+    norms = [stack.norm, *(n for block in stack.blocks for n in (block.norm, block.mlp_norm))]
+    assert [n.eps for n in norms] == [0.5] * 5
+    x = torch.randn(3, 8)
+    mean = x.mean(-1, keepdim=True) if norm == "layer" else 0.0
+    size = ((x - mean) ** 2).mean(-1, keepdim=True) + 0.5
+    torch.testing.assert_close(stack.norm(x), (x - mean) / size.sqrt())
 
 
 @torch.no_grad()

@@ -19,20 +19,27 @@ class Block(nn.Module):
         mlp: what mixes channels of each token; None for a block of the mixer alone.
         norm: "rms" or "layer".
         dropout: chance that an element of a branch is dropped in training.
+        norm_eps: added to the mean squares of the norms.
     """
 
     def __init__(
-        self, mixer: Mixer, mlp: GatedMLP | None = None, *, norm: NormKind = "rms", dropout: float = 0.0
+        self,
+        mixer: Mixer,
+        mlp: GatedMLP | None = None,
+        *,
+        norm: NormKind = "rms",
+        dropout: float = 0.0,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.d_model = mixer.d_model
         self.causal = mixer.causal
         self.accepts_resets = mixer.accepts_resets
         self.accepts_modality = mixer.accepts_modality
-        self.norm_kind = norm
-        self.norm = build_norm(norm, mixer.d_model, mixer.point_channels)
+        self.norm_kind, self.norm_eps = norm, norm_eps
+        self.norm = build_norm(norm, mixer.d_model, mixer.point_channels, norm_eps)
         self.mixer = mixer
-        self.mlp_norm = build_norm(norm, mixer.d_model) if mlp is not None else None
+        self.mlp_norm = build_norm(norm, mixer.d_model, eps=norm_eps) if mlp is not None else None
         self.mlp = mlp
         self.dropout = nn.Dropout(dropout)
 

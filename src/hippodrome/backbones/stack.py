@@ -53,9 +53,8 @@ class Stack(nn.Module):
         self.recompute = recompute
         self.blocks = nn.ModuleList(blocks)
         end = blocks[-1]
-        self.norm = (
-            build_norm(end.norm_kind, self.d_model, end.mixer.point_channels) if norm else nn.Identity()
-        )
+        last = (end.norm_kind, self.d_model, end.mixer.point_channels, end.norm_eps)
+        self.norm = build_norm(*last) if norm else nn.Identity()
         writers = [getattr(block.mixer, "out_proj", None) for block in blocks]
         writers += [block.mlp.fc2 for block in blocks if block.mlp is not None]
         with torch.no_grad():

@@ -150,6 +150,7 @@ def stack_spec(
     norm: str = "rms",
     dropout: float = 0.0,
     recompute: bool = False,
+    norm_eps: float = 1e-5,
 ) -> dict[str, Any]:
     """The spec of a stack of blocks after a pattern, or of the backbone that the pattern names.
 
@@ -175,7 +176,7 @@ def stack_spec(
 
     def stack(part: str) -> Callable[[int, int | None], dict[str, Any]]:
         def made(width: int, depth: int | None = depth) -> dict[str, Any]:
-            return _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute)
+            return _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute, norm_eps)
 
         return made
 
@@ -198,6 +199,7 @@ def _stack(
     norm: str,
     dropout: float,
     recompute: bool,
+    norm_eps: float,
 ) -> dict[str, Any]:
     """The spec of one stack."""
     layers = parse_pattern(pattern, depth)
@@ -218,6 +220,7 @@ def _stack(
                 "mlp": {"kind": "mlp", "d_model": d_model, "d_hidden": d_hidden} if wanted else None,
                 "norm": norm,
                 "dropout": dropout,
+                **({} if norm_eps == 1e-5 else {"norm_eps": norm_eps}),
             }
         )
     return {"kind": "stack", "blocks": blocks, **({"recompute": True} if recompute else {})}

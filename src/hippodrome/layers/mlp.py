@@ -49,18 +49,25 @@ class GatedMLP(nn.Module):
         d_hidden: channels between; None takes 8/3 d_model, rounded up to a multiple of 8, which costs as many
             parameters as an ungated perceptron of 4 d_model.
         activation: of the gate.
+        bias: whether the maps have biases.
 
     Raises:
         ValueError: an unknown activation.
     """
 
-    def __init__(self, d_model: int, d_hidden: int | None = None, activation: Activation = "silu") -> None:
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int | None = None,
+        activation: Activation = "silu",
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         if d_hidden is None:
             d_hidden = gated_size(d_model)
         self.function = activation_function(activation)
-        self.fc1 = Projection(d_model, 2 * d_hidden, bias=False)
-        self.fc2 = Projection(d_hidden, d_model, bias=False)
+        self.fc1 = Projection(d_model, 2 * d_hidden, bias=bias)
+        self.fc2 = Projection(d_hidden, d_model, bias=bias)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Each token on its own."""

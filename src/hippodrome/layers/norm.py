@@ -95,18 +95,20 @@ class PointNorm(nn.Module):
         return self.norm(x.unflatten(-1, (-1, self.channels))).flatten(-2)
 
 
-def build_norm(kind: str, d_model: int, channels: int | None = None) -> nn.Module:
+def build_norm(kind: str, d_model: int, channels: int | None = None, eps: float = 1e-5) -> nn.Module:
     """The norm of this name over d_model channels, or over each run of ``channels`` of them.
+
+    ``eps`` is added to the mean square, or to the variance.
 
     Raises:
         ValueError: there is no such norm.
     """
     if channels is not None:
-        return PointNorm(build_norm(kind, channels), channels)
+        return PointNorm(build_norm(kind, channels, eps=eps), channels)
     if kind == "rms":
-        return RMSNorm(d_model)
+        return RMSNorm(d_model, eps)
     if kind == "layer":
-        return nn.LayerNorm(d_model)
+        return nn.LayerNorm(d_model, eps)
     if kind == "none":
         return nn.Identity()
     raise ValueError(f"A norm is 'rms', 'layer' or 'none'; got {kind!r}.")

@@ -21,10 +21,10 @@ class PointwiseMLP(Pointwise):
         activation: "silu", "gelu", "gelu_tanh", "relu" or "relu2", the squared one; None takes "silu" with a
             gate and "relu2" without.
         gated: whether one half of the channels gates the other.
-        bias: whether the maps of an ungated one have biases.
+        bias: whether the maps have biases.
 
     Raises:
-        ValueError: an unknown activation, or a gated one with biases.
+        ValueError: an unknown activation.
     """
 
     def __init__(
@@ -36,11 +36,9 @@ class PointwiseMLP(Pointwise):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if gated and bias:
-            raise ValueError("A gated perceptron has no biases; got gated=True and bias=True. Take one.")
         self.d_model = d_model
         self.mlp = (
-            GatedMLP(d_model, d_hidden, activation or "silu")
+            GatedMLP(d_model, d_hidden, activation or "silu", bias)
             if gated
             else FeedForward(d_model, d_hidden, activation or "relu2", bias)
         )
