@@ -148,7 +148,7 @@ def test_all_mistakes_are_told_at_once_with_their_paths():
             "backbone.blocks.0.mixer.d_modle: min_gru has no such key; did you mean 'd_model'?",
             "backbone.blocks.0.mlp.d_model: is required",
             "backbone.blocks.1.mixer: there is no mixer 'min_gur' here; did you mean 'min_gru'?",
-            "backbone.blocks.1.norm: input should be 'rms', 'layer' or 'none'; got 'rsm'",
+            "backbone.blocks.1.norm: input should be 'rms', 'rms1', 'layer' or 'none'; got 'rsm'",
             "vocab_size: input should be a valid integer, unable to parse string as an integer; got 'many'",
         ]
     )

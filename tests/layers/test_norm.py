@@ -56,5 +56,25 @@ def test_what_cannot_be_is_refused_with_a_sentence() -> None:
         GatedRMSNorm(6, 4)
     with pytest.raises(ValueError, match="must divide its channels; got 4 groups for 6 channels"):
         RMSNorm(6, groups=4)
-    with pytest.raises(ValueError, match="'rms', 'layer' or 'none'"):
+    with pytest.raises(ValueError, match="'rms', 'rms1', 'layer' or 'none'"):
         build_norm("batch", 4)
+
+
+def test_scales_may_be_one_and_a_parameter_that_starts_at_zero() -> None:
+    norm = build_norm("rms1", 6, eps=1e-3).double()
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    plain = x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-3)
+    torch.testing.assert_close(norm(x), plain)
+    torch.nn.init.normal_(norm.weight)
+    torch.testing.assert_close(norm(x), (1 + norm.weight) * plain)
+
+
+def test_the_sum_with_one_is_not_rounded_to_the_weights_dtype() -> None:
+    norm = build_norm("rms1", 64).bfloat16()
+    torch.nn.init.constant_(norm.weight, 2.0**-9)  # 1 + 2^-9 is 1 in bfloat16
+    x = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    wide = x.float() / torch.sqrt((x.float() ** 2).mean(-1, keepdim=True) + 1e-5)
+    with torch.no_grad():
+        same = norm(x) == ((1 + 2.0**-9) * wide).bfloat16()
+    assert float(same.float().mean()) > 0.99
+    assert float((wide.bfloat16() == ((1 + 2.0**-9) * wide).bfloat16()).float().mean()) < 0.9

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hippodrome.ops.rms_norm import rms_norm
 
-NormKind = Literal["rms", "layer", "none"]
+NormKind = Literal["rms", "rms1", "layer", "none"]
+"""Of "rms1" the scales are 1 + a parameter, which starts at zero, as in Gemma."""
 
 
 class RMSNorm(nn.Module):
@@ -22,6 +23,7 @@ class RMSNorm(nn.Module):
         eps: added to the mean square.
         groups: equal runs of channels, each with a mean square of its own.
         weighted: whether w is a parameter; otherwise it is one throughout, and no state dict holds it.
+        from_one: whether w is 1 + the parameter, which starts at zero; the sum is formed in float32 at least.
 
     Raises:
         ValueError: ``groups`` does not divide ``d_model``.
@@ -29,18 +31,29 @@ class RMSNorm(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, d_model: int, eps: float = 1e-5, groups: int = 1, *, weighted: bool = True) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        groups: int = 1,
+        *,
+        weighted: bool = True,
+        from_one: bool = False,
+    ) -> None:
         super().__init__()
         _check_groups(groups, d_model)
-        self.eps, self.groups = eps, groups
+        self.eps, self.groups, self.from_one = eps, groups, from_one and weighted
         if weighted:
-            self.weight = nn.Parameter(torch.ones(d_model))
+            self.weight = nn.Parameter(torch.zeros(d_model) if from_one else torch.ones(d_model))
         else:
             self.register_buffer("weight", torch.ones(d_model), persistent=False)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The normalized input."""
-        return rms_norm(x, self.weight, eps=self.eps, groups=self.groups)
+        weight = self.weight
+        if self.from_one:
+            weight = 1.0 + weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return rms_norm(x, weight, eps=self.eps, groups=self.groups)
 
 
 class GatedRMSNorm(nn.Module):
@@ -105,10 +118,10 @@ def build_norm(kind: str, d_model: int, channels: int | None = None, eps: float 
     """
     if channels is not None:
         return PointNorm(build_norm(kind, channels, eps=eps), channels)
-    if kind == "rms":
-        return RMSNorm(d_model, eps)
+    if kind in ("rms", "rms1"):
+        return RMSNorm(d_model, eps, from_one=kind == "rms1")
     if kind == "layer":
         return nn.LayerNorm(d_model, eps)
     if kind == "none":
         return nn.Identity()
-    raise ValueError(f"A norm is 'rms', 'layer' or 'none'; got {kind!r}.")
+    raise ValueError(f"A norm is 'rms', 'rms1', 'layer' or 'none'; got {kind!r}.")
