@@ -105,6 +105,66 @@ def test_balancing_evens_a_router_that_prefers_one_expert():
     assert most() < 0.4
 
 
+def by_hand(moe: MoE, x: Tensor) -> Tensor:
+    """A token at a time: groups, the corrected choice, weights without the correction, what stands around."""
+    per, rows = moe.experts // moe.groups, []
+    for token in x:
+        score = 1 / (1 + (-(moe.router.weight @ token)).exp())
+        wanted = score + moe.correction
+        groups = sorted(
+            range(moe.groups), key=lambda g: -wanted[g * per : (g + 1) * per].sort()[0][-2:].sum()
+        )
+        open_to = [e for g in groups[: moe.active_groups] for e in range(g * per, (g + 1) * per)]
+        chosen = sorted(open_to, key=lambda e: -wanted[e])[: moe.active]
+        weights = score[chosen] / (score[chosen].sum() if moe.renormalize else 1)
+        read, y = token if moe.enter is None else moe.enter(token), 0
+        for e, weight in zip(chosen, weights * moe.factor, strict=True):
+            inner = moe.fc1.weight[e] @ read
+            inner = inner[: len(inner) // 2] * torch.nn.functional.silu(inner[len(inner) // 2 :])
+            y = y + weight * (moe.fc2.weight[e] @ inner)
+        y = y if moe.leave is None else moe.leave(y)
+        rows.append(y if moe.shared is None else y + moe.shared(token))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"groups": 4, "active_groups": 2, "renormalize": True, "factor": 2.5},
+        {"groups": 8, "active_groups": 3, "shared": 7, "latent": 4, "bias": True},
+    ],
+)
+def test_sigmoids_choose_by_a_correction_and_in_groups(given):
+    torch.manual_seed(0)
+    moe = MoE(6, 5, 8, 2, scores="sigmoid", balance=0.0, **given).double()
+    moe.correction.normal_(generator=torch.Generator().manual_seed(1))
+    x = torch.randn(20, 6, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(moe(x), by_hand(moe, x))
+    uncorrected = MoE(6, 5, 8, 2, scores="sigmoid", balance=0.0, **given).double()
+    uncorrected.load_state_dict({**moe.state_dict(), "correction": torch.zeros(8)})
+    assert not torch.equal(moe.route(x)[1], uncorrected.route(x)[1])
+    leaves = [x, *moe.parameters()]
+    got, expected = (
+        torch.autograd.grad(f(x).square().sum(), leaves) for f in (moe, lambda x: by_hand(moe, x))
+    )
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_balancing_loss_of_sigmoids_takes_their_shares():
+    torch.manual_seed(0)
+    moe = MoE(6, 5, 4, 2, balance=0.3, scores="sigmoid").double()
+    x = torch.randn(11, 6, dtype=torch.float64)
+    (got,) = torch.autograd.grad(moe(x).sum(), [moe.router.weight])
+    scores = (x @ moe.router.weight.T).sigmoid()
+    chosen = torch.zeros(11, 4, dtype=torch.float64).scatter(1, scores.topk(2).indices, 1.0).mean(0)
+    loss = 4 * (chosen * (scores / scores.sum(-1, keepdim=True)).mean(0)).sum()
+    (expected,) = torch.autograd.grad(by_hand(moe, x).sum() + 0.3 * loss, [moe.router.weight])
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(moe.last_balance, loss.detach())
+
+
 def test_a_token_costs_its_own_experts_alone():
     few, many = (MoE(16, 24, experts, 2).eval() for experts in (4, 32))
     x = torch.randn(10, 16)
@@ -132,6 +192,10 @@ def test_what_cannot_be():
         ({"active": 9}, "at most all 8"),
         ({"active": 0}, "one expert at least"),
         ({"balance": -0.1}, "0 or more"),
+        ({"groups": 3}, "groups must divide the experts; got 3 for 8"),
+        ({"groups": 4, "active_groups": 5}, "at most all 4"),
+        ({"groups": 8, "active_groups": 1}, "1 groups of 1 experts hold fewer than the 2"),
+        ({"scores": "tanh"}, "'softmax' or 'sigmoid'; got 'tanh'"),
     ):
         with pytest.raises(ValueError, match=said):
             MoE(8, **given)

@@ -26,10 +26,17 @@ class RoutedExperts(Pointwise):
         gated: whether experts have a gate.
         renormalize: whether the chosen probabilities are divided by their sum.
         balance: weight of the load balancing loss in training; 0 for none.
+        scores: what a router's values become: "softmax", or "sigmoid" with a correction for the choice alone.
+        groups: equal runs of experts, of which a token chooses some first.
+        active_groups: how many of those; None for all.
+        factor: multiplies the weights of the chosen, last.
+        shared: channels inside a perceptron beside the experts, of their kind; None for none.
+        latent: channels that experts read and write; None for d_model.
+        bias: whether the shared perceptron and the maps around the experts have biases.
 
     Raises:
-        ValueError: more experts active than there are or fewer than one, a negative weight, an unknown
-            activation.
+        ValueError: more experts active than there are or fewer than one, groups that do not fit, a negative
+            weight, an unknown word.
     """
 
     def __init__(
@@ -42,16 +49,40 @@ class RoutedExperts(Pointwise):
         gated: bool = True,
         renormalize: bool = False,
         balance: float = 0.01,
+        scores: str = "softmax",
+        groups: int = 1,
+        active_groups: int | None = None,
+        factor: float = 1.0,
+        shared: int | None = None,
+        latent: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.d_model = d_model
         function: Activation = activation or ("silu" if gated else "relu2")
-        self.moe = MoE(d_model, d_hidden, experts, active, function, gated, renormalize, balance)
+        self.moe = MoE(
+            d_model,
+            d_hidden,
+            experts,
+            active,
+            function,
+            gated,
+            renormalize,
+            balance,
+            scores,
+            groups,
+            active_groups,
+            factor,
+            shared,
+            latent,
+            bias,
+        )
 
     @property
     def out_proj(self) -> nn.Module:
         """The maps that write into the residual stream."""
-        return self.moe.fc2
+        writer = self.moe.fc2 if self.moe.leave is None else self.moe.leave
+        return writer if self.moe.shared is None else nn.ModuleList([writer, self.moe.shared.fc2])
 
     def tokens(self, x: Float[Tensor, "*tokens d"]) -> Float[Tensor, "*tokens d"]:
         """Each token on its own, by the experts that it chooses."""
