@@ -1,0 +1,1 @@
+"""Text as a checkpoint's folder has it: its tokenizer, its special tokens, its chat template."""
