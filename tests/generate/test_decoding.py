@@ -1,5 +1,6 @@
 """Text streams never cut a character in two, and hold little back whatever comes."""
 
+import itertools
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hippodrome.generate import text
-from hippodrome.generate.decoding import TextStream
+from hippodrome.generate.decoding import StopText, TextStream
 from hippodrome.models.language import LanguageModel
 
 
@@ -81,3 +82,45 @@ def test_an_empty_prompt_is_told():
 
 def test_ids_may_come_from_any_integer_type():
     assert TextStream(TOKENIZER).push(int(torch.tensor(65))) == "A"
+
+
+def by_hand(written: str, stops: list[str]) -> str:
+    """The text before the first stop string that is complete, one character after the other."""
+    for end in range(1, len(written) + 1):
+        ended = [stop for stop in stops if written[:end].endswith(stop)]
+        if ended:
+            return written[: end - max(len(stop) for stop in ended)]
+    return written
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text("ab\n", max_size=24),
+    st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=3),
+    st.lists(st.integers(0, 24), max_size=8),
+)
+def test_a_stop_string_ends_the_text_however_it_is_cut(written, stops, cuts):
+    stop = StopText(stops)
+    edges = [0, *sorted(min(cut, len(written)) for cut in cuts), len(written)]
+    shown = [stop.push(written[a:b]) for a, b in itertools.pairwise(edges)]
+    expected = by_hand(written, stops)
+    assert "".join(text for text, _ in shown) + stop.flush() == expected
+    assert stop.met == any(one in written for one in stops)
+    assert [met for _, met in shown] == sorted(met for _, met in shown)
+    assert stop.met == any(met for _, met in shown)
+
+
+def test_only_what_may_begin_a_stop_string_is_held_back():
+    stop = StopText(["\nUser:", "END"])
+    assert stop.push("one\nUs") == ("one", False)
+    assert stop.push("e") == ("", False)
+    assert stop.push("d up. E") == ("\nUsed up. ", False)
+    assert stop.flush() == "E"
+    assert stop.push("xEND of it") == ("x", True)
+    assert stop.push("more") == ("", True)
+    assert stop.flush() == ""
+
+
+def test_an_empty_stop_string_is_refused():
+    with pytest.raises(ValueError, match="one character at least"):
+        StopText(["a", ""])

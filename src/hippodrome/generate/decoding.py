@@ -1,5 +1,6 @@
-"""Token ids to text as they come, with no character cut in two."""
+"""Token ids to text as they come, with no character cut in two, up to a text that ends it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,3 +47,49 @@ class TextStream:
 
         self.stream = DecodeStream(skip_special_tokens=True)
         self.held = []
+
+
+class StopText:
+    """Lets text through up to the first of some stop strings, however the text is cut into pieces.
+
+    What might be the beginning of a stop string is held back until more text shows whether it is. Of several
+    stop strings the one counts that is complete first, and of those the longest.
+
+    Args:
+        stops: none of them empty; without any, all text passes at once.
+
+    Raises:
+        ValueError: an empty stop string.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        stops = [stops] if isinstance(stops, str) else list(stops)
+        if "" in stops:
+            raise ValueError("a stop string holds one character at least; got an empty one. Leave it out.")
+        self.stops = stops
+        self.met = False
+        self._held = ""
+
+    def push(self, piece: str) -> tuple[str, bool]:
+        """The text that may be shown now, and whether a stop string was met: no text comes after it."""
+        if self.met or not self.stops:
+            return "" if self.met else piece, self.met
+        text = self._held + piece
+        found = [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.met, self._held = True, ""
+            return text[: min(found)[1]], True
+        kept = max(self._begun(text, stop) for stop in self.stops)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept], False
+
+    def flush(self) -> str:
+        """The text still held back, at the end of it all."""
+        held, self._held = self._held, ""
+        return held
+
+    @staticmethod
+    def _begun(text: str, stop: str) -> int:
+        """How many characters at the end of a text are the beginning of a stop string."""
+        longest = min(len(text), len(stop) - 1)
+        return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
