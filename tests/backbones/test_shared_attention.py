@@ -45,10 +45,37 @@ def test_a_layer_hears_what_the_papers_equation_says() -> None:
     torch.testing.assert_close(model(x)[0], expected)
 
 
-@pytest.mark.parametrize("rope", [False, True])
+def test_changes_of_heads_and_biases_are_those_of_changed_maps() -> None:
+    model = made(attention_rank=2, bias=True, kv_heads=1)
+    x = torch.randn(2, 6, 8, dtype=torch.float64)
+    with torch.no_grad():
+        y = model(x)[0]
+        own, attention = model.adapted[1], model.shared[1].attention
+        low = own.heads_down.weight.chunk(3)
+        attention.in_proj.weight += torch.cat(
+            [up.weight @ down for up, down in zip(own.heads_up, low, strict=True)]
+        )
+        own.heads_down.weight.zero_()
+        torch.testing.assert_close(model(x)[0], y)
+        assert [up.out_features for up in own.heads_up] == [16, 8, 8]
+        model.shared[0].fc1.bias[0] += 1.0
+        assert not torch.allclose(model(x)[0], y)
+    fresh = SharedAttention(Stack.example(), [1], heads=2, d_hidden=8, rank=2, attention_rank=2)
+    assert not any(up.weight.any() for up in fresh.adapted[0].heads_up)
+
+
+def test_norms_add_what_the_stack_does() -> None:
+    spec = config.stack_spec("shared_attention:mamba", 8, 3, norm_eps=0.25)
+    model = config.build(spec, "backbones")
+    assert {model.shared[0].norm.eps, model.shared[0].mlp_norm.eps, model.stack.norm.eps} == {0.25}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"rope": True, "rope_base": 50.0}, {"attention_rank": 2, "bias": True}]
+)
 @torch.no_grad()
-def test_one_call_is_chunks_is_tokens_is_pieces(rope: bool) -> None:
-    model = made(rope=rope)
+def test_one_call_is_chunks_is_tokens_is_pieces(options: dict) -> None:
+    model = made(**options)
     x = torch.randn(3, 6, 8, dtype=torch.float64)
     resets = torch.zeros(3, 6, dtype=torch.bool)
     resets[0, 3] = resets[1, [0, 2, 5]] = True
@@ -95,7 +122,7 @@ def test_uses_take_turns_among_the_blocks_and_keep_their_own_past() -> None:
 def test_gradients_reach_everything_and_begin_without_changes() -> None:
     fresh = SharedAttention(Stack.example(), [0, 1], heads=2, d_hidden=8, rank=2)
     assert all((use.up.weight == 0).all() for use in fresh.adapted)
-    model = made()
+    model = made(attention_rank=2, bias=True)
     x = torch.randn(2, 7, 8, dtype=torch.float64)
     model(x)[0].square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

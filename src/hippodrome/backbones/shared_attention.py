@@ -34,8 +34,8 @@ class SharedAttention(nn.Module):
     over heads of the doubled width, scores over the square root of half a head's size, no residual inside.
     Zamba2: Glorioso et al. 2024, "The Zamba2 suite", arXiv 2411.15242; Zamba: Glorioso et al. 2024, arXiv
     2405.16712, equation 6 and figure 2. Each use has a low-rank change (up_u down_u) of its own in the
-    perceptron; changes of the maps to queries, keys and values, which some of the released models have, are
-    not built.
+    perceptron, and with ``attention_rank`` one in each of the maps to queries, keys and values. Norms of
+    shared blocks add what those of the stack's last block do.
 
     Args:
         stack: the blocks below and between; its last norm comes last.
@@ -47,6 +47,10 @@ class SharedAttention(nn.Module):
         rank: of the change that each use makes to the first map of the perceptron.
         rope: whether attention has rotary positions.
         activation: of the perceptron's gate.
+        attention_rank: of the changes that each use makes to the maps to queries, keys and values; None for
+            no such changes.
+        bias: whether both maps of the perceptron have biases.
+        rope_base: the longest rotary wavelength is 2 pi times this.
 
     Raises:
         ValueError: no use, uses that are no ascending blocks of the stack, more shared blocks than uses, a
@@ -64,6 +68,9 @@ class SharedAttention(nn.Module):
         rank: int = 128,
         rope: bool = False,
         activation: Activation = "gelu",
+        attention_rank: int | None = None,
+        bias: bool = False,
+        rope_base: float = 10000.0,
     ) -> None:
         super().__init__()
         depth, d = len(stack.blocks), stack.d_model
@@ -84,10 +91,15 @@ class SharedAttention(nn.Module):
         self.causal, self.accepts_resets = True, stack.accepts_resets
         self.stack, self.uses = stack, list(uses)
         hidden = 4 * d if d_hidden is None else d_hidden
+        last: Any = stack.blocks[-1]
         self.shared = nn.ModuleList(
-            _Shared(d, heads, kv_heads, hidden, rope, activation) for _ in range(shared)
+            _Shared(d, heads, kv_heads, hidden, rope, activation, bias, rope_base, last.norm_eps)
+            for _ in range(shared)
         )
-        self.adapted = nn.ModuleList(_Use(d, hidden, rank) for _ in uses)
+        attention = self._block(0).attention
+        groups = attention.heads, attention.kv_heads, attention.kv_heads
+        sizes = [count * attention.size for count in groups]
+        self.adapted = nn.ModuleList(_Use(d, hidden, rank, attention_rank, sizes) for _ in uses)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """The states of the blocks, and an empty cache for each use."""
@@ -102,8 +114,8 @@ class SharedAttention(nn.Module):
     def step(self, x_t: Token, state: State, *, dt_t: Tensor | None = None) -> tuple[Token, State]:
         """One token: (b, d) to (b, d) and the next states."""
 
-        def attend(u: int, c: Tensor) -> tuple[Tensor, tuple]:
-            return self._block(u).attention.step(c, state.shared[u])
+        def attend(u: int, c: Tensor, more: Tensor | None) -> tuple[Tensor, tuple]:
+            return self._block(u).attention.step(c, state.shared[u], more_t=more)
 
         def mix(block: Block, i: int, h: Tensor) -> tuple[Tensor, tuple]:
             return block.mixer.step(h, state.stack[i], dt_t=dt_t)
@@ -117,8 +129,8 @@ class SharedAttention(nn.Module):
             overwrite(state, after)
             return y_t
 
-        def attend(u: int, c: Tensor) -> tuple[Tensor, tuple]:
-            return self._block(u).attention.advance_(c, state.shared[u]), ()
+        def attend(u: int, c: Tensor, more: Tensor | None) -> tuple[Tensor, tuple]:
+            return self._block(u).attention.advance_(c, state.shared[u], more_t=more), ()
 
         def mix(block: Block, i: int, h: Tensor) -> tuple[Tensor, tuple]:
             return block.mixer.advance_(h, state.stack[i], dt_t=dt_t), ()
@@ -135,8 +147,9 @@ class SharedAttention(nn.Module):
     ) -> tuple[Sequence, State]:
         """Many tokens: (b, t, d) to (b, t, d) and the states after them."""
 
-        def attend(u: int, c: Tensor) -> tuple[Tensor, tuple]:
-            return self._block(u).attention(c, None if state is None else state.shared[u], resets=resets)
+        def attend(u: int, c: Tensor, more: Tensor | None) -> tuple[Tensor, tuple]:
+            cache = None if state is None else state.shared[u]
+            return self._block(u).attention(c, cache, resets=resets, more=more)
 
         def mix(block: Block, i: int, h: Tensor) -> tuple[Tensor, tuple]:
             return block.mixer(h, None if state is None else state.stack[i], resets=resets, dt=dt)
@@ -156,7 +169,7 @@ class SharedAttention(nn.Module):
     def _run(
         self,
         x: Tensor,
-        attend: Callable[[int, Tensor], tuple[Tensor, tuple]],
+        attend: Callable[[int, Tensor, Tensor | None], tuple[Tensor, tuple]],
         mix: Callable[[Block, int, Tensor], tuple[Tensor, tuple]],
     ) -> tuple[Tensor, State]:
         """All blocks over tokens of any number; ``attend`` and ``mix`` run what carries a state."""
@@ -168,7 +181,8 @@ class SharedAttention(nn.Module):
                 use = self.uses.index(i)
                 own: Any = self.adapted[use]
                 shared = self._block(use)
-                y, cache = attend(use, shared.norm(torch.cat([h, x], -1)))
+                c = shared.norm(torch.cat([h, x], -1))
+                y, cache = attend(use, c, own.heads(c))
                 heard = h + own.linear(shared.perceptron(y, own))
                 caches.append(cache)
             y, after = mix(block, i, block.norm(heard))
@@ -188,16 +202,25 @@ class _Shared(nn.Module):
     """A transformer block over the doubled width, less what a use adds; its attention carries the state."""
 
     def __init__(
-        self, d: int, heads: int | None, kv_heads: int | None, hidden: int, rope: bool, activation: Activation
+        self,
+        d: int,
+        heads: int | None,
+        kv_heads: int | None,
+        hidden: int,
+        rope: bool,
+        activation: Activation,
+        bias: bool,
+        rope_base: float,
+        eps: float,
     ) -> None:
         super().__init__()
-        self.norm = RMSNorm(2 * d)
-        self.attention = Attention(2 * d, heads, kv_heads, rope=rope, mixed=False)
+        self.norm = RMSNorm(2 * d, eps)
+        self.attention = Attention(2 * d, heads, kv_heads, rope=rope, rope_base=rope_base, mixed=False)
         self.attention.scale = (self.attention.size / 2) ** -0.5
         self.out = Projection(2 * d, d, bias=False)
-        self.mlp_norm = RMSNorm(d)
-        self.fc1 = Projection(d, 2 * hidden, bias=False)
-        self.fc2 = Projection(hidden, d, bias=False)
+        self.mlp_norm = RMSNorm(d, eps)
+        self.fc1 = Projection(d, 2 * hidden, bias=bias)
+        self.fc2 = Projection(hidden, d, bias=bias)
         self.function = activation_function(activation)
 
     def perceptron(self, y: Tensor, own: "_Use") -> Tensor:
@@ -208,14 +231,30 @@ class _Shared(nn.Module):
 
 
 class _Use(nn.Module):
-    """What is a use's own: the change of the perceptron, nothing at first, and the map to its layer."""
+    """What is a use's own: its changes of the shared block, nothing at first, and the map to its layer."""
 
-    def __init__(self, d: int, hidden: int, rank: int) -> None:
+    def __init__(self, d: int, hidden: int, rank: int, attention_rank: int | None, sizes: list[int]) -> None:
         super().__init__()
         self.down = Projection(d, rank, bias=False)
         self.up = Projection(rank, 2 * hidden, bias=False)
         self.linear = Projection(d, d, bias=False)
         nn.init.zeros_(self.up.weight)
+        # One map down for queries, keys and values, and one up for each.
+        self.heads_down = (
+            None if attention_rank is None else Projection(2 * d, 3 * attention_rank, bias=False)
+        )
+        self.heads_up = nn.ModuleList(
+            Projection(attention_rank, size, bias=False) for size in sizes if attention_rank is not None
+        )
+        for one in self.heads_up:
+            nn.init.zeros_(one.weight)  # type: ignore[arg-type]
+
+    def heads(self, c: Tensor) -> Tensor | None:
+        """The changes of queries, keys and values side by side; None where there are none."""
+        if self.heads_down is None:
+            return None
+        parts = zip(self.heads_up, self.heads_down(c).chunk(3, -1), strict=True)
+        return torch.cat([up(low) for up, low in parts], -1)
 
 
 def spec(

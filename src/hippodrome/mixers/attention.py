@@ -143,7 +143,12 @@ class Attention(Mixer):
         return type(state)(k, v, state.seen.masked_fill(rows, 0))
 
     def step(
-        self, x_t: Token, state: State | GrowingState, *, dt_t: Tensor | None = None
+        self,
+        x_t: Token,
+        state: State | GrowingState,
+        *,
+        dt_t: Tensor | None = None,
+        more_t: Tensor | None = None,
     ) -> tuple[Token, State | GrowingState]:
         """One token over the cache, which is copied; ``advance_`` is the form that does not."""
         self.refuse_dt(dt_t)
@@ -153,9 +158,16 @@ class Attention(Mixer):
             k, v = F.pad(k, (0, 0, 0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
         else:
             k, v = k.clone(), v.clone()
-        return self._read(x_t, k, v, seen), type(state)(k, v, seen + 1)
+        return self._read(x_t, k, v, seen, more_t), type(state)(k, v, seen + 1)
 
-    def advance_(self, x_t: Token, state: State | GrowingState, *, dt_t: Tensor | None = None) -> Token:
+    def advance_(
+        self,
+        x_t: Token,
+        state: State | GrowingState,
+        *,
+        dt_t: Tensor | None = None,
+        more_t: Tensor | None = None,
+    ) -> Token:
         """One token, written into the caller's cache.
 
         Raises:
@@ -168,7 +180,7 @@ class Attention(Mixer):
                 "init_state(batch, max_length), or use step."
             )
         self._check_room(state, 1)
-        y_t = self._read(x_t, *state)
+        y_t = self._read(x_t, *state, more_t)
         state.seen.add_(1)
         return y_t
 
@@ -179,8 +191,13 @@ class Attention(Mixer):
         *,
         resets: Resets | None = None,
         dt: TimeSteps | None = None,
+        more: Float[Tensor, "b t _"] | None = None,
     ) -> tuple[Sequence, State | GrowingState]:
-        """Many tokens by fused attention; with a window in time linear in t."""
+        """Many tokens by fused attention; with a window in time linear in t.
+
+        ``more`` is added to what the map to queries, keys and values gives, which stand side by side: several
+        users of one attention may each change that map. ``step`` and ``advance_`` take ``more_t``.
+        """
         self.check_call(x, state, resets, dt)
         b, t, _ = x.shape
         fresh = state is None
@@ -191,7 +208,7 @@ class Attention(Mixer):
             resets = torch.zeros(b, t, dtype=torch.bool, device=x.device)
         number, stretch = engine.stretches(resets, state.seen)
         # Rows of a fresh call without resets agree, so one row of angles serves all.
-        q, k, v = self._project(x, number[:1] if plain else number)
+        q, k, v = self._project(x, number[:1] if plain else number, more)
         count = number[:, -1] + 1
         first = count - t
         slots = state.k.shape[1] + (t if isinstance(state, GrowingState) else 0)
@@ -238,9 +255,12 @@ class Attention(Mixer):
         mask = mask if self.window is None else mask & (age < self.window)
         return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
 
-    def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(
+        self, x: Tensor, positions: Tensor, more: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (b, t, heads, e), the first two turned to their positions."""
-        heads = self.in_proj(x).unflatten(-1, (-1, self.size))
+        made = self.in_proj(x) if more is None else self.in_proj(x) + more
+        heads = made.unflatten(-1, (-1, self.size))
         turned, v = heads.split([self.heads + self.kv_heads, self.kv_heads], -2)
         if self.rope:
             turned = self._turn(turned, positions)
@@ -254,9 +274,9 @@ class Attention(Mixer):
         first, rest = x.split([self.turned, self.size - self.turned], -1)
         return torch.cat([engine.rotate(first, positions, self.rope_base), rest], -1)
 
-    def _read(self, x_t: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    def _read(self, x_t: Tensor, k: Tensor, v: Tensor, seen: Tensor, more_t: Tensor | None) -> Tensor:
         """Write one token into the given slots, in place, and attend over all that are filled."""
-        q, k_t, v_t = self._project(x_t[:, None], seen[:, None])
+        q, k_t, v_t = self._project(x_t[:, None], seen[:, None], None if more_t is None else more_t[:, None])
         slots = k.shape[1]
         slot = (seen % slots)[:, None, None, None].expand_as(k_t)
         k.scatter_(1, slot, k_t.to(k.dtype))
