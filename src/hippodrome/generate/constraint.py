@@ -7,7 +7,7 @@ fifty thousand), on the bytes that each token writes. It has no dependencies and
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ _SPACE = r"( |\n{1,2}[ \t]{0,20})?"
 """White space between the parts of JSON: bounded, for a model that may write it for ever sometimes does."""
 
 
+@runtime_checkable
 class Constraint(Protocol):
     """What a text being written has to keep to; it is told each token."""
 
