@@ -7,7 +7,8 @@ adjoining channels of float32 or float64. LLVM splits such a value into whatever
 
 Numba has no bfloat16, so an array of it comes here as one of uint16, its upper half of a float32: what reads
 it gives float32, what writes it rounds to the nearest, ties to even, and keeps NaN. All arithmetic between is
-float32, so a kernel written with these functions serves the three dtypes unchanged.
+float32, so a kernel written with these functions serves the three dtypes unchanged. An array of int8, weights
+that are read only, gives float32 too.
 
 Every operation here carries the flags contract, reassoc, nsz and arcp itself: products and sums may be fused
 and reordered, but nothing may assume that NaN or infinity do not occur. Kernels must therefore leave Numba's
@@ -151,7 +152,7 @@ def _is_half(array):
 
 def _number(array):
     """The dtype that the elements of an array are computed in."""
-    return types.float32 if _is_half(array) else array.dtype
+    return types.float32 if _is_half(array) or array.dtype == types.int8 else array.dtype
 
 
 def _as(kind, count):
@@ -171,9 +172,11 @@ def _stored(context, array, count=LANES):
 
 def _read(builder, array, value):
     """What lay in memory as numbers: a bfloat16 is the upper half of a float32."""
+    count = value.type.count if isinstance(value.type, ir.VectorType) else 0
+    if array.dtype == types.int8:
+        return builder.sitofp(value, _as(ir.FloatType(), count))
     if not _is_half(array):
         return value
-    count = value.type.count if isinstance(value.type, ir.VectorType) else 0
     bits = builder.zext(value, _as(ir.IntType(32), count))
     return builder.bitcast(builder.shl(bits, _fill(bits.type, 16)), _as(ir.FloatType(), count))
 
