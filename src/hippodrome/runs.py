@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hippodrome import config
+from hippodrome.config.unfilled import Unfilled
 from hippodrome.data.base import Task
 from hippodrome.models.base import Model, accepts_dt
 from hippodrome.train import weights
@@ -34,6 +35,9 @@ from hippodrome.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from hippodrome.text.folder import Words
+    from hippodrome.text.template import Template
 
 FORMAT = 1
 """The version of the run folder. It rises when an older program could not read a newer folder."""
@@ -63,7 +67,7 @@ class Run(NamedTuple):
     """A run folder, opened: the model ready for inference, and what is known about it.
 
     ``details`` are the task's: its kind and name, source, counts and so on. ``result`` is None where the run
-    has not ended.
+    has not ended. ``words`` are how text is read, ended and laid out, None where tokens are no text.
     """
 
     model: Model
@@ -73,6 +77,17 @@ class Run(NamedTuple):
     folder: Path
     settings: TrainSettings
     result: Result | None
+    words: "Words | None" = None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens any of which ends a text."""
+        return () if self.words is None else self.words.ends
+
+    @property
+    def template(self) -> "Template | None":
+        """How a conversation is laid out as text, where the model came with a way."""
+        return None if self.words is None else self.words.template
 
 
 def train(
@@ -152,16 +167,48 @@ def load(path: str | Path, device: str = "cpu") -> Run:
     if not file.exists():
         why = "has not ended; resume it" if result is None else f"{result.status}: {result.message}"
         raise ValueError(f"there is no model in {folder}: the run {why}")
-    model: Model = config.build(head["spec"])
-    weights.load(model, file)
-    model.to(_device(device)).eval()
-    tokenizer = None
+    with Unfilled():
+        model: Model = config.build(head["spec"])
+    weights.load(model, file, getattr(torch, head.get("dtype", "float32")))
+    model.to(device_of(device)).eval()
+    words = None
     if (folder / "tokenizer.json").exists():
-        from tokenizers import Tokenizer
+        from hippodrome.text.folder import read
 
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        words = read(folder)
     settings = TrainSettings.model_validate(head["settings"])
-    return Run(model, head["spec"], tokenizer, head["task"], folder, settings, result)
+    tokenizer = None if words is None else words.tokenizer
+    return Run(model, head["spec"], tokenizer, head["task"], folder, settings, result, words)
+
+
+def save(run: Run, folder: str | Path, fill: Callable[[Path], None] | None = None) -> Path:
+    """Writes a model that is in memory as a run folder, which appears whole or not at all.
+
+    ``fill`` writes what else belongs in it. Raises ValueError where the folder is there and not empty;
+    OSError where it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and is not an empty folder. Name another")
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        kind = str(next(run.model.parameters()).dtype).removeprefix("torch.")
+        head = {**_head(run.spec, run.details, run.settings, None), "dtype": kind}
+        _write_json(aside / "config.json", head)
+        weights.write(aside / "model.safetensors", run.model.state_dict(), weights.aliases(run.model))
+        if run.tokenizer is not None:
+            _write_text(aside / "tokenizer.json", run.tokenizer.to_str(pretty=True))
+        if fill is not None:
+            fill(aside)
+        if folder.exists():
+            folder.rmdir()
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return folder
 
 
 def evaluate(
@@ -304,19 +351,26 @@ def _write_head(
             f"the run folder {folder} cannot be made ({error.strerror or error}). Name another"
         ) from None
     (folder / "result.json").unlink(missing_ok=True)
-    packages = ("hippodrome", "torch", "numba", "numpy", "lightning")
-    head = {
-        "format": FORMAT,
-        "spec": spec,
-        "task": {"kind": task.kind, "name": task.name, **task.details},
-        "settings": settings.model_dump(mode="json"),
-        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
-        "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        **({"begun_with": begun} if begun else {}),
-    }
+    details = {"kind": task.kind, "name": task.name, **task.details}
+    head = _head(spec, details, settings, command) | ({"begun_with": begun} if begun else {})
     _write_json(folder / "config.json", head)
     if task.tokenizer is not None:
         _write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
+
+
+def _head(
+    spec: dict[str, Any], details: dict[str, Any], settings: TrainSettings, command: str | None
+) -> dict[str, Any]:
+    """What ``config.json`` says of any run."""
+    packages = ("hippodrome", "torch", "numba", "numpy", "lightning")
+    return {
+        "format": FORMAT,
+        "spec": spec,
+        "task": details,
+        "settings": settings.model_dump(mode="json"),
+        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
+        "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -337,7 +391,7 @@ def _write_text(path: Path, text: str) -> None:
         raise weights.cannot_write(path, error) from None
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """The device of a name; ``auto`` is the accelerator where there is one."""
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)

@@ -6,6 +6,7 @@ with no other file touched. Nothing is imported before it is asked for: listing 
 
 from hippodrome.config.allocation import SYMBOLS, allocate, periodic
 from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
+from hippodrome.config.layout import Layout, Rule
 from hippodrome.config.patterns import (
     BOTH_WAYS,
     bare,
@@ -28,8 +29,10 @@ __all__ = [
     "FAMILIES",
     "SYMBOLS",
     "Claim",
+    "Layout",
     "Recipe",
     "RecipeModel",
+    "Rule",
     "allocate",
     "bare",
     "build",

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hippodrome.config.layout import Layout
+
 
 class Claim(BaseModel):
     """A number that a source reports: the task, the metric, its value, and where it stands (table, page)."""
@@ -58,7 +60,8 @@ class RecipeModel(BaseModel):
 class Recipe(BaseModel):
     """A published system: what it is made of, how it is trained, and what its authors report.
 
-    ``family`` names the engine; ``training`` holds settings of the trainer by their names there.
+    ``family`` names the engine; ``training`` holds settings of the trainer by their names there; ``layouts``
+    say how checkpoints of the system, and of its sisters of other sizes, name their tensors.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,4 +72,5 @@ class Recipe(BaseModel):
     model: RecipeModel
     training: dict[str, Any] = {}
     claims: list[Claim] = []
+    layouts: dict[str, Layout] = {}
     notes: str = ""

@@ -1,6 +1,27 @@
 """Falcon-Mamba 7B: Mamba with norms without weights over step sizes, input and output vectors."""
 
-from hippodrome.config import Claim, Recipe, RecipeModel
+from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+
+PARTS = (
+    "norm.weight",
+    "mixer.in_proj.weight",
+    "mixer.in_proj.bias",
+    "mixer.conv1d.weight",
+    "mixer.conv1d.bias",
+    "mixer.x_proj.weight",
+    "mixer.dt_proj.weight",
+    "mixer.dt_proj.bias",
+    "mixer.A_log",
+    "mixer.D",
+    "mixer.out_proj.weight",
+    "mixer.out_proj.bias",
+)
+RULES = [
+    Rule(ours="embedding.weight", theirs=["backbone.embeddings.weight"]),
+    *[Rule(ours=f"backbone.blocks.{{i}}.{part}", theirs=[f"backbone.layers.{{i}}.{part}"]) for part in PARTS],
+    Rule(ours="backbone.norm.weight", theirs=["backbone.norm_f.weight"]),
+    Rule(ours="head.weight", theirs=["lm_head.weight"]),
+]
 
 RECIPE = Recipe(
     name="falcon_mamba_7b",
@@ -40,4 +61,7 @@ RECIPE = Recipe(
         "reported to have normalized after it. Sizes are from copies of the configuration; results are not "
         "established here."
     ),
+    layouts={
+        "falcon_mamba": Layout(rules=RULES, tied={"lm_head.weight": "backbone.embeddings.weight"}),
+    },
 )

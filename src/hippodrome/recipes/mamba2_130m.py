@@ -1,6 +1,27 @@
 """Mamba-2 at 130 million parameters, as its authors released it."""
 
-from hippodrome.config import Claim, Recipe, RecipeModel
+from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+
+PARTS = (
+    "norm.weight",
+    "mixer.in_proj.weight",
+    "mixer.in_proj.bias",
+    "mixer.conv1d.weight",
+    "mixer.conv1d.bias",
+    "mixer.dt_bias",
+    "mixer.A_log",
+    "mixer.D",
+    "mixer.norm.weight",
+    "mixer.out_proj.weight",
+    "mixer.out_proj.bias",
+)
+RULES = [
+    *[Rule(ours=f"backbone.blocks.{{i}}.{part}", theirs=[f"backbone.layers.{{i}}.{part}"]) for part in PARTS],
+    Rule(ours="backbone.norm.weight", theirs=["backbone.norm_f.weight"]),
+    Rule(ours="head.weight", theirs=["lm_head.weight"]),
+]
+AUTHORS = Rule(ours="embedding.weight", theirs=["backbone.embedding.weight"])
+TRANSFORMERS = Rule(ours="embedding.weight", theirs=["backbone.embeddings.weight"])
 
 RECIPE = Recipe(
     name="mamba2_130m",
@@ -33,4 +54,10 @@ RECIPE = Recipe(
         ),
     ],
     notes="The authors pad the vocabulary of the GPT-NeoX-20B tokenizer to a multiple of 16, so to 50288.",
+    layouts={
+        "mamba2": Layout(rules=[AUTHORS, *RULES], tied={"lm_head.weight": "backbone.embedding.weight"}),
+        "mamba2-hf": Layout(
+            rules=[TRANSFORMERS, *RULES], tied={"lm_head.weight": "backbone.embeddings.weight"}
+        ),
+    },
 )

@@ -1,6 +1,28 @@
 """Mamba at 130 million parameters, as its authors released it."""
 
-from hippodrome.config import Claim, Recipe, RecipeModel
+from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+
+PARTS = (
+    "norm.weight",
+    "mixer.in_proj.weight",
+    "mixer.in_proj.bias",
+    "mixer.conv1d.weight",
+    "mixer.conv1d.bias",
+    "mixer.x_proj.weight",
+    "mixer.dt_proj.weight",
+    "mixer.dt_proj.bias",
+    "mixer.A_log",
+    "mixer.D",
+    "mixer.out_proj.weight",
+    "mixer.out_proj.bias",
+)
+RULES = [
+    *[Rule(ours=f"backbone.blocks.{{i}}.{part}", theirs=[f"backbone.layers.{{i}}.{part}"]) for part in PARTS],
+    Rule(ours="backbone.norm.weight", theirs=["backbone.norm_f.weight"]),
+    Rule(ours="head.weight", theirs=["lm_head.weight"]),
+]
+AUTHORS = Rule(ours="embedding.weight", theirs=["backbone.embedding.weight"])
+TRANSFORMERS = Rule(ours="embedding.weight", theirs=["backbone.embeddings.weight"])
 
 RECIPE = Recipe(
     name="mamba_130m",
@@ -34,4 +56,10 @@ RECIPE = Recipe(
         "The released model was trained on 300 billion tokens of the Pile at a context of 2048, with the "
         "tokenizer of GPT-NeoX-20B, whose 50277 tokens are padded to 50280."
     ),
+    layouts={
+        "mamba": Layout(rules=[AUTHORS, *RULES], tied={"lm_head.weight": "backbone.embedding.weight"}),
+        "mamba-hf": Layout(
+            rules=[TRANSFORMERS, *RULES], tied={"lm_head.weight": "backbone.embeddings.weight"}
+        ),
+    },
 )

@@ -95,21 +95,36 @@ def write(path: Path, tensors: Mapping[str, Tensor], leave_out: set[str]) -> Non
         raise cannot_write(path, error) from None
 
 
-def load(model: nn.Module, path: Path) -> None:
-    """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def load(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape.
 
+    Floating numbers become ``dtype``, those of buffers that no file holds too. One tensor after the other:
+    memory holds the weights once, and the file is not held open behind them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    there = model.state_dict()
+    own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     try:
-        found = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+        missing = sorted(set(there) - aliases(model) - set(names))
+        problems = [*(f"{name} is missing" for name in missing), *_misfits(shapes, there)]
+        if problems:
+            raise ValueError(f"{path} does not fit the model: {_said(problems)}")
+        for name in names:
+            # Opened anew for each: what was read before would stay mapped as long as the file is open.
+            with safe_open(path, framework="pt") as file:
+                tensor = file.get_tensor(name)
+                own[name].data = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+                del tensor
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    there = model.state_dict()
-    missing = sorted(set(there) - aliases(model) - set(found))
-    problems = [*(f"{name} is missing" for name in missing), *_misfits(found, there)]
-    if problems:
-        raise ValueError(f"{path} does not fit the model: {_said(problems)}")
-    model.load_state_dict(found, strict=False)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and buffer.dtype != dtype:
+                module._buffers[name] = buffer.to(dtype)
 
 
 def cannot_write(path: Path, error: Exception) -> OSError:

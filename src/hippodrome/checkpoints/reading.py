@@ -1,0 +1,162 @@
+"""A checkpoint folder of another program as a model of ours: recognised, renamed, and checked by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from hippodrome import config as configuration
+from hippodrome.checkpoints import files, renaming
+from hippodrome.checkpoints.families import families
+from hippodrome.config.unfilled import Unfilled
+from hippodrome.models.base import Model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class Loaded(NamedTuple):
+    """A model out of a checkpoint: in evaluation mode, with where it came from for the way back."""
+
+    model: Model
+    spec: dict[str, Any]
+    origin: dict[str, Any]
+    """The layout's name, the configuration as it was, and the dtype of each tensor of theirs."""
+
+
+def layout_of(config: Mapping[str, Any]) -> tuple[ModuleType, str] | None:
+    """The family and the name of the layout that a configuration is of; None for one that is not known."""
+    for family in families().values():
+        name = family.layout(config)
+        if name is not None:
+            return family, name
+    return None
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder has a ``config.json`` of another program (ours names a format version)."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    try:
+        found = files.read_json(path)
+    except ValueError:
+        return False
+    return not isinstance(found.get("format"), int)
+
+
+def load(folder: Path, dtype: str | None = None) -> Loaded:
+    """The model of a checkpoint folder on the CPU.
+
+    ``dtype`` is that of the weights: float32, bfloat16 or float64; None takes bfloat16 where the file has it,
+    else float32. At any time there is one copy of the weights in memory, and the tensors of theirs that make
+    up one of ours.
+
+    Raises:
+        ValueError: a family that is not known, a configuration that asks for what is not built, tensors that
+            are missing, unexpected, or of another shape, by name.
+    """
+    config = files.read_json(folder / "config.json")
+    found = layout_of(config)
+    if found is None:
+        kind = config.get("model_type", config.get("architectures"))
+        known = ", ".join(sorted(name for family in families().values() for name in family.LAYOUTS))
+        raise ValueError(
+            f"{folder} holds a checkpoint of {kind if kind else 'an unknown kind'}, which is none of those "
+            f"that are read: {known}"
+        )
+    family, name = found
+    reading = family.read(config)
+    stored = files.stored(folder)
+    target = chosen_dtype(dtype, stored)
+    with Unfilled():
+        model: Model = configuration.build(reading.spec)
+    names = renaming.table(family.LAYOUTS[name], shapes(model), reading.lists)
+    check(names, {k: v.shape for k, v in stored.items()}, model, folder)
+    check_tied(names, stored, folder)
+    fill(model, names, stored, target)
+    order = {k: str(v.dtype).removeprefix("torch.") for k, v in stored.items() if not names.is_ignored(k)}
+    origin = {"layout": name, "config": config, "dtypes": order}
+    return Loaded(model.eval(), configuration.validate(reading.spec), origin)
+
+
+def chosen_dtype(dtype: str | None, stored: Mapping[str, files.Stored]) -> torch.dtype:
+    """The dtype of the weights: as asked, else bfloat16 where most numbers are, else float32."""
+    if dtype is None:
+        count: dict[torch.dtype, int] = {}
+        for one in stored.values():
+            count[one.dtype] = count.get(one.dtype, 0) + torch.Size(one.shape).numel()
+        most = max(count, key=lambda kind: count[kind])
+        return most if most in (torch.bfloat16, torch.float64) else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"weights are {', '.join(DTYPES)}; got {dtype!r}")
+    return DTYPES[dtype]
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that a file holds, tied ones under their first name."""
+    first = {name for name, _ in model.named_parameters()}
+    again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+    return {name: tuple(t.shape) for name, t in model.state_dict().items() if name not in again}
+
+
+def check(
+    names: renaming.Table, there: Mapping[str, tuple[int, ...]], model: nn.Module, folder: Path
+) -> None:
+    """Refuse a checkpoint by name where tensors are missing, unexpected, or of another shape."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    ours = shapes(model)
+    for one in names.made:
+        for piece, shape in renaming.expected(one, ours[one.ours]):
+            whole = list(shape)
+            whole[one.rule.dim] *= piece.of
+            wanted[piece.name] = tuple(whole)
+    needed = names.names()
+    problems = [f"{name} is missing" for name in sorted(needed - set(there))]
+    problems += [
+        f"{name} is not known in this layout"
+        for name in sorted(set(there) - needed - set(names.tied))
+        if not names.is_ignored(name)
+    ]
+    problems += [
+        f"{name} has shape {there[name]}, config.json asks for {shape}"
+        for name, shape in wanted.items()
+        if name in there and there[name] != shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise ValueError(f"{folder} does not fit its config.json: {'; '.join(problems[:5])}{more}")
+
+
+def check_tied(names: renaming.Table, stored: Mapping[str, files.Stored], folder: Path) -> None:
+    """Refuse copies of a tied tensor that differ from it: which of the two is meant cannot be known."""
+    for copy, source in names.tied.items():
+        if copy in names.names() or copy not in stored:
+            continue
+        if source not in stored or not torch.equal(stored[copy].read(), stored[source].read()):
+            raise ValueError(
+                f"{folder}: config.json ties {copy} to {source}, and they differ. Set tie_word_embeddings to "
+                f"false there if the head is a matrix of its own"
+            )
+
+
+def fill(
+    model: nn.Module, names: renaming.Table, stored: Mapping[str, files.Stored], dtype: torch.dtype
+) -> None:
+    """Put the tensors of theirs into the model, one of ours after the other."""
+    ours = dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    for one in names.made:
+        held = {p.name: stored[p.name].read() for row in one.rows for p in row}
+        shape = (ours if one.ours in ours else buffers)[one.ours].shape
+        made = renaming.assembled(one, held, shape, dtype)
+        if one.ours in ours:
+            ours[one.ours].data = made
+        else:
+            buffers[one.ours].data = made
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                module._buffers[name] = buffer.to(dtype)

@@ -1,0 +1,37 @@
+"""How a checkpoint of another program names its tensors: rename rules as data, which can be inverted."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Rule(BaseModel):
+    """One tensor of ours, for every number that its name has a place for, and the tensors it is made of.
+
+    ``ours`` is a name with places: ``{i}`` binds a number, ``{2i}`` and ``{2i+1}`` bind half of an even or an
+    odd one. ``theirs`` are names with the same letters, which may look a number up: ``{uses[i]}`` is the i-th
+    of the list ``uses`` that the reader of the configuration gives. Several names are joined along ``dim``,
+    in order; ``name[1/2]`` is the second of two equal parts of that tensor along ``dim``. With ``stack`` the
+    names have a place for that letter, which counts along a new first axis of ours.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ours: str
+    theirs: list[str] = Field(min_length=1)
+    dim: int = Field(default=0, ge=0, description="the axis of theirs along which parts are joined or cut")
+    sizes: str | None = Field(
+        default=None, description="name of the list of sizes of the joined tensors; None where they are equal"
+    )
+    stack: str | None = Field(default=None, description="the letter that counts along the first axis of ours")
+    view: bool = Field(default=False, description="whether theirs has the same numbers in another shape")
+
+
+class Layout(BaseModel):
+    """All names of a layout: the rules, names of further copies, and names that hold nothing of use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rules: list[Rule]
+    tied: dict[str, str] = Field(
+        default={}, description="names that may stand for a copy of another of theirs, as a tied head does"
+    )
+    ignored: list[str] = Field(
+        default=[], description="regular expressions of names that follow from the configuration"
+    )
