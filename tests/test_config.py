@@ -123,6 +123,8 @@ def test_the_defaults_are_written_out():
         "d_model": 16,
         "d_hidden": None,
         "activation": "silu",
+        "bias": False,
+        "gate_scale": 1.0,
     }
     torch.manual_seed(1)
     first = config.build(language()).state_dict()

@@ -81,6 +81,17 @@ def test_steps_chunks_and_resets_equal_the_whole(x: torch.Tensor) -> None:
         assert_equal(stack.advance_(x[:, t], own), y[:, t], f"advance_ {t}")
 
 
+@torch.no_grad()
+def test_branches_may_be_scaled(x: torch.Tensor) -> None:
+    block = Block(MinGRU(8), GatedMLP(8), scale=0.25).double().eval()
+    middle = x + 0.25 * block.mixer(block.norm(x))[0]
+    expected = middle + 0.25 * block.mlp(block.mlp_norm(middle))
+    torch.testing.assert_close(block(x)[0], expected)
+    state, own = block.init_state(2), block.init_state(2)
+    torch.testing.assert_close(block.step(x[:, 0], state)[0], expected[:, 0])
+    torch.testing.assert_close(block.advance_(x[:, 0], own), expected[:, 0])
+
+
 def test_dt_reaches_every_mixer_or_is_refused(x: torch.Tensor) -> None:
     dt = torch.full((2, 9), 2.0, dtype=torch.float64)
     stack = Stack([Block(Mamba(8, d_state=4)), Block(RGLRU(8))]).double()

@@ -2,7 +2,9 @@
 
 import copy
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from hippodrome.analyze.cost import state_bytes
 from hippodrome.analyze.response import spectrum
@@ -32,6 +34,15 @@ def test_gelu_gates():
     y, gate = (x @ mlp.fc1.weight.T).chunk(2, -1)
     phi = 0.5 * (1 + torch.erf(gate / 2**0.5))
     torch.testing.assert_close(mlp(x), (y * gate * phi) @ mlp.fc2.weight.T)
+
+
+def test_a_gate_may_be_scaled_before_its_function():
+    mlp = PointwiseMLP(3, 5, gate_scale=0.25).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    y, gate = (x @ mlp.mlp.fc1.weight.T).chunk(2, -1)
+    torch.testing.assert_close(mlp.tokens(x), (y * F.silu(gate / 4)) @ mlp.out_proj.weight.T)
+    with pytest.raises(ValueError, match="gate_scale is for a gated perceptron; got 0.25"):
+        PointwiseMLP(3, gated=False, gate_scale=0.25)
 
 
 def test_as_a_layer_it_is_the_second_half_of_a_block():

@@ -8,6 +8,7 @@ MIXERS = (
     "hydra",
     "inverted_residual",
     "matrix_mixer",
+    "parallel",
     "reordered_mamba",
     "s4nd",
     "scan2d",

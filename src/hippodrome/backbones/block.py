@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hippodrome.layers.mlp import GatedMLP
@@ -17,9 +18,10 @@ class Block(nn.Module):
     Args:
         mixer: what mixes along time; the block's state is its state.
         mlp: what mixes channels of each token; None for a block of the mixer alone.
-        norm: "rms" or "layer".
+        norm: "rms", "rms1" (scales are 1 + a parameter), "layer" or "none".
         dropout: chance that an element of a branch is dropped in training.
         norm_eps: added to the mean squares of the norms.
+        scale: of what each branch adds to the residual stream.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Block(nn.Module):
         norm: NormKind = "rms",
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.d_model = mixer.d_model
@@ -41,6 +44,7 @@ class Block(nn.Module):
         self.mixer = mixer
         self.mlp_norm = build_norm(norm, mixer.d_model, eps=norm_eps) if mlp is not None else None
         self.mlp = mlp
+        self.scale = scale
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
@@ -66,7 +70,7 @@ class Block(nn.Module):
         """
         told = self._told(modality=modality)
         y, state = self.mixer(self.norm(x), state, resets=resets, dt=dt, **told)
-        return self._channels(x + self.dropout(y)), state
+        return self._channels(self._added(x, self.dropout(y))), state
 
     def step(
         self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
@@ -74,7 +78,7 @@ class Block(nn.Module):
         """One token: (b, d) to (b, d) and the next state."""
         told = self._told(modality_t=modality_t)
         y_t, state = self.mixer.step(self.norm(x_t), state, dt_t=dt_t, **told)
-        return self._channels(x_t + self.dropout(y_t)), state
+        return self._channels(self._added(x_t, self.dropout(y_t))), state
 
     def advance_(
         self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
@@ -83,7 +87,7 @@ class Block(nn.Module):
         told = self._told(modality_t=modality_t)
         y_t = self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t, **told)
         # Of one token the call of a module that does nothing is a part worth leaving out.
-        return self._channels(x_t + (self.dropout(y_t) if self.dropout.training else y_t))
+        return self._channels(self._added(x_t, self.dropout(y_t) if self.dropout.training else y_t))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The mixer's own groups."""
@@ -96,7 +100,10 @@ class Block(nn.Module):
     def _channels(self, x: Tensor) -> Tensor:
         if self.mlp is None or self.mlp_norm is None:
             return x
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return self._added(x, self.dropout(self.mlp(self.mlp_norm(x))))
+
+    def _added(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y if self.scale == 1.0 else torch.add(x, y, alpha=self.scale)
 
     @classmethod
     def example(cls) -> "Block":

@@ -17,6 +17,12 @@ BOTH_WAYS = "bi-"
 SCAN = tuple(f"{name}-" for name in SCANS)
 """In front of a kind: mixers over a grid, one for each sequence of that set of orders (``cross-mamba``)."""
 
+AND = "-and-"
+"""Between kinds: mixers side by side on one input, what they give added (``mamba2-and-attention``)."""
+
+MADE = {"bidirectional": "bi-s4d", "scan2d": "cross-mamba", "parallel": "mamba2-and-attention"}
+"""The kinds that no pattern names, and how it writes one of them."""
+
 FEED_FORWARD = ("mlp", "moe")
 """The kinds that a pattern names to say itself where perceptrons stand."""
 
@@ -71,7 +77,13 @@ def option_kinds(pattern: Pattern) -> list[str]:
     shape, _ = split_shape(pattern)
     layers = pattern_kinds(pattern)
     scans = any(layer.startswith(SCAN) for layer in layers)
-    named = [*([shape] if shape else []), *(["scan2d"] if scans else []), *map(bare, layers)]
+    beside = any(AND in layer for layer in layers)
+    named = [
+        *([shape] if shape else []),
+        *(["scan2d"] if scans else []),
+        *(["parallel"] if beside else []),
+        *(bare(one) for layer in layers for one in layer.split(AND)),
+    ]
     return list(dict.fromkeys(named))
 
 
@@ -85,7 +97,8 @@ def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]
 
     A list of kinds is a pattern too. ``bi-s4d`` is a layer that reads both ways, with a mixer of that kind
     for each direction; ``cross-mamba`` (``atrous-``, ``diagonals-``, ``snakes-``) one that reads a grid, with
-    a mixer for each sequence of the scan. ``mlp`` and ``moe`` are layers as any other. A part may be in the
+    a mixer for each sequence of the scan; ``mamba2-and-attention`` one of mixers side by side. ``mlp`` and
+    ``moe`` are layers as any other. A part may be in the
     symbols of published hybrids (``M-M*-``, or ``M56*.08-.5`` by shares; see ``allocation``). The pattern is
     repeated and cut off to ``depth`` layers; None takes it once. One stack's pattern: what a shape holds is
     parsed part by part (``split_shape``). Raises ValueError for an empty part, a count below one, a backbone,
@@ -106,6 +119,16 @@ def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]
         if symbols is not None:
             layers += symbols * count
             continue
+        beside = kind.split(AND)
+        if len(beside) > 1:
+            unknown = [one for one in beside if one not in kinds("mixers")]
+            if unknown:
+                raise ValueError(
+                    f"kinds of mixers stand side by side (mamba2-and-attention), and {unknown[0]!r} is none "
+                    f"(in the pattern {pattern!r}){suggest(unknown[0], kinds('mixers'))}"
+                )
+            layers += [kind] * count
+            continue
         one_way = bare(kind)
         named = kinds("mixers") if one_way != kind else known
         if one_way in SHAPES:
@@ -113,11 +136,9 @@ def parse_pattern(pattern: Pattern, depth: int | None = None) -> tuple[str, ...]
                 f"{one_way} is a backbone, which stands before a colon and its stacks: {one_way}:s4d, say; "
                 f"got {pattern!r}"
             )
-        if kind in ("bidirectional", "scan2d"):
-            example = "bi-s4d" if kind == "bidirectional" else "cross-mamba"
+        if kind in MADE:
             raise ValueError(
-                f"{kind} is made of mixers of one kind, whose name stands behind a word: {example}, say; got "
-                f"{pattern!r}"
+                f"{kind} is made of mixers, and a pattern says of which: {MADE[kind]}, say; got {pattern!r}"
             )
         if one_way in known and one_way not in named:
             raise ValueError(
@@ -151,6 +172,7 @@ def stack_spec(
     dropout: float = 0.0,
     recompute: bool = False,
     norm_eps: float = 1e-5,
+    scale: float | Mapping[str, float] = 1.0,
 ) -> dict[str, Any]:
     """The spec of a stack of blocks after a pattern, or of the backbone that the pattern names.
 
@@ -162,7 +184,9 @@ def stack_spec(
     of every kind whose class does not declare ``mixes_channels = True``: Mamba's block is its own MLP. A
     stack whose pattern names ``mlp`` or ``moe`` says itself where they stand and gets none besides. A
     layer ``bi-s4d`` takes the options, and the MLP or none, of ``s4d``, and so does ``cross-s4d``, whose own
-    stand under ``scan2d``: ``sizes``, ``average``, and ``shared`` for one mixer along all orders.
+    stand under ``scan2d``: ``sizes``, ``average``, and ``shared`` for one mixer along all orders. Those of
+    ``mamba2-and-attention`` stand under ``mamba2``, ``attention`` and, for the factors, ``parallel``.
+    ``scale`` is of what branches add to the residual stream, in all blocks or by the name of the layer.
     ``recompute`` trades time for memory in training.
     """
     options = options or {}
@@ -175,10 +199,11 @@ def stack_spec(
         )
 
     def stack(part: str) -> Callable[[int, int | None], dict[str, Any]]:
-        def made(width: int, depth: int | None = depth) -> dict[str, Any]:
-            return _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute, norm_eps)
+        def make(width: int, depth: int | None = depth) -> dict[str, Any]:
+            made = _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute, norm_eps)
+            return _scaled(made, parse_pattern(part, depth), scale)
 
-        return made
+        return make
 
     if shape is None:
         return stack(parts[0])(d_model, depth)
@@ -203,20 +228,20 @@ def _stack(
 ) -> dict[str, Any]:
     """The spec of one stack."""
     layers = parse_pattern(pattern, depth)
-    kinds_inside = [bare(layer) for layer in layers]
     if mlp is None and not set(FEED_FORWARD).isdisjoint(parse_pattern(pattern)):
         mlp = False
     blocks = []
-    for layer, kind in zip(layers, kinds_inside, strict=True):
+    for layer in layers:
+        inside = [bare(one) for one in layer.split(AND)]
         if mlp is None:
-            wanted = not getattr(find("mixers", kind), "mixes_channels", False)
+            wanted = not any(getattr(find("mixers", kind), "mixes_channels", False) for kind in inside)
         else:
-            wanted = mlp if isinstance(mlp, bool) else kind in mlp
-        mixer = {"kind": kind, "d_model": d_model, **options.get(kind, {})}
+            wanted = mlp if isinstance(mlp, bool) else not set(inside).isdisjoint(mlp)
+        mixers = [{"kind": kind, "d_model": d_model, **options.get(kind, {})} for kind in inside]
         blocks.append(
             {
                 "kind": "block",
-                "mixer": mixer if layer == kind else _wrapped(layer, mixer, options),
+                "mixer": mixers[0] if layer == inside[0] else _wrapped(layer, mixers, options),
                 "mlp": {"kind": "mlp", "d_model": d_model, "d_hidden": d_hidden} if wanted else None,
                 "norm": norm,
                 "dropout": dropout,
@@ -226,8 +251,30 @@ def _stack(
     return {"kind": "stack", "blocks": blocks, **({"recompute": True} if recompute else {})}
 
 
-def _wrapped(layer: str, mixer: dict[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The spec of a layer with something in front of its kind."""
+def _scaled(
+    stack: dict[str, Any], layers: Sequence[str], scale: float | Mapping[str, float]
+) -> dict[str, Any]:
+    """The spec of a stack with the factor of each block's branches, where it is not one."""
+    if isinstance(scale, Mapping):
+        unused = sorted(set(scale).difference(layers))
+        if unused:
+            raise ValueError(
+                f"a scale for {unused[0]!r}, which is not in the pattern{suggest(unused[0], layers)}"
+            )
+    for block, layer in zip(stack["blocks"], layers, strict=True):
+        factor = scale.get(layer, 1.0) if isinstance(scale, Mapping) else scale
+        if factor != 1.0:
+            block["scale"] = factor
+    return stack
+
+
+def _wrapped(
+    layer: str, mixers: list[dict[str, Any]], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The spec of a layer that is made of mixers."""
+    if len(mixers) > 1:
+        return {"kind": "parallel", "mixers": mixers, **options.get("parallel", {})}
+    (mixer,) = mixers
     if layer.startswith(BOTH_WAYS):
         return _both_ways(mixer)
     given = dict(options.get("scan2d", {}))

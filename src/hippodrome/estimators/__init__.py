@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hippodrome import runs
+from hippodrome.config.patterns import AND
 from hippodrome.estimators.classifier import Classifier
 from hippodrome.estimators.forecaster import Forecaster
 from hippodrome.estimators.generator import Generator
@@ -85,6 +86,8 @@ def _layer(mixer: dict[str, Any]) -> str:
         return f"bi-{mixer['ahead']['kind']}"
     if mixer["kind"] == "scan2d" and mixer["orders"] is not None and len(mixer["orders"]) == 1:
         return f"{mixer['orders'][0]}-{mixer['mixers'][0]['kind']}"
+    if mixer["kind"] == "parallel":
+        return AND.join(one["kind"] for one in mixer["mixers"])
     return str(mixer["kind"])
 
 

@@ -50,6 +50,7 @@ class GatedMLP(nn.Module):
             parameters as an ungated perceptron of 4 d_model.
         activation: of the gate.
         bias: whether the maps have biases.
+        gate_scale: of the gate, before its function.
 
     Raises:
         ValueError: an unknown activation.
@@ -61,8 +62,10 @@ class GatedMLP(nn.Module):
         d_hidden: int | None = None,
         activation: Activation = "silu",
         bias: bool = False,
+        gate_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.gate_scale = gate_scale
         if d_hidden is None:
             d_hidden = gated_size(d_model)
         self.function = activation_function(activation)
@@ -72,6 +75,8 @@ class GatedMLP(nn.Module):
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Each token on its own."""
         y, gate = self.fc1(x).chunk(2, -1)
+        if self.gate_scale != 1.0:
+            gate = gate * self.gate_scale
         return self.fc2(y * self.function(gate))
 
 

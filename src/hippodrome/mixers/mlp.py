@@ -22,9 +22,10 @@ class PointwiseMLP(Pointwise):
             gate and "relu2" without.
         gated: whether one half of the channels gates the other.
         bias: whether the maps have biases.
+        gate_scale: of the gate, before its function.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation, or a scale for a gate that is none.
     """
 
     def __init__(
@@ -34,11 +35,14 @@ class PointwiseMLP(Pointwise):
         activation: Activation | None = None,
         gated: bool = True,
         bias: bool = False,
+        gate_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not gated and gate_scale != 1.0:
+            raise ValueError(f"gate_scale is for a gated perceptron; got {gate_scale} with gated=False.")
         self.d_model = d_model
         self.mlp = (
-            GatedMLP(d_model, d_hidden, activation or "silu", bias)
+            GatedMLP(d_model, d_hidden, activation or "silu", bias, gate_scale)
             if gated
             else FeedForward(d_model, d_hidden, activation or "relu2", bias)
         )
