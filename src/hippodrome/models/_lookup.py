@@ -15,10 +15,12 @@ def tied_lookup(embedding: nn.Embedding, ids: Int[Tensor, "b t"]) -> Float[Tenso
     it holds, and the sum with the dense one is dense. An embedding that is not PyTorch's own as it stands
     (hooks, parametrizations, adapters in its place) is called like any other module.
     """
+    if type(embedding) is not nn.Embedding:
+        return embedding(ids)
     weight = embedding.weight
     hooks = [embedding._forward_hooks, embedding._forward_pre_hooks]
     hooks += [embedding._backward_hooks, embedding._backward_pre_hooks]
-    plain = type(embedding) is nn.Embedding and type(weight) is nn.Parameter and not any(hooks)
+    plain = type(weight) is nn.Parameter and not any(hooks)
     options = (embedding.padding_idx, embedding.max_norm, embedding.scale_grad_by_freq or None)
     plain = plain and options == (None, None, None) and weight.device.type in ("cpu", "cuda")
     if plain and torch.is_grad_enabled() and not torch.compiler.is_compiling():

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
+from hippodrome.layers.quantized import QuantizedEmbedding, QuantizedProjection
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models._cross_entropy import IGNORED, guesses, linear_cross_entropy, score
 from hippodrome.models._lookup import tied_lookup
@@ -95,7 +96,7 @@ class LanguageModel(Model):
 
     @property
     def head_weight(self) -> Float[Tensor, "vocab d"]:
-        """The matrix W of the head: the embedding's own where they are tied."""
+        """The matrix W of the head: the embedding's own where they are tied. Formed anew where it is int8."""
         return self.embedding.weight if self.head is None else self.head.weight
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
@@ -124,7 +125,7 @@ class LanguageModel(Model):
     ) -> tuple[Float[Tensor, "b t vocab"], tuple]:
         """Logits of the next token at every token, and the state after the last."""
         features, state = self.features(inputs, state, resets=resets, dt=dt)
-        return linear(features, self.head_weight), state
+        return self._logits(features), state
 
     def last(
         self,
@@ -136,7 +137,7 @@ class LanguageModel(Model):
     ) -> tuple[Float[Tensor, "b vocab"], tuple]:
         """Logits after the last token alone: the head over all of them is a third of a small model's work."""
         features, state = self.features(inputs, state, resets=resets, dt=dt)
-        return linear(features[:, -1], self.head_weight), state
+        return self._logits(features[:, -1]), state
 
     def step(
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
@@ -144,7 +145,7 @@ class LanguageModel(Model):
         """Logits of the next token after one more token, and the next state."""
         told = self._told("modality_t", inputs_t)
         features, state = self.backbone.step(self.embedding(inputs_t), state, dt_t=dt_t, **told)
-        return linear(features, self.head_weight), state
+        return self._logits(features), state
 
     def advance_(
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
@@ -152,7 +153,7 @@ class LanguageModel(Model):
         """The same, overwriting a state that the caller owns."""
         told = self._told("modality_t", inputs_t)
         features = self.backbone.advance_(self.embedding(inputs_t), state, dt_t=dt_t, **told)
-        return linear(features, self.head_weight)
+        return self._logits(features)
 
     def loss(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, in float32 at least."""
@@ -212,6 +213,14 @@ class LanguageModel(Model):
             nats, _, rows = (torch.stack(column).sum(0) for column in zip(*scores, strict=True))
             found[f"nats_{name}"] = Mean(nats, int(rows))
         return found
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """The head's product: by int8 weights without widening them."""
+        if isinstance(self.head, QuantizedProjection):
+            return self.head(features)
+        if self.head is None and isinstance(self.embedding, QuantizedEmbedding):
+            return self.embedding.product(features)
+        return linear(features, self.head_weight)
 
     def _told(self, name: str, ids: Tensor) -> dict[str, Tensor]:
         """The modality of each token, for a backbone that has a use for it."""
