@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from hippodrome.config.layout import Layout, Rule
 
-_PLACE = re.compile(r"\{(?:(\d+)\*?)?([a-z])(?:\+(\d+))?\}")
-"""{i}, {2i}, {2i+1} in a name of ours."""
+_PLACE = re.compile(r"\{(?:(\d+)\*?)?([a-z])(?:\+(\d+))?\}|\{([a-z_]+)\[([a-z])\]\}")
+"""{i}, {2i}, {2i+1}, {blocks[i]} in a name of ours."""
 _LOOKUP = re.compile(r"\{(?:([a-z_]+)\[)?([a-z])\]?\}")
 """{i}, {uses[i]} in a name of theirs."""
 _PART = re.compile(r"(.+)\[(\d+)/(\d+)\]")
@@ -24,6 +25,14 @@ class Piece(NamedTuple):
     name: str
     part: int
     of: int
+
+
+class Place(NamedTuple):
+    """How a number in a name of ours is made of its letter: a multiple and an offset, or a list's item."""
+
+    times: int
+    offset: int
+    among: str | None
 
 
 class Made(NamedTuple):
@@ -64,7 +73,8 @@ def table(
     made: list[Made] = []
     rules = [(rule, _pattern(rule.ours)) for rule in layout.rules]
     for name, shape in ours.items():
-        fits = [(rule, bound) for rule, pattern in rules if (bound := _bound(pattern, name)) is not None]
+        found = [(rule, _bound(pattern, name, lists)) for rule, pattern in rules]
+        fits = [(rule, bound) for rule, bound in found if bound is not None]
         if len(fits) != 1:
             raise ValueError(f"{len(fits)} rules of the layout name {name}; it takes exactly one")
         rule, numbers = fits[0]
@@ -74,7 +84,7 @@ def table(
             rows.append([_piece(text, values, lists) for text in rule.theirs])
         sizes = list(lists[rule.sizes]) if rule.sizes else None
         made.append(Made(name, rows, rule, sizes))
-    return Table(made, dict(layout.tied), [re.compile(text) for text in layout.ignored])
+    return Table(made, _copies(layout.tied, lists), [re.compile(text) for text in layout.ignored])
 
 
 def assembled(one: Made, theirs: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
@@ -121,34 +131,62 @@ def cut(tensor: Tensor, piece: Piece, dim: int) -> Tensor:
     return tensor if piece.of == 1 else tensor.chunk(piece.of, dim)[piece.part]
 
 
-def _pattern(name: str) -> tuple[re.Pattern[str], dict[str, tuple[int, int]]]:
-    """A name of ours as a regular expression, and the multiple and offset of each number in it."""
-    text, end, lines = "", 0, {}
+def _pattern(name: str) -> tuple[re.Pattern[str], dict[str, Place]]:
+    """A name of ours as a regular expression, and how each number in it is made."""
+    text, end, places = "", 0, {}
     for place in _PLACE.finditer(name):
-        text += re.escape(name[end : place.start()]) + rf"(?P<{place[2]}>\d+)"
-        lines[place[2]] = (int(place[1] or 1), int(place[3] or 0))
+        letter = place[2] or place[5]
+        text += re.escape(name[end : place.start()]) + rf"(?P<{letter}>\d+)"
+        places[letter] = Place(int(place[1] or 1), int(place[3] or 0), place[4])
         end = place.end()
-    return re.compile(text + re.escape(name[end:])), lines
+    return re.compile(text + re.escape(name[end:])), places
 
 
-def _bound(pattern: tuple[re.Pattern[str], dict[str, tuple[int, int]]], name: str) -> dict[str, int] | None:
+def _bound(
+    pattern: tuple[re.Pattern[str], dict[str, Place]], name: str, lists: Mapping[str, Sequence[int]]
+) -> dict[str, int] | None:
     """The numbers that a name has in a pattern's places; None where it does not fit."""
     match = pattern[0].fullmatch(name)
     if match is None:
         return None
     found = {}
-    for letter, (times, offset) in pattern[1].items():
+    for letter, (times, offset, among) in pattern[1].items():
         number, rest = divmod(int(match[letter]) - offset, times)
+        if among is not None:
+            if number not in lists[among]:
+                return None
+            number = lists[among].index(number)
         if rest or number < 0:
             return None
         found[letter] = number
     return found
 
 
-def _piece(text: str, values: Mapping[str, int], lists: Mapping[str, Sequence[int]]) -> Piece:
+def _copies(tied: Mapping[str, str], lists: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """The names that may hold a copy, and of what: one for each number of the lists that they look up."""
+    found = {}
+    for copy, source in tied.items():
+        counts: dict[str, int] = {}
+        for place in _LOOKUP.finditer(copy + source):
+            if place[1]:
+                length = len(lists[place[1]])
+                counts[place[2]] = min(counts.get(place[2], length), length)
+        for numbers in product(*(range(count) for count in counts.values())):
+            values = dict(zip(counts, numbers, strict=True))
+            found[_filled(copy, values, lists)] = _filled(source, values, lists)
+    return {copy: source for copy, source in found.items() if copy != source}
+
+
+def _filled(text: str, values: Mapping[str, int], lists: Mapping[str, Sequence[int]]) -> str:
+    """A name of theirs with numbers in its places."""
+
     def number(place: re.Match[str]) -> str:
         return str(lists[place[1]][values[place[2]]] if place[1] else values[place[2]])
 
+    return _LOOKUP.sub(number, text)
+
+
+def _piece(text: str, values: Mapping[str, int], lists: Mapping[str, Sequence[int]]) -> Piece:
     match = _PART.fullmatch(text)
     name, part, of = (match[1], int(match[2]), int(match[3])) if match else (text, 0, 1)
-    return Piece(_LOOKUP.sub(number, name), part, of)
+    return Piece(_filled(name, values, lists), part, of)

@@ -8,9 +8,10 @@ class Rule(BaseModel):
 
     ``ours`` is a name with places: ``{i}`` binds a number, ``{2i}`` and ``{2i+1}`` bind half of an even or an
     odd one. ``theirs`` are names with the same letters, which may look a number up: ``{uses[i]}`` is the i-th
-    of the list ``uses`` that the reader of the configuration gives. Several names are joined along ``dim``,
-    in order; ``name[1/2]`` is the second of two equal parts of that tensor along ``dim``. With ``stack`` the
-    names have a place for that letter, which counts along a new first axis of ours.
+    of the list ``uses`` that the reader of the configuration gives. In ``ours`` ``{uses[i]}`` binds the place
+    that a number has in that list, and the rule is for those numbers alone. Several names are joined along
+    ``dim``, in order; ``name[1/2]`` is the second of two equal parts of that tensor along ``dim``. With
+    ``stack`` the names have a place for that letter, which counts along a new first axis of ours.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,7 +26,10 @@ class Rule(BaseModel):
 
 
 class Layout(BaseModel):
-    """All names of a layout: the rules, names of further copies, and names that hold nothing of use."""
+    """All names of a layout: the rules, names of further copies, and names that hold nothing of use.
+
+    Names of copies may look numbers up; there is one then for each number of the list.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rules: list[Rule]
