@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hippodrome.layers.quantized import stand_in
+
 
 def start(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Puts tensors in the place of those of the same names in a model, and leaves the others.
@@ -69,9 +71,13 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def aliases(model: nn.Module) -> set[str]:
-    """Names of tied parameters beside the first name of each: they need no second copy in a file."""
-    first = {name for name, _ in model.named_parameters()}
-    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+    """Names of tied tensors beside the first name of each: they need no second copy in a file."""
+    first = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    every = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    )
+    return {name for name, _ in every} - first
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], leave_out: set[str]) -> None:
@@ -98,17 +104,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], leave_out: set[str]) -> Non
 def load(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape.
 
-    Floating numbers become ``dtype``, those of buffers that no file holds too. One tensor after the other:
-    memory holds the weights once, and the file is not held open behind them.
+    Floating numbers become ``dtype``, those of buffers that no file holds too. Layers whose weights the file
+    holds as int8 are put in the place of those in full. One tensor after the other: memory holds the weights
+    once, and the file is not held open behind them.
     """
     from safetensors import SafetensorError, safe_open
 
-    there = model.state_dict()
-    own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+        stand_in(model, names)
+        there = model.state_dict()
+        own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
         missing = sorted(set(there) - aliases(model) - set(names))
         problems = [*(f"{name} is missing" for name in missing), *_misfits(shapes, there)]
         if problems:
@@ -117,6 +125,9 @@ def load(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> No
             # Opened anew for each: what was read before would stay mapped as long as the file is open.
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(name)
+                if tensor.is_floating_point() != own[name].is_floating_point():
+                    kinds = f"{tensor.dtype}, the model's is {own[name].dtype}"
+                    raise ValueError(f"{path} does not fit the model: {name} is {kinds}")
                 own[name].data = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
                 del tensor
     except (OSError, SafetensorError) as error:
