@@ -65,6 +65,55 @@ def test_chunked_head_is_exact(elements: int, monkeypatch: pytest.MonkeyPatch) -
     assert int(found.correct) == int(((x @ weight.T).argmax(1) == targets).sum())
 
 
+@pytest.mark.parametrize("elements", [40, 10_000])
+def test_chunked_head_with_a_cap_is_exact(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cross_entropy, "_BYTES", 8 * elements)
+    x, weight, targets = head_case()
+    bounded = 1.5 * torch.tanh(x @ weight.T / 1.5)
+    ours, plain = (
+        linear_cross_entropy(x, weight, targets, 1.5),
+        functional.cross_entropy(bounded, targets),
+    )
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
+    for mine, theirs in zip(
+        torch.autograd.grad(3 * ours, (x, weight)), torch.autograd.grad(3 * plain, (x, weight)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradgradcheck(
+        lambda x, weight: linear_cross_entropy(x, weight, targets[:6], 1.5),
+        (x[:6].detach().requires_grad_(), weight.detach().requires_grad_()),
+    )
+    found = score(x, weight, targets, 1.5)
+    torch.testing.assert_close(found.nats / found.rows, plain.detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_scales_and_cap_are_what_they_say(tie: bool) -> None:
+    scales = {"embedding_scale": 3.0, "logit_scale": 2.0, "logit_cap": 0.5}
+    model = LanguageModel(Stack([Block(MinGRU(8))]), 11, tie, **scales).double()
+    torch.nn.init.normal_(model.embedding.weight)
+    tokens = torch.randint(11, (2, 7))
+    inside, _ = model.backbone(3 * model.embedding(tokens))
+    expected = 0.5 * torch.tanh(2 * inside @ model.head_weight.T / 0.5)
+    torch.testing.assert_close(model(tokens)[0], expected)
+    torch.testing.assert_close(model.last(tokens)[0], expected[:, -1])
+    state, own = model.init_state(2), model.init_state(2)
+    for t in range(7):
+        y, state = model.step(tokens[:, t], state)
+        torch.testing.assert_close(y, expected[:, t])
+        torch.testing.assert_close(model.advance_(tokens[:, t], own), expected[:, t])
+    batch = TokenBatch(tokens[:, :-1], tokens[:, 1:])
+    wanted = functional.cross_entropy(expected[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    torch.testing.assert_close(model.loss(batch), wanted)
+    total, count = model.metrics(batch)["nats"]
+    torch.testing.assert_close(total / count, wanted.detach())
+
+
+def test_a_cap_is_above_zero() -> None:
+    with pytest.raises(ValueError, match="above zero; got 0"):
+        LanguageModel(Stack([Block(MinGRU(8))]), 11, logit_cap=0.0)
+
+
 def test_chunked_head_differentiates_twice() -> None:
     x, weight, targets = head_case()
     assert torch.autograd.gradcheck(lambda a, b: linear_cross_entropy(a, b, targets), (x, weight))

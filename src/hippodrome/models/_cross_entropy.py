@@ -32,18 +32,27 @@ class Score(NamedTuple):
 
 
 def linear_cross_entropy(
-    x: Float[Tensor, "rows d"], weight: Float[Tensor, "vocab d"], targets: Int[Tensor, "rows"]
+    x: Float[Tensor, "rows d"],
+    weight: Float[Tensor, "vocab d"],
+    targets: Int[Tensor, "rows"],
+    cap: float | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of ``softmax(x weight^T)`` over the rows whose target is not -100.
 
+    With ``cap`` the logits are those of ``capped``.
     Products run in the autocast type where autocast is on; everything after them in float32 at least. Zero
     where no row has a target. Differentiable any number of times.
     """
     wanted = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return _LinearCrossEntropy.apply(x, weight, targets, wanted)
+    return _LinearCrossEntropy.apply(x, weight, targets, wanted, cap)
 
 
-def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """cap tanh(z / cap): logits that stay below a bound and keep their order; None leaves them alone."""
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def score(x: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None) -> Score:
     """Total nats, number of correct first guesses and number of rows, without gradients."""
     with torch.no_grad():
         targets = targets.long()
@@ -51,7 +60,7 @@ def score(x: Tensor, weight: Tensor, targets: Tensor) -> Score:
         correct = torch.zeros((), dtype=torch.int64, device=x.device)
         half = _product_dtype(x)
         for rows in _chunks(len(x), len(weight) * half.itemsize):
-            logits = linear(x[rows].to(half), weight.to(half))
+            logits = capped(linear(x[rows].to(half), weight.to(half)), cap)
             correct += (logits.argmax(1) == targets[rows]).sum()
             nats += exact_sum(cross_entropy(logits, targets[rows])[0])
         return Score(nats, correct, (targets != IGNORED).sum())
@@ -70,7 +79,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """The chunked loss; gradients are formed in the forward pass, and again where they are differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, wanted: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, wanted: bool, cap: float | None
+    ) -> Tensor:
         wide, half = torch.promote_types(x.dtype, torch.float32), _product_dtype(x)
         targets = targets.long()
         rate = (targets != IGNORED).sum().clamp(min=1).to(wide).reciprocal()
@@ -81,13 +92,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             for rows in _chunks(len(x), len(weight) * half.itemsize):
                 piece = x[rows].to(half)
-                logits = linear(piece, narrow)
+                logits = capped(linear(piece, narrow), cap)
+                # The slope of the cap, for the gradient is written over the logits.
+                slope = None if cap is None or not wanted else 1 - (logits / cap) ** 2
                 losses, grad = cross_entropy(logits, targets[rows], rate if wanted else None, overwrite=True)
                 total += losses.sum()
                 if grad is not None:
+                    grad = grad if slope is None else grad.mul_(slope)
                     grad_x[rows] = linear(grad, narrow.T)
                     grad_weight = _added(grad_weight, grad.T, piece, wide)
         ctx.save_for_backward(x, weight, targets, grad_x, grad_weight)
+        ctx.cap = cap
         return total * rate
 
     @staticmethod
@@ -96,14 +111,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         (grad,) = grads
         if torch.is_grad_enabled():  # someone differentiates the gradient: form it again, in plain operations
             head = weight.view_as(weight)  # apart from a tied embedding, which x may come from
-            loss = functional.cross_entropy(x @ head.T, targets, ignore_index=IGNORED, reduction="sum")
+            logits = capped(x @ head.T, ctx.cap)
+            loss = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
             loss = loss / (targets != IGNORED).sum().clamp(min=1)
-            return *torch.autograd.grad(loss, (x, head), grad, create_graph=True), None, None
+            return *torch.autograd.grad(loss, (x, head), grad, create_graph=True), None, None, None
         grad_weight = grad_weight.to(weight.dtype)
         eager = grad.device.type == "cpu" and not torch.compiler.is_compiling()
         if eager and float(grad) == 1:  # as a rule: one pass over a large tensor less
-            return grad_x, grad_weight, None, None
-        return grad_x * grad.to(x.dtype), grad_weight * grad.to(weight.dtype), None, None
+            return grad_x, grad_weight, None, None, None
+        return grad_x * grad.to(x.dtype), grad_weight * grad.to(weight.dtype), None, None, None
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

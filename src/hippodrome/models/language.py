@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hippodrome.backbones.stack import Stack
 from hippodrome.layers.quantized import QuantizedEmbedding, QuantizedProjection
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models._cross_entropy import IGNORED, guesses, linear_cross_entropy, score
+from hippodrome.models._cross_entropy import IGNORED, capped, guesses, linear_cross_entropy, score
 from hippodrome.models._lookup import tied_lookup
 from hippodrome.models.base import Model, Objective
 from hippodrome.ops.linear import linear
@@ -36,9 +36,14 @@ class LanguageModel(Model):
         modality_names: their names; metrics then hold the nats of each.
         whole_answers: whether the targets of a row are one answer, so that metrics hold "exact", the share of
             rows that are right at all of them. It changes no output.
+        embedding_scale: of what the embedding gives: the root of the width in Gemma, a constant elsewhere.
+        logit_scale: of the logits.
+        logit_cap: c, where the logits z are c tanh(z / c) after that (Gemma Team 2024, arXiv 2408.00118,
+            section 2); None for none.
 
     Raises:
-        ValueError: a backbone that is not causal, or a list that does not fit the vocabulary.
+        ValueError: a backbone that is not causal, a list that does not fit the vocabulary, or a cap that is
+            not positive.
     """
 
     objective: ClassVar[Objective] = Objective("nats", "lower")
@@ -54,8 +59,13 @@ class LanguageModel(Model):
         modalities: list[int] | None = None,
         modality_names: list[str] | None = None,
         whole_answers: bool = False,
+        embedding_scale: float = 1.0,
+        logit_scale: float = 1.0,
+        logit_cap: float | None = None,
     ) -> None:
         super().__init__()
+        if logit_cap is not None and logit_cap <= 0:
+            raise ValueError(f"A cap of the logits is above zero; got {logit_cap}. For none leave it out.")
         if not getattr(backbone, "causal", True):
             raise ValueError(
                 "a language model predicts the next token, so its backbone must be causal; got one that is "
@@ -79,6 +89,7 @@ class LanguageModel(Model):
             )
         self.vocab_size, self.tie, self.bytes_per_token = vocab_size, tie, bytes_per_token
         self.whole_answers = whole_answers
+        self.embedding_scale, self.logit_scale, self.logit_cap = embedding_scale, logit_scale, logit_cap
         self.modality_names = modality_names or []
         self.embedding = nn.Embedding(vocab_size, backbone.d_model)  # type: ignore[arg-type]
         self.backbone = backbone
@@ -113,7 +124,8 @@ class LanguageModel(Model):
     ) -> tuple[Float[Tensor, "b t d"], tuple]:
         """What the head reads at each token (b, t, d), and the state: for callers who need few logits."""
         told = self._told("modality", inputs)
-        return self.backbone(self.embedding(inputs), state, resets=resets, dt=dt, **told)
+        found, state = self.backbone(self._embedded(inputs), state, resets=resets, dt=dt, **told)
+        return _times(found, self.logit_scale), state
 
     def forward(
         self,
@@ -144,23 +156,25 @@ class LanguageModel(Model):
     ) -> tuple[Float[Tensor, "b vocab"], tuple]:
         """Logits of the next token after one more token, and the next state."""
         told = self._told("modality_t", inputs_t)
-        features, state = self.backbone.step(self.embedding(inputs_t), state, dt_t=dt_t, **told)
-        return self._logits(features), state
+        features, state = self.backbone.step(self._embedded(inputs_t), state, dt_t=dt_t, **told)
+        return self._logits(_times(features, self.logit_scale)), state
 
     def advance_(
         self, inputs_t: Int[Tensor, "b"], state: tuple, *, dt_t: Tensor | None = None
     ) -> Float[Tensor, "b vocab"]:
         """The same, overwriting a state that the caller owns."""
         told = self._told("modality_t", inputs_t)
-        features = self.backbone.advance_(self.embedding(inputs_t), state, dt_t=dt_t, **told)
-        return self._logits(features)
+        features = self.backbone.advance_(self._embedded(inputs_t), state, dt_t=dt_t, **told)
+        return self._logits(_times(features, self.logit_scale))
 
     def loss(self, batch: TokenBatch) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, in float32 at least."""
         tokens = tied_lookup(self.embedding, batch.tokens) if self.tie else self.embedding(batch.tokens)
         told = self._told("modality", batch.tokens)
+        tokens = _times(tokens, self.embedding_scale)
         features, _ = self.backbone(tokens, None, resets=batch.resets, **told)
-        return linear_cross_entropy(features.flatten(0, 1), self.head_weight, batch.targets.flatten())
+        rows = _times(features, self.logit_scale).flatten(0, 1)
+        return linear_cross_entropy(rows, self.head_weight, batch.targets.flatten(), self.logit_cap)
 
     def metrics(self, batch: TokenBatch) -> Mapping[str, Mean]:
         """ "nats" per token, "bits_per_byte" of text and bytes, and "accuracy" of the first guess.
@@ -189,10 +203,10 @@ class LanguageModel(Model):
                 resets = None if batch.resets is None else batch.resets[:, part]
                 features, state = self.features(batch.tokens[:, part], state, resets=resets)
                 asked = targets != IGNORED
-                sums.append(score(features[asked], self.head_weight, targets[asked]))
+                sums.append(score(features[asked], self.head_weight, targets[asked], self.logit_cap))
                 for number, scores in enumerate(apart.values()):
                     among = asked & (self.token_modality[targets.clamp(min=0)] == number)
-                    scores.append(score(features[among], self.head_weight, targets[among]))
+                    scores.append(score(features[among], self.head_weight, targets[among], self.logit_cap))
                 if self.whole_answers:
                     missed = guesses(features[asked], self.head_weight) != targets[asked]
                     wrong.index_add_(0, asked.nonzero()[:, 0], missed.long())
@@ -214,13 +228,19 @@ class LanguageModel(Model):
             found[f"nats_{name}"] = Mean(nats, int(rows))
         return found
 
+    def _embedded(self, ids: Tensor) -> Tensor:
+        """What the backbone reads."""
+        return _times(self.embedding(ids), self.embedding_scale)
+
     def _logits(self, features: Tensor) -> Tensor:
-        """The head's product: by int8 weights without widening them."""
+        """The head's product, by int8 weights without widening them, below the cap."""
         if isinstance(self.head, QuantizedProjection):
-            return self.head(features)
-        if self.head is None and isinstance(self.embedding, QuantizedEmbedding):
-            return self.embedding.product(features)
-        return linear(features, self.head_weight)
+            made = self.head(features)
+        elif self.head is None and isinstance(self.embedding, QuantizedEmbedding):
+            made = self.embedding.product(features)
+        else:
+            made = linear(features, self.head_weight)
+        return capped(made, self.logit_cap)
 
     def _told(self, name: str, ids: Tensor) -> dict[str, Tensor]:
         """The modality of each token, for a backbone that has a use for it."""
@@ -247,3 +267,7 @@ class LanguageModel(Model):
         targets = tokens[:, 1:].clone()
         targets[1, 5:] = IGNORED
         return TokenBatch(tokens[:, :-1], targets)
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1.0 else x * factor
