@@ -67,17 +67,16 @@ def test_top_k_of_one_is_greedy(model):
     assert torch.equal(greedy, first)
 
 
-def test_it_ends_when_every_row_has_had_a_stop_token(model):
-    ids = prompt(model, 2, 4)
+def test_a_row_that_has_ended_repeats_its_stop_token_until_all_have(model):
+    ids = prompt(model, 3, 4)
     free = torch.stack(list(generate(model, ids, max_new_tokens=40, seed=0)))
-    stop = {int(free[3, 0]), int(free[6, 1])}
+    stop = {int(free[3, 0]), int(free[6, 1]), int(free[9, 2])}
     stopped = torch.stack(list(generate(model, ids, max_new_tokens=40, seed=0, stop=stop)))
-    length = stopped.shape[0]
-    assert torch.equal(stopped, free[:length])
-    had = [any(int(free[i, row]) in stop for i in range(length)) for row in (0, 1)]
-    before = [any(int(free[i, row]) in stop for i in range(length - 1)) for row in (0, 1)]
-    assert all(had)
-    assert not all(before)
+    first = [next(i for i in range(40) if int(free[i, row]) in stop) for row in range(3)]
+    assert len(stopped) == max(first) + 1
+    for row, end in enumerate(first):
+        assert torch.equal(stopped[: end + 1, row], free[: end + 1, row])
+        assert set(stopped[end:, row].tolist()) == {int(free[end, row])}
 
 
 def test_the_models_mode_comes_back(model):

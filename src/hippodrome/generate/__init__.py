@@ -1,6 +1,17 @@
-"""Generation: sampled continuations of any model that maps tokens to logits, streamed in constant memory."""
+"""Generation: continuations of any model that maps tokens to logits, streamed in constant memory."""
 
-from hippodrome.generate.sampling import Sampler
+from hippodrome.generate.continuations import Continuations, Piece, pieces
+from hippodrome.generate.sampling import Chooser, Chosen, Sampler
 from hippodrome.generate.stream import generate, prefill, text
 
-__all__ = ["Sampler", "generate", "prefill", "text"]
+__all__ = [
+    "Chooser",
+    "Chosen",
+    "Continuations",
+    "Piece",
+    "Sampler",
+    "generate",
+    "pieces",
+    "prefill",
+    "text",
+]

@@ -209,7 +209,7 @@ class Chooser:
         best = int(x.argmax())
         if not x[best] > -math.inf:
             raise ValueError(_nothing_to_choose(raw, self.constraint is not None))
-        token = best if self.sampler.greedy or x[best] == math.inf else self._drawn(x, x[best])
+        token = best if self.sampler.greedy or x[best] == math.inf else self._drawn(x, float(x[best]))
         self._remember(token)
         if self.constraint is not None:
             self.constraint.accept(token)
@@ -248,7 +248,7 @@ class Chooser:
             places = _cuts.likeliest(x, top_k)
             x = x[places]
         # The likeliest has weight 1, however small the temperature.
-        weights = np.exp((x - most) / x.dtype.type(self.sampler.temperature))
+        weights = np.exp((x - most) / self.sampler.temperature)
         if top_p is not None and top_p < 1:
             weights = weights * _cuts.nucleus(weights, top_p)
         if min_p is not None:

@@ -1,74 +1,64 @@
-"""Continuations of prompts: read the prompt in parallel, then one token at a time, in constant memory."""
+"""Continuations of prompts as a stream: read the prompt in parallel, then one token at a time."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from hippodrome.generate.continuations import (
+    Continuations,
+    check_count,
+    evaluation,
+    pieces,
+    seeds,
+    vocabulary,
+)
 from hippodrome.generate.decoder import Decoder
-from hippodrome.generate.decoding import TextStream
-from hippodrome.generate.sampling import Sampler
+from hippodrome.generate.prompts import Prompts, lengths_of, prefill
+from hippodrome.generate.sampling import Chooser, Sampler
 from hippodrome.models.base import Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CHUNK = 2048
-"""Tokens of a prompt that are read at once: memory is bound by this, not by the prompt."""
-
-
-def prefill(
-    model: Model,
-    ids: Int[Tensor, "b t"],
-    state: tuple | None = None,
-    *,
-    chunk: int = CHUNK,
-    max_length: int | None = None,
-) -> tuple[Float[Tensor, "b vocab"], tuple]:
-    """Reads tokens, however many, and returns the logits after the last one and the state.
-
-    ``max_length`` bounds the tokens to come in all, for mixers whose state grows with them. Raises ValueError
-    where there is no token.
-    """
-    if ids.dim() != 2 or ids.shape[1] == 0:
-        raise ValueError(
-            f"a prompt is token ids of shape (b, t) with at least one token in a row; got {tuple(ids.shape)}"
-        )
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        state = model.init_state(ids.shape[0], max_length) if state is None else state
-        for piece in ids.split(chunk, 1):
-            last, state = model.last(piece.to(device), state)
-    return last, state
+__all__ = ["generate", "prefill", "text"]
 
 
 def generate(
     model: Model,
-    prompt_ids: Int[Tensor, "b t"],
+    prompt_ids: Prompts,
     *,
     max_new_tokens: int | None = 256,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
-    seed: int | None = None,
+    seed: int | Sequence[int] | None = None,
     stop: Collection[int] = (),
 ) -> Iterator[Int[Tensor, "b"]]:
-    """Continues prompts of equal length, yielding the next token ids (b,) of all rows as they are chosen.
+    """Continues prompts, yielding the next token ids (b,) of all rows as they are chosen.
 
-    ``max_new_tokens=None`` goes on without end, in constant memory where the mixers' states are of constant
-    size. ``temperature=0`` takes the likeliest token; the cuts are told in ``Sampler``. With a ``seed`` the
-    same call gives the same tokens. Ends early when every row has had a token of ``stop``. The model is put
-    into evaluation mode until the end. Raises ValueError where an argument is out of its range.
+    Each row is what it would be alone, whatever the lengths of the prompts. ``max_new_tokens=None`` goes on
+    without end, in constant memory where the mixers' states are of constant size. ``temperature=0`` takes the
+    likeliest token; the cuts are told in ``Sampler``. With a ``seed`` the same call gives the same tokens:
+    row i draws by ``seed + i``, or by a seed of its own where there is one for each row. A row that has had
+    a token of ``stop`` repeats it; when every row has, it ends. The model is put into evaluation mode until
+    the end. ``pieces`` gives text, log-probabilities and the reasons of ends, and takes penalties.
+
+    Raises:
+        ValueError: an argument out of its range, or a row without a token.
     """
     sampler = Sampler(temperature, top_k, top_p, min_p)
     sampler.check()
-    if max_new_tokens is not None and max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens is 0 or more, or None for no end; got {max_new_tokens}")
-    return _continue(model, prompt_ids, max_new_tokens, sampler, seed, frozenset(stop))
+    check_count(max_new_tokens)
+    lengths = lengths_of(prompt_ids)
+    choosers = [Chooser(sampler, vocab_size=vocabulary(model), seed=row) for row in seeds(seed, len(lengths))]
+    if next(model.parameters()).device.type != "cpu":
+        return _on_device(model, prompt_ids, max_new_tokens, sampler, choosers, frozenset(stop))
+    going = Continuations(model, prompt_ids, choosers, max_new_tokens=max_new_tokens, ends=stop)
+    return _together(going)
 
 
 def text(
@@ -83,58 +73,60 @@ def text(
     min_p: float | None = None,
     seed: int | None = None,
     stop: Collection[int] = (),
+    stops: Sequence[str] = (),
 ) -> Iterator[str]:
     """Continues a text, yielding pieces of the continuation that hold whole characters only.
 
-    Arguments as in ``generate``; an empty prompt raises ValueError, for the model has nothing to go on.
+    It ends before a token of ``stop`` and before a string of ``stops``. The other arguments are those of
+    ``generate``; an empty prompt raises ValueError, for the model has nothing to go on.
     """
-    ids = tokenizer.encode(prompt).ids
-    if not ids:
-        raise ValueError("the prompt is empty: give at least one character to go on from")
-    tokens = generate(
+    found = pieces(
         model,
-        torch.tensor([ids]),
+        tokenizer,
+        [prompt],
+        sampler=Sampler(temperature, top_k, top_p, min_p),
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
         seed=seed,
-        stop=stop,
+        ends=stop,
+        stops=stops,
     )
-    return _spelled(tokens, TextStream(tokenizer))
+    return (piece.text for piece in found if piece.text)
 
 
-def _spelled(tokens: Iterator[Tensor], stream: TextStream) -> Iterator[str]:
-    for token in tokens:
-        if piece := stream.push(int(token[0])):
-            yield piece
-    if piece := stream.flush():
-        yield piece
+def _together(going: Continuations) -> Iterator[Tensor]:
+    """The ids of all rows, of those that have ended their last one."""
+    last = [0] * len(going.choosers)
+    for chosen in going:
+        last = [old if found is None else found.id for old, found in zip(last, chosen, strict=True)]
+        yield torch.tensor(last)
 
 
-def _continue(
+def _on_device(
     model: Model,
-    prompt_ids: Tensor,
+    prompt_ids: Prompts,
     max_new_tokens: int | None,
     sampler: Sampler,
-    seed: int | None,
+    choosers: Sequence[Chooser],
     stop: frozenset[int],
 ) -> Iterator[Tensor]:
+    """The same on an accelerator, where rows choose at once and the queue is not waited for."""
     if max_new_tokens == 0:
         return
     device = next(model.parameters()).device
-    generator = torch.Generator(device)
-    generator.manual_seed(seed) if seed is not None else generator.seed()
-    length = None if max_new_tokens is None else prompt_ids.shape[1] + max_new_tokens
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    length = None if max_new_tokens is None else max(lengths_of(prompt_ids)) + max_new_tokens
     ends = torch.tensor(sorted(stop), dtype=torch.long, device=device)
-    ended = torch.zeros(prompt_ids.shape[0], dtype=torch.bool, device=device)
-    with _evaluation(model):
+    ended = torch.zeros(len(choosers), dtype=torch.bool, device=device)
+    with evaluation(model):
         logits, state = prefill(model, prompt_ids, max_length=length)
         decoder = Decoder(model, state, fixed=length is not None)
         made = 0
+        ids = torch.zeros(len(choosers), dtype=torch.long, device=device)
         while True:
-            ids = sampler.choose(logits, generator)
+            chance = None
+            if not sampler.greedy:
+                chance = torch.tensor([row.uniform() for row in choosers], dtype=exact).to(device)
+            ids = torch.where(ended, ids, sampler.draw(logits, chance))
             yield ids
             made += 1
             if stop:
@@ -142,14 +134,3 @@ def _continue(
             if made == max_new_tokens or (stop and bool(ended.all())):
                 return
             logits = decoder.next(ids)
-
-
-@contextmanager
-def _evaluation(model: Model) -> Iterator[None]:
-    """The model without dropout; the mode that it was in comes back at the end."""
-    mode = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(mode)
