@@ -58,11 +58,11 @@ def stack(states: Sequence[Any]) -> Any:
     return _rows.join(list(states), torch.arange(count))
 
 
-def narrow(state: Any, count: int) -> Any:
-    """The first rows of a state, in the same memory: what is written there is written in both."""
+def narrow(state: Any, count: int, first: int = 0) -> Any:
+    """So many rows from the first on, in the same memory: what is written there is written in both."""
     if isinstance(state, Tensor):
-        return state.narrow(0, 0, count)
-    return _like(state, [narrow(part, count) for part in state])
+        return state.narrow(0, first, count)
+    return _like(state, [narrow(part, count, first) for part in state])
 
 
 def widen(state: Any, rows: int, like: Any = None) -> Any:
