@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from hippodrome.models.base import Model
-from hippodrome.train import checkpoint, parallel
+from hippodrome.train import checkpoint, low_rank, parallel
 from hippodrome.train.batches import Collate
 from hippodrome.train.evaluation import evaluate
 from hippodrome.train.loop import FitResult, Loop, OnEvent
@@ -38,6 +38,9 @@ def fit(
     A loss that is not finite ends the run with the status "diverged". Ctrl-C and a request to terminate write
     a checkpoint first, then raise KeyboardInterrupt. The random state of the caller stays as it was.
 
+    With ``settings.lora`` corrections of low rank train while the weights stay as they are: checkpoints hold
+    these alone, ``adapter.safetensors`` the best of them, and the model is left with them merged in.
+
     Raises ValueError where the folder holds a run already and ``resume`` is not said, where the folder cannot
     be made, and where the device is not to be had; OSError where the folder can no longer be written.
     """
@@ -50,10 +53,22 @@ def fit(
     before = checkpoint.random_states(fabric.device)
     try:
         with _interruptions() as interrupted, _watcher(settings, on_event, fabric.global_rank == 0) as watch:
+            if settings.lora is not None:
+                low_rank.insert(model, settings.lora, settings.seed)
             loop = Loop(fabric, model, train, valid, collate, settings, folder, watch, interrupted)
-            return loop.go(resume)
+            fitted = loop.go(resume)
+            return fitted if settings.lora is None else _merged(fitted, model, settings, folder)
     finally:
         checkpoint.restore_random(before, fabric.device)
+
+
+def _merged(fitted: FitResult, model: Model, settings: TrainSettings, folder: Path) -> FitResult:
+    """The corrections of the best weights in a file of their own, and the weights with them merged."""
+    if fitted.weights and settings.lora is not None:
+        low_rank.write(folder, model, settings.lora)
+    low_rank.merge(model)
+    state = model.state_dict() if fitted.weights else {}
+    return fitted._replace(weights={name: w.detach().to("cpu", copy=True) for name, w in state.items()})
 
 
 def _prepare(folder: Path, resume: bool) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hippodrome.models.base import Model
-from hippodrome.train import checkpoint, parallel
+from hippodrome.train import checkpoint, low_rank, parallel
 from hippodrome.train.batches import Collate, InOrder, Shuffled, loader, moved, renewed, rows
 from hippodrome.train.evaluation import quotients, totals
 from hippodrome.train.journal import Journal
@@ -110,6 +110,8 @@ class Loop:
         np.random.seed((settings.seed + self.share.rank) % 2**32)
         torch.manual_seed(settings.seed + self.share.rank)
         self.objective = Objective(model, settings.compile)
+        # With corrections of low rank the model itself stays as it is: checkpoints need not hold it.
+        self.left_out = set() if settings.lora is None else low_rank.frozen(self.objective)
         self.module = fabric.setup_module(self.objective)
         self.optimizer = adamw(model, settings.lr, settings.weight_decay, settings.betas)
         self.stepper: Any = fabric.setup_optimizers(self.optimizer)
@@ -128,13 +130,13 @@ class Loop:
             if p.status == "running":
                 self._steps()
                 if self.valid is None and p.status == "finished":
-                    self.best_weights = parallel.whole_weights(self.fabric, self.objective)
+                    self.best_weights = self._weights()
                     p.best_step = p.steps
                 self._save()
         finally:
             self.journal.close()
         if parallel.agree(self.fabric, len(self.best_weights))[0]:
-            parallel.load_weights(self.fabric, self.objective, self.fabric.broadcast(self.best_weights))
+            self._load(self.fabric.broadcast(self.best_weights))
         weights = {name.removeprefix("model."): tensor for name, tensor in self.best_weights.items()}
         return FitResult(
             p.steps,
@@ -255,7 +257,7 @@ class Loop:
         sign = 1 if better == "higher" else -1
         if sign * found[metric] > sign * p.best.get(metric, -sign * math.inf):
             p.best, p.best_step, p.stale = found, p.steps, 0
-            self.best_weights = parallel.whole_weights(self.fabric, self.objective)
+            self.best_weights = self._weights()
         else:
             p.stale += 1
         self._report("validation", spent, True, True, found)
@@ -286,12 +288,26 @@ class Loop:
             self.event_at = time.monotonic()
             self.on_event({**record, "fraction": min(spent, 1.0)})
 
+    def _weights(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the model."""
+        found = parallel.whole_weights(self.fabric, self.objective)
+        return {name: w for name, w in found.items() if name not in self.left_out}
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        """Puts back what ``_weights`` gave."""
+        held = self.objective.state_dict() if self.left_out else {}
+        parallel.load_weights(self.fabric, self.objective, {**held, **weights})
+
+    def _low_rank(self) -> dict[str, Any] | None:
+        lora = self.settings.lora
+        return None if lora is None else lora.model_dump(mode="json")
+
     def _save(self) -> None:
         """Writes a checkpoint; every process takes part, the first one writes."""
         p = self.progress
         self._drain()
         states = parallel.gather(self.fabric, checkpoint.random_states(self.fabric.device))
-        weights = parallel.whole_weights(self.fabric, self.objective)
+        weights = self._weights()
         optimizer = parallel.whole_optimizer(self.fabric, self.objective, self.optimizer)
         if self.main:
             state = {
@@ -301,6 +317,7 @@ class Loop:
                 "precision": self.fabric.strategy.precision.state_dict(),
                 "best_weights": None if p.best_step == p.steps else self.best_weights,
                 "random": states,
+                "low_rank": self._low_rank(),
             }
             checkpoint.write(self.folder / "checkpoints", p.steps, state)
         self.fabric.barrier()
@@ -318,8 +335,13 @@ class Loop:
                 f"{path} is of {len(state['random'])} processes and this run has {self.share.world}; "
                 f"resume with as many"
             )
+        if state.get("low_rank") != self._low_rank():
+            raise ValueError(
+                f"{path} is of a run with other corrections of low rank ({state.get('low_rank')}) than this "
+                f"one ({self._low_rank()}); resume with the same --lora and -s lora options"
+            )
         p = self.progress = Progress(**state["progress"])
-        parallel.load_weights(self.fabric, self.objective, state["weights"])
+        self._load(state["weights"])
         parallel.load_optimizer(self.fabric, self.objective, self.optimizer, state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.main:

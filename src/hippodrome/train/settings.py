@@ -59,6 +59,25 @@ class Budget(BaseModel):
         return f"{self.steps:,} steps" if self.steps is not None else f"{self.tokens:,} tokens"
 
 
+class LowRankSettings(BaseModel):
+    """Corrections of low rank to some linear maps, which train in the place of all weights.
+
+    Hu et al. 2021, arXiv 2106.09685. ``on`` names the maps, by the ends of their names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rank: int = Field(ge=1)
+    alpha: float | None = Field(
+        default=None, gt=0, description="corrections are multiplied by alpha / rank; None takes the rank"
+    )
+    on: tuple[str, ...] = Field(default=("in_proj", "out_proj"), min_length=1)
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
+
 class TrainSettings(BaseModel):
     """How a model is trained. Every field has a default; a budget may be given in words.
 
@@ -97,6 +116,15 @@ class TrainSettings(BaseModel):
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     checkpoint_steps: int | None = Field(default=None, ge=1)
     progress: bool = False
+    lora: LowRankSettings | None = Field(default=None, description="None trains all weights")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "TrainSettings":
+        if self.lora is not None and self.strategy == "fsdp":
+            raise ValueError(
+                "corrections of low rank are small, so they are not sharded: leave out strategy fsdp, or lora"
+            )
+        return self
 
     @field_validator("budget", mode="before")
     @classmethod
