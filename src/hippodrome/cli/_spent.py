@@ -48,11 +48,11 @@ def sequences(folder: str, device: str, number: int) -> Sequences:
     Raises:
         ValueError: the folder is no run, or there is no such sequence.
     """
-    from hippodrome import runs
+    from hippodrome import checkpoints
 
     if not Path(folder).is_dir():
         raise ValueError(f"--on takes a sequence of a run's test data; {folder!r} is no run folder")
-    run = runs.load(folder, device)
+    run = checkpoints.open_model(folder, device)
     task = task_of(run, None, {})
     count = len(task.test)  # type: ignore[arg-type]
     if number > count:

@@ -308,14 +308,14 @@ def _explain(what: str, device: str, length: int, dtype: str, json: str | None) 
 
 def _body(what: str, device: str, length: int) -> tuple[Any, int]:
     """What maps (b, t, d) to (b, t, d) in a pattern, a recipe or a run folder, and a length that it takes."""
-    from hippodrome import config, runs
+    from hippodrome import checkpoints, config
     from hippodrome.backbones.s4nd import S4ND
     from hippodrome.cli import _recipes as recipes
 
     if what in recipes.names():
         body = config.build(recipes.find(what).model.stack(), "backbones").to(device)
     elif Path(what).exists():
-        body = runs.load(what, device).model.backbone
+        body = checkpoints.open_model(what, device).model.backbone
     else:
         try:
             spec = config.stack_spec(what, 64, options=config.with_small_sizes(what, None, 64, length))

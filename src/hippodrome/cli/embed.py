@@ -29,12 +29,12 @@ def command(
 
     Of a language model it is the mean of the features over the line, which was trained for something else.
     """
-    from hippodrome import runs
+    from hippodrome import checkpoints
     from hippodrome.generate.vectors import vectors
 
     if out is not None and out.suffix not in ENDS:
         raise ValueError(f"vectors are written to {', '.join(ENDS)}; got {str(out)!r}. Name one of these")
-    opened = runs.load(run, present(device))
+    opened = checkpoints.open_model(run, present(device))
     lines = (sys.stdin.read() if source is None else source.read_text(encoding="utf-8")).splitlines()
     texts = [line for line in lines if line.strip()]
     if not texts:

@@ -15,7 +15,7 @@ PARTS = ("train", "valid", "test")
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a checkpoint.")],
     source: Annotated[str | None, typer.Argument(help="Data; the run's own if left out.")] = None,
     part: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     rate: Annotated[
@@ -39,7 +39,7 @@ def command(
     model trained on 256 tokens is asked about a million by -s data.length=1048576 --chunk 4096, in the memory
     that 4096 take.
     """
-    from hippodrome import runs
+    from hippodrome import checkpoints, runs
     from hippodrome.config import suggest
 
     if part not in PARTS:
@@ -47,7 +47,7 @@ def command(
     settings = Settings(file, assignments)
     data = settings.section("data")
     settings.finish()
-    opened = runs.load(run, present(device))
+    opened = checkpoints.open_model(run, present(device))
     task = task_of(opened, source, data)
     found = runs.evaluate(opened, task, part, batch_size=batch_size, rate=rate, chunk=chunk)  # type: ignore[arg-type]
     told = rate is None or runs.accepts_rate(opened)

@@ -152,7 +152,7 @@ def _subject(
         spec = config.stack_spec(what, width, 1, options=filled)["blocks"][0]["mixer"]
         body = config.build(spec, "mixers").to(device)
         return _Subject(what, body, {what: body, **_mixers(body)}, body, _legs(what, options))
-    from hippodrome import runs
+    from hippodrome import checkpoints
     from hippodrome.cli import _recipes as recipes
 
     if set(":+*") & set(what) and not Path(what).exists():
@@ -171,7 +171,7 @@ def _subject(
         near = difflib.get_close_matches(what, known, 1)
         remedy = f"Did you mean {near[0]!r}?" if near else "hippodrome list names what there is."
         raise ValueError(f"there is no mixer, recipe or run folder {what!r}. {remedy}")
-    run = runs.load(what, device)
+    run = checkpoints.open_model(what, device)
     body = run.model.backbone
     return _Subject(what, body, _mixers(body), run.model, learned=_learned(run))
 
