@@ -58,6 +58,10 @@ def test_shapes_of_published_layers() -> None:
     assert layer.out_proj.weight.shape == (12, 32)
     assert layer.in_proj.bias.shape == (64,)
     assert Attention(10, heads=3, head_dim=4).size == 4
+    gemma = Attention(12, heads=3, out_bias=True)
+    assert gemma.in_proj.bias is None
+    assert gemma.out_proj.bias.shape == (12,)
+    assert Attention(12, heads=3, bias=True, out_bias=False).out_proj.bias is None
     assert Attention(12, head_dim=4).heads == 3
 
 

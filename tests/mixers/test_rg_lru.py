@@ -58,3 +58,50 @@ def test_a_shut_gate_gives_finite_gradients() -> None:
     y, _ = mixer(tokens(mixer, 1, 4, torch.float32))
     y.sum().backward()
     assert all(p.grad.isfinite().all() for p in mixer.parameters())
+
+
+GRIFFIN = {"gate_blocks": 2, "activation": "gelu_tanh", "bias": True, "whole_first": True}
+
+
+def test_the_published_block_step_by_step() -> None:
+    mixer = prepared(RGLRU(6, d_recurrent=8, taps=3, **GRIFFIN))
+    x = tokens(mixer, 1, 9)[0]
+    inner, gate = (x @ mixer.in_proj.weight.T + mixer.in_proj.bias).chunk(2, -1)
+    fresh = [0, 4, 5]
+    resets = torch.zeros(1, 9, dtype=torch.bool)
+    resets[0, fresh[1:]] = True
+    states = []
+    for t, raw in enumerate(inner):
+        start = max(f for f in fresh if f <= t)
+        past = [inner[s] if s >= start else torch.zeros_like(raw) for s in (t - 2, t - 1, t)]
+        x_t = (torch.stack(past, 1) * mixer.conv.weight[:, 0]).sum(1) + mixer.conv.bias
+        parts = [x_t[4 * k : 4 * k + 4] @ mixer.gates.weight[k] + mixer.gates.bias[k] for k in range(2)]
+        r = torch.sigmoid(torch.cat([part[:4] for part in parts]))
+        i = torch.sigmoid(torch.cat([part[4:] for part in parts]))
+        a_t = torch.sigmoid(mixer.Lambda) ** (8 * r)
+        h = i * x_t if t in fresh else a_t * states[-1] + torch.sqrt(1 - a_t**2) * (i * x_t)
+        states.append(h)
+    out = torch.stack(states) * F.gelu(gate, approximate="tanh")
+    expected = out @ mixer.out_proj.weight.T + mixer.out_proj.bias
+    torch.testing.assert_close(mixer(x[None], resets=resets)[0][0], expected, atol=1e-12, rtol=1e-9)
+
+
+def test_the_published_block_keeps_the_contract() -> None:
+    check_mixer(RGLRU(6, d_recurrent=8, **GRIFFIN), length=7)
+
+
+def test_gates_in_blocks_are_those_of_one_block_diagonal_map() -> None:
+    blocks = prepared(RGLRU(6, gate_blocks=3))
+    whole = prepared(RGLRU(6))
+    whole.load_state_dict(
+        {k: v for k, v in blocks.state_dict().items() if not k.startswith("gates")}, strict=False
+    )
+    with torch.no_grad():
+        for k in range(2):  # the recurrence gate, then that of the input
+            rows, part = slice(6 * k, 6 * k + 6), slice(2 * k, 2 * k + 2)
+            whole.gates.weight[rows] = torch.block_diag(*(m[:, part].T for m in blocks.gates.weight))
+            whole.gates.bias[rows] = blocks.gates.bias[:, part].flatten()
+    x = tokens(whole, 2, 5)
+    torch.testing.assert_close(blocks(x)[0], whole(x)[0], atol=1e-12, rtol=1e-9)
+    with pytest.raises(ValueError, match="gate_blocks must divide the channels of the recurrence; got 4"):
+        RGLRU(6, gate_blocks=4)

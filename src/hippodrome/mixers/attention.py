@@ -56,6 +56,7 @@ class Attention(Mixer):
         scale: of the scores; None takes 1 / sqrt(e).
         bias: whether queries, keys, values and the output have biases.
         mixed: whether a linear map joins the heads; without, they stand side by side and make up d_model.
+        out_bias: whether the output has a bias where that is another answer than ``bias``.
 
     Raises:
         ValueError: heads do not divide d_model and have no size of their own, kv_heads do not divide heads,
@@ -76,6 +77,7 @@ class Attention(Mixer):
         scale: float | None = None,
         bias: bool = False,
         mixed: bool = True,
+        out_bias: bool | None = None,
     ) -> None:
         super().__init__()
         if heads is None:
@@ -118,7 +120,8 @@ class Attention(Mixer):
         self.turned = turned
         self.scale = scale
         self.in_proj = Projection(d_model, (heads + 2 * kv_heads) * size, bias=bias)
-        self.out_proj = Projection(heads * size, d_model, bias=bias) if mixed else nn.Identity()
+        out_bias = bias if out_bias is None else out_bias
+        self.out_proj = Projection(heads * size, d_model, bias=out_bias) if mixed else nn.Identity()
 
     def init_state(self, batch: int, max_length: int | None = None) -> State | GrowingState:
         """No tokens. Slots for ``max_length`` tokens; for a window, its ring; else none, and they grow.
