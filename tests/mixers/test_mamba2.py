@@ -227,6 +227,24 @@ def test_channels_beside_the_recurrence_are_a_gated_perceptron() -> None:
     torch.testing.assert_close(mixer(x)[0], expected, atol=1e-12, rtol=1e-9)
 
 
+def test_factors_of_what_in_proj_gives_are_those_of_its_rows() -> None:
+    factors = [0.5, 2.0, 0.25, 3.0, 1.5]
+    mixer = prepared(Mamba2(8, d_state=3, head_dim=4, groups=2, chunk=4, in_scales=factors))
+    plain = prepared(Mamba2(8, d_state=3, head_dim=4, groups=2, chunk=4))
+    plain.load_state_dict(mixer.state_dict())
+    sizes = [16, 16, 6, 6, 4]  # of z, x, B, C and the step sizes
+    with torch.no_grad():
+        for rows, factor in zip(plain.in_proj.weight.split(sizes), factors, strict=True):
+            rows.mul_(factor)
+        x = tokens(mixer, 2, 7)
+        torch.testing.assert_close(mixer(x)[0], plain(x)[0], rtol=1e-12, atol=1e-12)
+        state, own = mixer.init_state(2), mixer.init_state(2)
+        torch.testing.assert_close(mixer.step(x[:, 0], state)[0], plain(x)[0][:, 0])
+        torch.testing.assert_close(mixer.advance_(x[:, 0], own), plain(x)[0][:, 0])
+    with pytest.raises(ValueError, match="five factors, for z, x, B, C and dt; got 4"):
+        Mamba2(8, in_scales=factors[1:])
+
+
 def test_without_a_norm_and_with_one_before_the_gate() -> None:
     x = tokens(Mamba2.example(), 2, 5)
     read = []

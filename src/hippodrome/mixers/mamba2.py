@@ -82,14 +82,17 @@ class Mamba2(MatrixState):
         conv_bias: whether the short convolution has one.
         learn_init: whether the state before the first token, and after each reset, is a parameter,
             init_states (h, p, n), zero at the start.
+        in_scales: five factors, of z, x, B, C and dt as in_proj gives them, as in Falcon-H1 (Zuo et al. 2025,
+            arXiv 2507.22448); None for ones.
 
     Raises:
         ValueError: head_dim does not divide the channels of the recurrence, groups does not divide the heads,
-            norm_groups not those channels, or d_ssm is larger than d_inner.
+            norm_groups not those channels, d_ssm is larger than d_inner, or in_scales are not five.
     """
 
     accepts_dt = True
     mixes_channels = True
+    in_scale: Tensor | None
 
     def __init__(
         self,
@@ -117,6 +120,7 @@ class Mamba2(MatrixState):
         proj_bias: bool = False,
         conv_bias: bool = True,
         learn_init: bool = False,
+        in_scales: list[float] | None = None,
     ) -> None:
         super().__init__()
         whole = expand * d_model if d_inner is None else d_inner
@@ -143,6 +147,14 @@ class Mamba2(MatrixState):
         self.passing = whole - inner
         """Channels of the gated MLP beside the recurrence."""
         self.parts = [inner, mixed, self.heads]
+        if in_scales is not None and len(in_scales) != 5:
+            raise ValueError(
+                f"in_scales has five factors, for z, x, B, C and dt; got {len(in_scales)}. Leave it "
+                "out for ones."
+            )
+        sizes = [inner, inner, groups * d_state, groups * d_state, self.heads]
+        factors = torch.tensor(in_scales).repeat_interleave(torch.tensor(sizes)) if in_scales else None
+        self.register_buffer("in_scale", factors, persistent=False)
         self.in_proj = Projection(d_model, 2 * self.passing + sum(self.parts), bias=proj_bias)
         self.conv1d = ShortConv(mixed, taps, silu=True, bias=conv_bias)
         self.dt_bias = nn.Parameter(initial_step_bias(self.heads, dt_min, dt_max, dt_floor))
@@ -171,6 +183,8 @@ class Mamba2(MatrixState):
         if self.passing:
             z0, x0, whole = whole.split_with_sizes([self.passing, self.passing, sum(self.parts)], -1)
             mlp = F.silu(z0) * x0
+        if self.in_scale is not None:
+            whole = whole * self.in_scale.to(whole.dtype)
         z, mixed, raw = whole.split_with_sizes(self.parts, -1)
         return mixed, Side(z, raw, mlp)
 
