@@ -19,7 +19,7 @@ from hippodrome.mixers.s4d import S4D
 from hippodrome.models.language import LanguageModel
 
 VOCAB = 29
-LENGTHS = [3, 11, 1, 11, 6]
+LENGTHS = [3, 9, 1, 6]
 KINDS = {
     "mamba": lambda: Mamba(16),
     "mamba2": lambda: Mamba2(16),
@@ -35,8 +35,8 @@ KINDS = {
 
 
 def model_of(kind: str) -> LanguageModel:
-    """Two blocks of a kind, or one of each of the first four, in float64 and away from the beginning."""
-    makers = list(KINDS.values())[:4] if kind == "hybrid" else [KINDS[kind]] * 2
+    """Two blocks of a kind, or one of each of the first six, in float64 and away from the beginning."""
+    makers = list(KINDS.values())[:6] if kind == "hybrid" else [KINDS[kind]] * 2
     blocks = [Block(make(), GatedMLP(16)) for make in makers]
     model = LanguageModel(Stack(blocks), VOCAB).double().eval()
     with torch.no_grad():
@@ -58,34 +58,35 @@ def equal_states(found: tuple, expected: tuple) -> None:
 
 
 @pytest.mark.parametrize("bounded", [False, True], ids=["grows", "bounded"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "hybrid"])
 def test_rows_read_together_are_rows_read_alone(kind, bounded):
-    model, ids = model_of(kind), prompts(0)
+    if bounded and kind != "attention":
+        pytest.skip("its state is of one size")
+    model, ids, again = model_of(kind), prompts(0), prompts(1, [2, 1, 5, 2])
     room = 24 if bounded else None
-    for chunk in (64, 4, 1):
+    alone = [prefill(model, row[None], max_length=room) for row in ids]
+    longer = [torch.cat(pair)[None] for pair in zip(ids, again, strict=True)]
+    later_alone = [prefill(model, row, max_length=room) for row in longer]
+    for chunk in (64, 4):
         logits, state = prefill(model, ids, chunk=chunk, max_length=room)
-        again = prompts(1, [2, 1, 7, 4, 2])
-        after, later = prefill(model, again, state, chunk=max(1, chunk // 2))
-        for row, (first, second) in enumerate(zip(ids, again, strict=True)):
-            alone, state_alone = prefill(model, first[None], max_length=room)
-            torch.testing.assert_close(logits[row], alone[0], rtol=1e-9, atol=1e-9)
-            equal_states(rows.take(state, [row]), state_alone)
-            alone, state_alone = prefill(model, torch.cat([first, second])[None], max_length=room)
-            torch.testing.assert_close(after[row], alone[0], rtol=1e-9, atol=1e-9)
-            equal_states(rows.take(later, [row]), state_alone)
+        later, state_later = prefill(model, again, state, chunk=chunk // 2)
+        for row in range(len(ids)):
+            torch.testing.assert_close(logits[row], alone[row][0][0], rtol=1e-9, atol=1e-9)
+            equal_states(rows.take(state, [row]), alone[row][1])
+            torch.testing.assert_close(later[row], later_alone[row][0][0], rtol=1e-9, atol=1e-9)
+            equal_states(rows.take(state_later, [row]), later_alone[row][1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_of_unequal_prompts_writes_what_each_writes_alone(kind):
-    model, ids = model_of(kind), prompts(2)
-    for options in ({"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9, "seed": [9, 7, 5, 3, 1]}):
-        together = torch.stack(list(generate(model, ids, max_new_tokens=12, **options)), 1)
-        for row, prompt in enumerate(ids):
-            alone = options | {"seed": options["seed"][row]} if "seed" in options else options
-            found = torch.stack(list(generate(model, prompt[None], max_new_tokens=12, **alone)), 1)
-            assert torch.equal(together[row], found[0])
-    endless = generate(model, ids, max_new_tokens=None, **options)
-    assert torch.equal(torch.stack([next(endless) for _ in range(12)], 1), together)
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_p": 0.9}], ids=str)
+def test_a_batch_of_unequal_prompts_writes_what_each_writes_alone(options):
+    model, ids = model_of("hybrid"), prompts(2)
+    seeds = [9, 7, 5, 3]
+    together = torch.stack(list(generate(model, ids, max_new_tokens=8, seed=seeds, **options)), 1)
+    for row, prompt in enumerate(ids):
+        alone = generate(model, prompt[None], max_new_tokens=8, seed=seeds[row], **options)
+        assert together[row].tolist() == [int(found) for found in alone]
+    endless = generate(model, ids, max_new_tokens=None, seed=seeds, **options)
+    assert torch.equal(torch.stack([next(endless) for _ in range(8)], 1), together)
 
 
 def test_chunks_bound_what_is_read_at_once():
