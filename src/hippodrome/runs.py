@@ -169,7 +169,7 @@ def load(path: str | Path, device: str = "cpu") -> Run:
         raise ValueError(f"there is no model in {folder}: the run {why}")
     with Unfilled():
         model: Model = config.build(head["spec"])
-    weights.load(model, file, getattr(torch, head.get("dtype", "float32")))
+    weights.load(model, file, getattr(torch, head["dtype"]) if "dtype" in head else None)
     model.to(device_of(device)).eval()
     words = None
     if (folder / "tokenizer.json").exists():

@@ -44,7 +44,7 @@ def open_model(
     if not is_checkpoint(folder):
         run = runs.load(folder, device)
         if dtype is not None:
-            run.model.to(reading.chosen_dtype(dtype, {}))
+            reading.cast(run.model, reading.chosen_dtype(dtype, {}))
         return run._replace(**_words(folder, tokenizer, run)) if tokenizer is not None else run
     loaded = reading.load(folder, dtype)
     vocabulary = loaded.spec["vocab_size"]

@@ -12,6 +12,9 @@ from hippodrome import config as configuration
 from hippodrome.checkpoints import files, renaming
 from hippodrome.checkpoints.families import families
 from hippodrome.config.unfilled import Unfilled
+from hippodrome.mixers.mamba import Mamba
+from hippodrome.mixers.mamba2 import Mamba2
+from hippodrome.mixers.rg_lru import RGLRU
 from hippodrome.models.base import Model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -142,16 +145,36 @@ def check_tied(names: renaming.Table, stored: Mapping[str, files.Stored], folder
             )
 
 
+def rates(model: nn.Module) -> list[nn.Parameter]:
+    """The rates of decay and step sizes of the mixers that checkpoints hold."""
+    mixers = [m for m in model.modules() if isinstance(m, Mamba | Mamba2 | RGLRU)]
+    groups = [group for mixer in mixers for group in mixer.parameter_groups()]
+    return [p for group in groups if group.max_lr is not None for p in group.parameters]
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Another dtype for all but the rates, which are float32 at least."""
+    kept = [(p, p.data) for p in rates(model)]
+    model.to(dtype)
+    for parameter, data in kept:
+        parameter.data = data.to(torch.promote_types(dtype, torch.float32))
+
+
 def fill(
     model: nn.Module, names: renaming.Table, stored: Mapping[str, files.Stored], dtype: torch.dtype
 ) -> None:
-    """Put the tensors of theirs into the model, one of ours after the other."""
+    """Put the tensors of theirs into the model, one of ours after the other.
+
+    Rates of decay and step sizes stay in float32 at least: rounded to bfloat16 they are other time scales.
+    """
     ours = dict(model.named_parameters())
+    wide = {id(parameter) for parameter in rates(model)}
     buffers = dict(model.named_buffers())
     for one in names.made:
         held = {p.name: stored[p.name].read() for row in one.rows for p in row}
         shape = (ours if one.ours in ours else buffers)[one.ours].shape
-        made = renaming.assembled(one, held, shape, dtype)
+        kind = torch.promote_types(dtype, torch.float32) if id(ours.get(one.ours)) in wide else dtype
+        made = renaming.assembled(one, held, shape, kind)
         if one.ours in ours:
             ours[one.ours].data = made
         else:

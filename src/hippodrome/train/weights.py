@@ -101,12 +101,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], leave_out: set[str]) -> Non
         raise cannot_write(path, error) from None
 
 
-def load(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+def load(model: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
     """Puts a file's weights into a model; refuses by name what is missing, unknown, or of another shape.
 
-    Floating numbers become ``dtype``, those of buffers that no file holds too. Layers whose weights the file
-    holds as int8 are put in the place of those in full. One tensor after the other: memory holds the weights
-    once, and the file is not held open behind them.
+    Floating numbers become float32; with ``dtype`` they stay what they are in the file, and those of buffers
+    that no file holds become ``dtype``. Layers whose weights the file holds as int8 are put in the place of
+    those in full. One tensor after the other: memory holds the weights once, and the file is not held open
+    behind them.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -128,13 +129,18 @@ def load(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> No
                 if tensor.is_floating_point() != own[name].is_floating_point():
                     kinds = f"{tensor.dtype}, the model's is {own[name].dtype}"
                     raise ValueError(f"{path} does not fit the model: {name} is {kinds}")
-                own[name].data = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+                changed = dtype is None and tensor.is_floating_point()
+                own[name].data = tensor.to(torch.float32 if changed else tensor.dtype, copy=True)
                 del tensor
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point() and buffer.dtype != dtype:
+            if (
+                buffer.is_floating_point()
+                and dtype is not None
+                and name in module._non_persistent_buffers_set
+            ):
                 module._buffers[name] = buffer.to(dtype)
 
 
