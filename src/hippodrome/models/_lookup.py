@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-def tied_lookup(embedding: nn.Embedding, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+def tied_lookup(embedding: nn.Module, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
     """``embedding(ids)`` where the loss gives its weight a dense gradient too, which this one is added into.
 
     A dense gradient of the lookup alone is a table of zeros but for the few rows that occur: for a vocabulary
