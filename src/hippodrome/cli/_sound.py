@@ -10,6 +10,41 @@ if TYPE_CHECKING:
     from hippodrome.runs import Run
 
 
+def continue_sound(
+    run: "Run",
+    out: Path | None,
+    *,
+    prompt: list[str],
+    tokens: int | None,
+    seconds: float | None,
+    clips: int,
+    picture: Path | None,
+    **sampling: Any,
+) -> list[Path]:
+    """What ``write_clips`` does, by the options of the verb: the files that were written.
+
+    Raises:
+        ValueError: no file to write, two lengths, several prompts, or as ``write_clips``.
+    """
+    if out is None:
+        raise ValueError(f"{run.folder} holds a model of sound: name a file to write with --out FILE.wav")
+    if tokens is not None and seconds is not None:
+        raise ValueError("--tokens and --seconds both say how long a clip is; give one of them")
+    if len(prompt) > 1:
+        raise ValueError(f"clips go on from one recording; got {len(prompt)}. Leave all but one --prompt out")
+    length = 1.0 if seconds is None else seconds
+    paths = write_clips(
+        run,
+        out,
+        seconds=length if tokens is None else tokens / run.details["sound"]["rate"],
+        clips=clips,
+        prompt=Path(prompt[0]) if prompt else None,
+        picture=picture,
+        **sampling,
+    )
+    return [*paths, *([picture] if picture is not None else [])]
+
+
 def write_clips(
     run: "Run",
     out: Path,

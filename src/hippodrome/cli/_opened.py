@@ -1,0 +1,80 @@
+"""How verbs that write text open a model: where it runs, in what precision, on how many threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from hippodrome.cli._options import present
+
+if TYPE_CHECKING:
+    from hippodrome.runs import Run
+    from hippodrome.text.folder import Words
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Of the model's kernels. [default: as many as cores]")
+]
+Precision = Annotated[
+    str | None, typer.Option(help="Of the weights: float32, bfloat16 or int8. [default: as they are stored]")
+]
+
+
+class Sampling(NamedTuple):
+    """What is left to chance, as it was asked for; None where it was not."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+
+def opened(run: Path, device: str, dtype: str | None = None) -> "Run":
+    """The model of a run folder or checkpoint folder; ``int8`` rounds its weights when it has been read."""
+    from hippodrome import checkpoints
+
+    if dtype == "int8":
+        from hippodrome.quantize.weight_only import weight_only
+
+        found = checkpoints.open_model(run, present(device))
+        weight_only(found.model)
+        return found
+    return checkpoints.open_model(run, present(device), dtype=dtype)
+
+
+def words_of(run: "Run") -> "Words":
+    """How a language model reads and writes text.
+
+    Raises:
+        ValueError: it is no language model, or has no tokenizer.
+    """
+    from hippodrome.text.folder import byte_words
+
+    if run.details["kind"] != "language":
+        raise ValueError(
+            f"{run.folder} holds a model for {run.details['kind']}, which writes nothing. Name a run of text."
+        )
+    if run.tokenizer is None:
+        raise ValueError(
+            f"{run.folder} holds a model of {run.details['name']} without a tokenizer: what it writes are no "
+            "letters. Evaluate it instead, or put its tokenizer.json there."
+        )
+    return byte_words(run.tokenizer) if run.words is None else run.words
+
+
+@contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """PyTorch's and our kernels on so many threads, and afterwards on as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

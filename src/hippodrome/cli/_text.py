@@ -1,0 +1,270 @@
+"""What `hippodrome generate` does with a model of text: prompts in, texts out, as they come."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from hippodrome.cli._opened import Sampling, words_of
+from hippodrome.cli._output import as_json
+
+if TYPE_CHECKING:
+    from hippodrome.generate.constraint import Grammar
+    from hippodrome.generate.sampling import Chosen, Sampler
+    from hippodrome.runs import Run
+    from hippodrome.text.folder import Words
+
+
+class Asked(NamedTuple):
+    """The options of the verb."""
+
+    prompt: list[str]
+    prompts: Path | None
+    tokens: int
+    rows: int
+    stops: list[str]
+    regex: str | None
+    json_schema: Path | None
+    beams: int | None
+    chat: bool
+    system: str | None
+    logprobs: int | None
+    state: Path | None
+    save_state: Path | None
+    sampling: Sampling
+    seed: int | None
+    stats: bool
+    json: bool
+
+
+class Text(NamedTuple):
+    """A text that was written."""
+
+    prompt: str
+    text: str
+    finish_reason: str | None
+    tokens: int
+    logprobs: list[dict[str, Any]] | None = None
+
+
+def write_text(run: "Run", asked: Asked) -> None:
+    """Continues the prompts that were asked for.
+
+    Raises:
+        ValueError: options that do not go together, an empty prompt, or a file that cannot be read.
+    """
+    words = words_of(run)
+    _check(asked)
+    constraint = _constraint(asked, words)
+    begins = _begins(asked)
+    ids = [_ids(begin, asked, words) for begin in begins]
+    if asked.beams is not None:
+        raise ValueError("--beams: no search by beams is built in yet. Leave it out.")
+    if len(begins) * asked.rows == 1:
+        texts = [_one(run, words, asked, begins[0], ids[0], constraint)]
+    else:
+        texts = _several(run, words, asked, begins, ids, constraint)
+    if asked.json:
+        told = [{key: value for key, value in text._asdict().items() if value is not None} for text in texts]
+        as_json(told[0] if len(told) == 1 else {"texts": told})
+
+
+def sampler_of(sampling: Sampling, temperature: float = 0.8) -> "Sampler":
+    """How tokens are chosen by these options, at this temperature where none was asked for."""
+    from hippodrome.generate import Sampler
+
+    given = {name: value for name, value in sampling._asdict().items() if value is not None}
+    sampler = Sampler(**{"temperature": temperature, **given})
+    sampler.check()
+    return sampler
+
+
+def _check(asked: Asked) -> None:
+    """Raises ValueError where options do not go together."""
+    several = asked.prompts is not None or len(asked.prompt) > 1 or asked.rows > 1
+    of_state = "--state" if asked.state is not None else "--save-state"
+    rules = (
+        (asked.prompt and asked.prompts is not None, "--prompt and --prompts both name prompts; give one"),
+        (asked.regex is not None and asked.json_schema is not None,
+         "--regex and --json-schema both say what the text is; give one"),
+        (asked.logprobs is not None and not asked.json, "--logprobs are told with --json; add it"),
+        (asked.system is not None and not asked.chat, "--system is the message before one of --chat; add it"),
+        (several and (asked.state is not None or asked.save_state is not None),
+         f"{of_state} is of one text; give one prompt and leave --n out"),
+        (asked.chat and asked.state is not None,
+         "--state goes on with a text; a conversation goes on in hippodrome chat, with /load"),
+    )  # fmt: skip
+    for broken, sentence in rules:
+        if broken:
+            raise ValueError(sentence)
+
+
+def _begins(asked: Asked) -> list[str]:
+    """The prompts; standard input where none is named, and nothing where a state goes on without one."""
+    if asked.prompts is not None:
+        lines = asked.prompts.read_text(encoding="utf-8").splitlines()
+        found = [line for line in lines if line.strip()]
+        if not found:
+            raise ValueError(f"{asked.prompts} has no prompt: it holds one a line, and no line has any text")
+        return found
+    if asked.prompt or asked.state is not None:
+        return asked.prompt or [""]
+    return [sys.stdin.read()]
+
+
+def _ids(begin: str, asked: Asked, words: "Words") -> list[int]:
+    """The token ids of a prompt, laid out as a message where it is one."""
+    from hippodrome.text.folder import encode
+
+    if not asked.chat:
+        # In the middle of a text nothing is put in front.
+        return encode(words, begin, special=asked.state is None)
+    if words.template is None:
+        raise ValueError(
+            "--chat needs a model with a chat template, and this one has none. Leave it out, or try "
+            "hippodrome chat, which then names the speakers."
+        )
+    system = [] if asked.system is None else [{"role": "system", "content": asked.system}]
+    text = words.template.render([*system, {"role": "user", "content": begin}], add_generation_prompt=True)
+    return encode(words, text, special=False)
+
+
+def _constraint(asked: Asked, words: "Words") -> "Grammar | None":
+    if asked.regex is not None:
+        from hippodrome.generate.constraint import regex
+
+        return regex(asked.regex, words.tokenizer, words.ends)
+    if asked.json_schema is None:
+        return None
+    from hippodrome.generate.constraint import json_schema
+
+    try:
+        schema = json.loads(asked.json_schema.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{asked.json_schema} is no JSON: {error}") from None
+    return json_schema(schema, words.tokenizer, words.ends)
+
+
+def _one(
+    run: "Run", words: "Words", asked: Asked, begin: str, ids: list[int], constraint: "Grammar | None"
+) -> Text:
+    """One text, shown as it comes."""
+    from hippodrome.generate import Chooser
+    from hippodrome.generate.continuations import vocabulary
+    from hippodrome.generate.session import Session
+
+    session = Session(run.model, words.tokenizer)
+    written: list[int] = []
+    seed, drawn, before = asked.seed, 0, ""
+    began = time.perf_counter()
+    if asked.state is not None:
+        found = session.load(asked.state, spec=run.spec)
+        known = list(session.ids)
+        before = words.tokenizer.decode(known)
+        if seed is None and not ids:
+            seed, drawn = found.seed, found.drawn
+            written = known[len(known) - found.written :]
+    session.read(ids)
+    read_in = time.perf_counter() - began
+    chooser = Chooser(
+        sampler_of(asked.sampling),
+        vocab_size=min(_known(words), vocabulary(run.model)),
+        seed=seed,
+        prompt=session.ids[: len(session.ids) - len(written)],
+        constraint=constraint,
+        logprobs=asked.logprobs,
+        output=written,
+        drawn=drawn,
+    )
+    if not asked.json and not asked.chat:
+        typer.echo(before + begin, nl=False)
+    pieces = []
+    began = time.perf_counter()
+    for piece in session.write(chooser, max_new_tokens=asked.tokens, ends=words.ends, stops=asked.stops):
+        pieces.append(piece)
+        if piece and not asked.json:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    wrote_in = time.perf_counter() - began
+    if not asked.json:
+        typer.echo()
+    if asked.save_state is not None:
+        session.save(asked.save_state, spec=run.spec, chooser=chooser)
+    made = len(session.chosen)
+    if asked.stats:
+        typer.echo(f"read {_rate(len(ids), read_in)}; wrote {_rate(made, wrote_in)}", err=True)
+    told = None if asked.logprobs is None else _told(session.chosen, words)
+    return Text(before + begin, "".join(pieces), session.reason, made, told)
+
+
+def _several(
+    run: "Run",
+    words: "Words",
+    asked: Asked,
+    begins: list[str],
+    ids: list[list[int]],
+    constraint: "Grammar | None",
+) -> list[Text]:
+    """Texts that are written together; each is shown when it is whole, in the order of the prompts."""
+    from hippodrome.generate import Piece, pieces
+
+    prompts = [row for row in ids for _ in range(asked.rows)]
+    names = [begin for begin in begins for _ in range(asked.rows)]
+    constraints = None if constraint is None else [constraint.copy() for _ in prompts]
+    began = time.perf_counter()
+    parts: list[list[Piece]] = [[] for _ in prompts]
+    shown = 0
+    for piece in pieces(
+        run.model,
+        words.tokenizer,
+        prompts,
+        sampler=sampler_of(asked.sampling),
+        max_new_tokens=asked.tokens,
+        seed=asked.seed,
+        ends=words.ends,
+        stops=asked.stops,
+        constraints=constraints,
+        logprobs=asked.logprobs,
+    ):
+        parts[piece.row].append(piece)
+        while not asked.json and shown < len(parts) and parts[shown] and parts[shown][-1].finish_reason:
+            typer.echo(f"== {shown + 1} ==")
+            whole = "".join(part.text for part in parts[shown])
+            typer.echo(whole if asked.chat else names[shown] + whole)
+            shown += 1
+    took = time.perf_counter() - began
+    texts = []
+    for begin, row in zip(names, parts, strict=True):
+        made = sum(len(piece.ids) for piece in row)
+        chosen = [token for piece in row for token in piece.logprobs]
+        told = None if asked.logprobs is None else _told(chosen, words)
+        reason = row[-1].finish_reason if row else None
+        texts.append(Text(begin, "".join(piece.text for piece in row), reason, made, told))
+    if asked.stats:
+        total = sum(text.tokens for text in texts)
+        what = f"read {sum(map(len, prompts))} tokens and wrote {_rate(total, took)}"
+        typer.echo(f"{what} of {len(texts)} texts together", err=True)
+    return texts
+
+
+def _told(chosen: "Sequence[Chosen]", words: "Words") -> list[dict[str, Any]]:
+    """Log-probabilities for a program."""
+
+    def named(token: int, logprob: float) -> dict[str, Any]:
+        text = words.tokenizer.decode([token], skip_special_tokens=False)
+        return {"id": token, "token": text, "logprob": logprob}
+
+    return [{**named(one.id, one.logprob), "top": [named(*pair) for pair in one.top]} for one in chosen]
+
+
+def _known(words: "Words") -> int:
+    return max(words.tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def _rate(tokens: int, seconds: float) -> str:
+    each = f" ({tokens / seconds:.1f} a second)" if tokens and seconds > 0 else ""
+    return f"{tokens} tokens in {seconds:.2f} s{each}"
