@@ -59,6 +59,7 @@ def test_claimed_numbers_of_parameters_are_exact(name: str) -> None:
                 "vocab_size": vocabulary,
                 "backbone": made.model.stack(),
                 "tie": made.model.tie,
+                **made.model.language,
             }
             active = claim.metric == "active parameters"
             assert count_parameters(spec, active=active) == claim.value

@@ -166,6 +166,7 @@ def _spec(
             sizes = config.grid(task.kind, {**task.facts, **own}, task.details)
             return dict(recipe.training), {"backbone": recipe.model.stack(width, depth, sizes), **own}
         head = {} if recipe.model.tie or task.kind != "language" else {"tie": False}
+        head |= recipe.model.language if task.kind == "language" else {}
         return dict(recipe.training), {"backbone": recipe.model.stack(width, depth), **head}
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 

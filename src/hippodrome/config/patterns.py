@@ -198,6 +198,13 @@ def stack_spec(
             f"options for {unused[0]!r}, which is not in the pattern {pattern!r}{suggest(unused[0], inside)}"
         )
 
+    if isinstance(scale, Mapping):
+        layers = pattern_kinds(pattern)
+        unused = sorted(set(scale).difference(layers))
+        if unused:
+            near = suggest(unused[0], layers)
+            raise ValueError(f"a scale for {unused[0]!r}, which is not in the pattern {pattern!r}{near}")
+
     def stack(part: str) -> Callable[[int, int | None], dict[str, Any]]:
         def make(width: int, depth: int | None = depth) -> dict[str, Any]:
             made = _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute, norm_eps)
@@ -255,12 +262,6 @@ def _scaled(
     stack: dict[str, Any], layers: Sequence[str], scale: float | Mapping[str, float]
 ) -> dict[str, Any]:
     """The spec of a stack with the factor of each block's branches, where it is not one."""
-    if isinstance(scale, Mapping):
-        unused = sorted(set(scale).difference(layers))
-        if unused:
-            raise ValueError(
-                f"a scale for {unused[0]!r}, which is not in the pattern{suggest(unused[0], layers)}"
-            )
     for block, layer in zip(stack["blocks"], layers, strict=True):
         factor = scale.get(layer, 1.0) if isinstance(scale, Mapping) else scale
         if factor != 1.0:

@@ -32,8 +32,13 @@ class RecipeModel(BaseModel):
     mlp: bool | list[str] | None = None
     d_hidden: int | None = None
     norm: str = "rms"
+    norm_eps: float = 1e-5
+    scale: float | dict[str, float] = Field(
+        default=1.0, description="of what blocks add to the residual stream, or by the name of the layer"
+    )
     dropout: float = 0.0
     tie: bool = Field(default=True, description="whether a language model's head is its embedding")
+    language: dict[str, Any] = Field(default={}, description="other settings of a language model around it")
     vision: dict[str, Any] = Field(default={}, description="settings of a picture model around the backbone")
 
     def stack(
@@ -54,6 +59,8 @@ class RecipeModel(BaseModel):
             d_hidden=self.d_hidden,
             norm=self.norm,
             dropout=self.dropout,
+            norm_eps=self.norm_eps,
+            scale=self.scale,
         )
 
 
