@@ -99,7 +99,7 @@ def assembled(one: Made, theirs: Mapping[str, Tensor], shape: Shape, dtype: torc
                 break
             into.narrow(one.rule.dim, start, part.shape[one.rule.dim]).copy_(part)
             start += part.shape[one.rule.dim]
-    return made
+    return made.neg_() if one.rule.negated else made
 
 
 def parts(one: Made, ours: Tensor, shapes: Mapping[str, Shape] | None) -> list[tuple[Piece, Tensor]]:
@@ -108,6 +108,7 @@ def parts(one: Made, ours: Tensor, shapes: Mapping[str, Shape] | None) -> list[t
     ``shapes`` of theirs are needed where a rule says that the shapes differ; without, ours is given.
     """
     found: list[tuple[Piece, Tensor]] = []
+    ours = -ours if one.rule.negated else ours
     for row, tensor in zip(one.rows, ours if one.rule.stack else [ours], strict=True):
         if one.rule.view:
             shape = tensor.shape if shapes is None else shapes[row[0].name]

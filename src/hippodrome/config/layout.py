@@ -22,6 +22,7 @@ class Rule(BaseModel):
         default=None, description="name of the list of sizes of the joined tensors; None where they are equal"
     )
     stack: str | None = Field(default=None, description="the letter that counts along the first axis of ours")
+    negated: bool = Field(default=False, description="whether theirs has the numbers with the other sign")
     view: bool = Field(default=False, description="whether theirs has the same numbers in another shape")
 
 
