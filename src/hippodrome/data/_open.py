@@ -38,6 +38,7 @@ MASKED = {"python-docs": ("masked", "open_masked_python_docs")}
 
 READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "text": ("text", "open_text", ("language",)),
+    "chat": ("chat", "open_chat", ("language",)),
     "masked text": ("masked", "open_masked_text", ("masked_language",)),
     "sequences": ("dna", "open_sequences", ("masked_language",)),
     "neighbours": ("pairs", "open_neighbours", ("encoder",)),
@@ -116,6 +117,9 @@ def open_source(
     examples: int | None = None,
     question_first: bool | None = None,
     place: float | None = None,
+    separator: str | None = None,
+    template: str | None = None,
+    learn: str | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -131,8 +135,8 @@ def open_source(
             moves in frames, "vision" pictures by class as pictures and not as sequences.
         length: tokens a window (text) or a sequence (delay, reconstruction, tasks of recall and copying), the
             most of a document, frames of a video, or the upper bound of an expression's (listops).
-        tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` (text); of documents also
-            "chars".
+        tokenizer: "bytes", a vocabulary size to learn, or a ``tokenizer.json`` or a folder with one (text);
+            of documents also "chars".
         seed: of whatever the source draws.
         look_back: steps of the past that a forecast reads (series).
         horizon: steps to forecast (series).
@@ -177,6 +181,9 @@ def open_source(
         examples: worked look-ups before the question (phone_book).
         question_first: whether the question stands before the book too (phone_book).
         place: where in the text the answer is said, from 0 to 1 (passkey, needle).
+        separator: what stands between documents, which are then packed (text).
+        template: "plain", or the path of a chat template (JSON lines).
+        learn: "assistant" or "all" (JSON lines).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -224,6 +231,9 @@ def open_source(
         "examples": examples,
         "question_first": question_first,
         "place": place,
+        "separator": separator,
+        "template": template,
+        "learn": learn,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -287,7 +297,7 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
     chosen = _by_path(path, kind)
     if kind in ("video", "vision") and (path.is_dir() or chosen == "npz"):
         chosen = kind
-    if kind == "language" and chosen != "audio":
+    if kind == "language" and chosen not in ("audio", "chat"):
         chosen = "interleaved" if chosen in ("npz", "idx", "pictures") else "text"
     if kind == "masked_language" and chosen != "sequences":
         chosen = "masked text"
@@ -329,8 +339,10 @@ def _by_path(path: Path, kind: Kind | None) -> str:
         return "sequences"
     if name.endswith(".tsv") and kind == "classification":
         return "tsv"
+    if name.endswith(".jsonl") and kind in (None, "language"):
+        return "chat" if _load("chat", "is_chat")(path) else "text"
     return next((reader for end, reader in BY_SUFFIX.items() if name.endswith(end)), "text")
 
 
-def _load(file: str, function: str) -> Callable[..., Task]:
+def _load(file: str, function: str) -> Callable[..., Any]:
     return getattr(import_module(f"hippodrome.data.{file}"), function)

@@ -11,6 +11,8 @@ from hippodrome.shapes import Batch
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from hippodrome.text.folder import Words
+
 Kind = Literal[
     "language",
     "masked_language",
@@ -36,7 +38,8 @@ class Task(NamedTuple):
     is True shows something new on each visit: item i of visit v stands at v * len + i. ``collate`` turns a
     list of items into a batch. ``facts`` are keyword arguments of the model's constructor that only the data
     can know. ``details`` go into the report. ``naive()`` computes simple baselines on the test set:
-    name -> metric -> value.
+    name -> metric -> value. ``words`` say more than ``tokenizer`` of how text is read: what ends it, and the
+    chat template.
     """
 
     kind: Kind
@@ -49,6 +52,7 @@ class Task(NamedTuple):
     tokenizer: "Tokenizer | None"
     details: dict[str, Any]
     naive: Callable[[], dict[str, dict[str, float]]]
+    words: "Words | None" = None
 
 
 def fault(

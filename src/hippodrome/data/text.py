@@ -12,11 +12,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hippodrome.data._packed import IGNORED as IGNORED
+from hippodrome.data._packed import Document, packed_task
 from hippodrome.data.base import Task, fault, mixed
 from hippodrome.shapes import TokenBatch
-
-IGNORED = -100
-"""The target at which nothing is to be predicted, as in ``torch.nn.functional.cross_entropy``."""
+from hippodrome.text.folder import Words, byte_words
+from hippodrome.text.folder import encode as encode_all
+from hippodrome.text.folder import read as read_words
+from hippodrome.text.plain import with_ends
 
 SUFFIXES = (
     ".txt",
@@ -122,7 +125,7 @@ def encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """The token ids of a text, in the smallest type that holds them."""
     if is_bytes(tokenizer):
         return np.frombuffer(text.encode(), dtype=np.uint8)
-    kind: Any = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    kind: Any = np.uint16 if max(tokenizer.get_vocab().values(), default=0) < 2**16 else np.int32
     return np.concatenate(
         [
             np.array(tokenizer.encode(piece, add_special_tokens=False).ids, dtype=kind)
@@ -143,8 +146,10 @@ def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     counts the bytes of its own spelling.
     """
     letters = {letter for _, letter in _letters()}
-    lengths = np.ones(tokenizer.get_vocab_size(), dtype=np.int64)
-    for token, index in tokenizer.get_vocab().items():
+    vocabulary = tokenizer.get_vocab()
+    # Some vocabularies leave out numbers.
+    lengths = np.ones(max(vocabulary.values(), default=-1) + 1, dtype=np.int64)
+    for token, index in vocabulary.items():
         lengths[index] = len(token) if letters.issuperset(token) else len(token.encode())
     return lengths
 
@@ -154,18 +159,22 @@ def open_text(
     *,
     length: int = 256,
     tokenizer: str | int = "bytes",
+    separator: str | None = None,
     seed: int = 0,
 ) -> Task:
     """A language task from a text file, or from all text files of a folder in the order of their names.
 
-    The text is cut once, at characters: the first 90 % to train, 5 % to validate, 5 % to test.
+    The text is cut once, at characters: the first 90 % to train, 5 % to validate, 5 % to test. With a
+    separator it is documents, which are packed into rows and start afresh each; 5 % of them, drawn, validate
+    and 5 % test.
 
     Args:
         path: a file in UTF-8, or a folder of such files (searched to any depth; names with a dot in front and
             files that are not text are left out).
         length: tokens a window.
-        tokenizer: "bytes", the size of a vocabulary to learn from the train part (an integer), or the path of
-            a ``tokenizer.json``.
+        tokenizer: "bytes", the size of a vocabulary to learn from the train part (an integer), the path of a
+            ``tokenizer.json``, or a folder with one.
+        separator: what stands between documents, such as "<|endoftext|>"; None reads one long text.
         seed: of the offsets of the train windows.
 
     Raises:
@@ -176,7 +185,10 @@ def open_text(
         text, count = _read_folder(path)
     else:
         text, count = read_file(path), 1
-    return _task(text, path.stem, {"source": str(path), "files": count}, path, length, tokenizer, seed)
+    details = {"source": str(path), "files": count}
+    if separator is not None:
+        return _separated(text, separator, path, length, tokenizer, seed, details)
+    return _task(text, path.stem, details, path, length, tokenizer, seed)
 
 
 def open_python_docs(*, length: int = 256, tokenizer: str | int = "bytes", seed: int = 0) -> Task:
@@ -209,7 +221,8 @@ def _task(
         raise ValueError(f"a window holds at least one token; got length {length}. Ask for length 1 or more.")
     cut = [int(len(text) * share) for share in (0.0, 0.9, 0.95, 1.0)]
     parts = [text[low:high] for low, high in pairwise(cut)]
-    chosen = choose_tokenizer(tokenizer, parts[0])
+    words = choose_words(tokenizer, parts[0])
+    chosen = words.tokenizer
     tokens = [encode(chosen, part) for part in parts]
     if len(tokens[0]) <= length or min(len(part) for part in tokens) < 2:
         raise fault(
@@ -229,7 +242,6 @@ def _task(
         "window": length,
         "split": "90/5/5 % of the characters, contiguous",
     }
-    vocab_size = chosen.get_vocab_size()
     lengths = token_bytes(chosen)
     return Task(
         kind="language",
@@ -238,10 +250,42 @@ def _task(
         valid=ContiguousWindows(tokens[1], length),
         test=ContiguousWindows(tokens[2], length),
         collate=collate,
-        facts={"vocab_size": vocab_size, "bytes_per_token": 1.0 if is_bytes(chosen) else lengths.tolist()},
+        facts={"vocab_size": len(lengths), "bytes_per_token": 1.0 if is_bytes(chosen) else lengths.tolist()},
         tokenizer=chosen,
         details=details,
         naive=lambda: {"unigram": _unigram(tokens[0], tokens[2], lengths)},
+        words=words,
+    )
+
+
+def _separated(
+    text: str,
+    separator: str,
+    where: Path,
+    length: int,
+    tokenizer: str | int,
+    seed: int,
+    details: dict[str, Any],
+) -> Task:
+    """Documents between separators, each with the token that ends a text behind it."""
+    if not separator:
+        raise ValueError("a separator is the text between documents; got an empty one. Leave it out.")
+    pieces = [piece for piece in text.split(separator) if piece.strip()]
+    words = with_ends(choose_words(tokenizer, text))
+    documents = []
+    for piece in pieces:
+        found = encode(words.tokenizer, piece) if is_bytes(words.tokenizer) else encode_all(words, piece)
+        ids = np.append(np.asarray(found, dtype=np.int32), np.int32(words.ends[0]))
+        documents.append(Document(ids, np.ones(len(ids), bool)))
+    return packed_task(
+        documents,
+        words,
+        where,
+        length=length,
+        valid=0.05,
+        seed=seed,
+        lengths=token_bytes(words.tokenizer),
+        details={**details, "separator": separator},
     )
 
 
@@ -258,19 +302,27 @@ def _unigram(train: np.ndarray, test: np.ndarray, lengths: np.ndarray) -> dict[s
 
 
 def choose_tokenizer(choice: str | int, text: str) -> Tokenizer:
-    """The tokenizer that an option asks for: bytes, one learned from ``text``, or one in a file."""
-    if isinstance(choice, int):
-        return train_tokenizer(text, choice)
+    """The tokenizer that an option asks for: bytes, one learned from ``text``, or one in a file or folder."""
+    return choose_words(choice, text).tokenizer
+
+
+def choose_words(choice: str | int, text: str) -> Words:
+    """The same with its special tokens and chat template, where a folder is named that has them."""
+    if isinstance(choice, int) or choice.isdigit():
+        return byte_words(train_tokenizer(text, int(choice)))
     if choice == "bytes":
-        return byte_tokenizer()
-    if choice.isdigit():
-        return train_tokenizer(text, int(choice))
-    if not Path(choice).is_file():
+        return byte_words(byte_tokenizer())
+    path = Path(choice)
+    if path.name == "tokenizer.json" or path.is_dir():
+        words = read_words(path if path.is_dir() else path.parent)
+        if words is not None:
+            return words
+    if not path.is_file():
         raise ValueError(
-            f"a tokenizer is 'bytes', the size of a vocabulary to learn, or the path of a tokenizer.json; "
-            f"got {choice!r}, which is none of these. Correct the path, or take 'bytes'."
+            f"a tokenizer is 'bytes', the size of a vocabulary to learn, the path of a tokenizer.json, or a "
+            f"folder with one; got {choice!r}, which is none of these. Correct the path, or take 'bytes'."
         )
-    return Tokenizer.from_file(choice)
+    return byte_words(Tokenizer.from_file(choice))
 
 
 def read_file(path: Path) -> str:

@@ -1,7 +1,6 @@
 """The tokenizer files of a checkpoint's folder: words to ids, the ids that end a text, the chat template."""
 
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,27 +118,41 @@ def decode(words: Words, ids: Iterable[int], *, special: bool = False) -> str:
     return words.tokenizer.decode(list(ids), skip_special_tokens=not special)
 
 
-def carry(words: Words, source: str | Path, target: str | Path) -> None:
-    """Copies the files of ``FILES`` from a checkpoint's folder beside the weights of another folder.
+def carry(words: Words, source: str | Path | None, target: str | Path) -> None:
+    """Puts the tokenizer files of a checkpoint's folder beside the weights in another folder.
 
-    What ends a text goes along in ``generation_config.json`` where only ``config.json`` said it, because the
-    other folder has a configuration of its own. Each file is written under another name first.
+    What ``words`` know and these files do not say is written there: what ends a text, in
+    ``generation_config.json``, where only ``config.json`` said it, because the other folder has a
+    configuration of its own; and a chat template that came from elsewhere. Each file is written under another
+    name first.
+
+    Args:
+        words: of ``read``, with another template perhaps.
+        source: the folder whose ``FILES`` are copied; None where there are none.
+        target: the folder that has the weights; where ``source`` has no ``tokenizer.json``, it has one.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    source, target = Path(source), Path(target)
+    target = Path(target)
     for name in FILES:
-        if (source / name).is_file():
-            aside = target / f".{name}.tmp"
-            shutil.copyfile(source / name, aside)
-            aside.replace(target / name)
-    if words.ends and not _ids(_json(target / "generation_config.json"), "eos_token_id", target):
-        aside = target / ".generation_config.json.tmp"
-        said = {"bos_token_id": words.bos, "eos_token_id": list(words.ends), "pad_token_id": words.pad}
-        said |= {k: v for k, v in _json(target / "generation_config.json").items() if v is not None}
-        aside.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-        aside.replace(target / "generation_config.json")
+        if source is not None and (Path(source) / name).is_file():
+            _write(target / name, (Path(source) / name).read_bytes())
+    said = _json(target / "generation_config.json")
+    if words.ends and not _ids(said, "eos_token_id", target):
+        ours = {"bos_token_id": words.bos, "eos_token_id": list(words.ends), "pad_token_id": words.pad}
+        said = {**ours, **{name: value for name, value in said.items() if value is not None}}
+        _write(target / "generation_config.json", (json.dumps(said, indent=2) + "\n").encode())
+    if words.template is not None:
+        there = _template(target, _json(target / "tokenizer_config.json"), {})
+        if there is None or there.source != words.template.source:
+            _write(target / "chat_template.jinja", words.template.source.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_bytes(content)
+    aside.replace(path)
 
 
 def _tokenizer(path: Path) -> Tokenizer:
