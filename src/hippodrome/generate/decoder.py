@@ -7,15 +7,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hippodrome.generate import graph
+from hippodrome.generate import graph, tape
 from hippodrome.models.base import Model
 
 
 class Decoder:
     """Runs a model one token at a time from a state, which is copied once and overwritten from then on.
 
-    A state that grows with its tokens cannot be overwritten; the decoder then goes by ``step``. On a CUDA
-    device tokens from the fourth on are replays of one graph.
+    A state that grows with its tokens cannot be overwritten; the decoder then goes by ``step``. After the
+    first few tokens the others are replays of one that was recorded, as a graph on a CUDA device and as a
+    tape on the CPU. All tokens must have as many rows, and a parameter must stay the tensor that it is.
 
     Args:
         model: in evaluation mode.
@@ -25,20 +26,23 @@ class Decoder:
     """
 
     uncaptured: str | None = None
-    """Why tokens run as separate kernels and not as a CUDA graph; None while nothing stands against it."""
+    """Why tokens run as separate calls and are no replays; None while nothing stands against it."""
 
     def __init__(self, model: Model, state: tuple, *, fixed: bool = False) -> None:
         self.model = model
         self.in_place = fixed or not grows(model)
         self.state = owned(state) if self.in_place else state
         self._run = 0
-        self._replay: graph.Replay | None = None
+        self._replay: graph.Replay | tape.Replay | None = None
 
     @torch.no_grad()
     def next(self, ids: Int[Tensor, "b"]) -> Float[Tensor, "b vocab"]:
         """Logits after one more token of each row."""
         if self._replay is None and self.uncaptured is None:
-            self._consider(ids)
+            self.uncaptured = self._consider(ids)
+        if self._replay is not None and self._replay.stale():
+            # Somebody trains the model meanwhile; what was computed from its parameters no longer holds.
+            self._replay, self.uncaptured = None, "a parameter was written to after a token was recorded"
         if self._replay is not None:
             return self._replay(ids)
         if self.in_place:
@@ -49,16 +53,22 @@ class Decoder:
     def _advance(self, ids: Tensor) -> Tensor:
         return self.model.advance_(ids, self.state)
 
-    def _consider(self, ids: Tensor) -> None:
-        """Record a token after the first few have run, where that is possible."""
-        self.uncaptured = graph.refusal(ids, self.in_place)
-        if self.uncaptured is None and self._run == graph.WARM_UP:
+    def _consider(self, ids: Tensor) -> str | None:
+        """Record a token after the first few have run, where that is possible; else why it is not."""
+        how = tape if graph.refusal(ids, self.in_place) is not None and ids.is_cpu else graph
+        refused = how.refusal(ids, self.in_place)
+        if refused is None and self._run == how.WARM_UP:
             try:
-                self._replay = graph.Replay(self._advance, ids)
-            except RuntimeError as problem:
+                self._replay = (
+                    graph.Replay(self._advance, ids)
+                    if how is graph
+                    else tape.Replay(self._advance, ids, list(tensors(self.state)))
+                )
+            except (RuntimeError, tape.Unheld) as problem:
                 words = " ".join(str(problem).split())[:300]
-                self.uncaptured = f"a token of this model could not be recorded ({words})"
+                refused = f"a token of this model could not be recorded ({words})"
         self._run += 1
+        return refused
 
 
 def owned(state: Any) -> Any:

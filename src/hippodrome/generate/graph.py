@@ -46,6 +46,10 @@ class Replay:
         self.ids = ids.clone()
         self.replay, self.output = record(lambda: call(self.ids))
 
+    def stale(self) -> bool:
+        """Never: whatever is computed from parameters is computed again by each replay."""
+        return False
+
     def __call__(self, ids: Tensor) -> Tensor:
         """The logits, in memory of their own."""
         self.ids.copy_(ids)

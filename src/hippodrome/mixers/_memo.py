@@ -31,8 +31,9 @@ class Memo(Generic[Value]):
     """Keeps what was last made of a module's own parameters and buffers until one of them changes.
 
     A step of a recurrence needs its discretized system, which is the same from token to token while nobody
-    trains. With gradients on, inside a compiler or a function transform, or where a parameter is anything but
-    a plain one, nothing is kept and the value is made at each call.
+    trains. With gradients on, inside a compiler, a function transform or a dispatch mode (which wants to see
+    what a value is made of), or where a parameter is anything but a plain one, nothing is kept and the value
+    is made at each call.
 
     A change is seen by a tensor's place, type and version counter: ``load_state_dict``, ``.to``, any in-place
     operation; and any step of an optimizer of ``torch.optim`` drops all that is kept. Writing through
@@ -52,7 +53,7 @@ class Memo(Generic[Value]):
         ``make`` must depend on nothing but the module's own parameters and buffers (not those of its
         children) and on ``settings``, plain values that are compared.
         """
-        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack():
             return make()
         tensors = [x for x in (*module._parameters.values(), *module._buffers.values()) if x is not None]
         if not _plain(module, tensors) or _recorded(tensors):

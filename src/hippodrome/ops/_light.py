@@ -16,6 +16,7 @@ from torch._C import _functorch
 
 _LIBRARY = torch.library.Library("hippodrome", "FRAGMENT")
 _PLAIN = (Tensor, nn.Parameter)
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 """Storage that the kernels take; bfloat16 is widened to float32 as it is read."""
 
@@ -36,6 +37,7 @@ def light_op(
             _LIBRARY.impl(name, function, device)
         torch.library.register_fake(f"hippodrome::{name}", fake, lib=_LIBRARY)
         op = getattr(getattr(torch.ops.hippodrome, packet), overload or "default")
+        _FUNCTIONS[op] = function
 
         def call(*arguments: Any) -> Any:
             return op(*arguments) if _seen() else function(*arguments)
@@ -43,6 +45,11 @@ def light_op(
         return call
 
     return register
+
+
+def function_of(op: Any) -> Callable[..., Any] | None:
+    """The function behind an op made here, for a dispatch mode that wants to see what it does inside."""
+    return _FUNCTIONS.get(op)
 
 
 def _seen() -> bool:

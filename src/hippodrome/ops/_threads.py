@@ -15,9 +15,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -29,21 +32,103 @@ ALONE = 2**22
 Ranges = Iterator[tuple[int, int]]
 _PROCESS = os.getpid()
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_TEAM = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """What takes down the calls of kernels; ``ops._tape`` does."""
+
+    def note(self, kernel: Any, tiles: int, count: int, arguments: tuple[Any, ...]) -> None:
+        """One call: over how many tiles, of how many bytes, and what follows the range of tiles."""
+
+
+_NOTES: ContextVar[Notes | None] = ContextVar("notes", default=None)
+_POOLED = Lock()
+
+
+@contextmanager
+def noting(notes: Notes) -> Iterator[None]:
+    """Every kernel that this thread runs from here is noted, too."""
+    token = _NOTES.set(notes)
+    try:
+        yield
+    finally:
+        _NOTES.reset(token)
 
 
 @lru_cache(maxsize=1)
-def _team() -> Any:
-    """``GOMP_parallel(body, data, threads, flags)`` of the library that PyTorch is linked to, or None."""
+def _library() -> Any:
+    """The library that PyTorch is linked to with GNU's interface to OpenMP, or None.
+
+    Only if it is loaded already; a name is looked up in the libraries that it is linked to as well.
+    """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
         return None
     try:
-        # Only if it is loaded already; a name is looked up in the libraries it is linked to as well.
-        team = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_LAZY).GOMP_parallel
+        found = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        return found if found.GOMP_parallel and found.omp_get_thread_num else None
     except (OSError, AttributeError):
         return None
+
+
+@lru_cache(maxsize=1)
+def _team() -> Any:
+    """``GOMP_parallel(body, data, threads, flags)`` of that library, or None."""
+    if _library() is None:
+        return None
+    team = _library().GOMP_parallel
     team.argtypes, team.restype = (_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
     return team
+
+
+def _address(library: Any, name: str) -> int:
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+
+
+@lru_cache(maxsize=1)
+def _native_team() -> tuple[Any, int, int] | None:
+    """The same for a compiled body, and the addresses of what tells a thread its number and their count."""
+    library = _library()
+    if library is None:
+        return None
+    numbers = (_address(library, f"omp_get_{what}") for what in ("thread_num", "num_threads"))
+    rank, size = numbers
+    return _TEAM(_address(library, "GOMP_parallel")), rank, size
+
+
+def team_functions() -> tuple[int, int]:
+    """Addresses of ``int f(void)`` that tell a thread its number and their count; 0 without the team."""
+    native = _native_team() if os.getpid() == _PROCESS else None
+    return (0, 0) if native is None else native[1:]
+
+
+@lru_cache(maxsize=1)
+def yield_function() -> int:
+    """The address of ``int f(void)`` that gives the core to another thread; 0 where there is none."""
+    return 0 if sys.platform == "win32" else _address(ctypes.CDLL(None), "sched_yield")
+
+
+def run_compiled(body: int, data: int, threads: int) -> None:
+    """Call the compiled ``void body(data)`` on this many threads at once, none of which comes late or never.
+
+    They may wait for each other inside.
+    """
+    native = _native_team() if os.getpid() == _PROCESS else None
+    if threads > 1 and native is not None:
+        native[0](body, data, threads, 0)
+        return
+    call = _BODY(body)
+    if threads <= 1:
+        call(data)
+        return
+    # One at a time: two that wait for each other's threads of the pool would wait for ever.
+    with _POOLED:
+        pending = [_pool(os.getpid(), threads - 1).submit(call, data) for _ in range(threads - 1)]
+        call(data)
+        for future in pending:
+            future.result()
 
 
 @lru_cache(maxsize=4)
@@ -100,6 +185,7 @@ def run_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> No
     The kernel must be compiled with ``nogil=True`` and its tiles must be independent: each tile's result is
     the same whatever the split, so results do not depend on the number of threads.
     """
+    _note(kernel, tiles, ALONE, arguments)
     _run(kernel, tiles, 1, arguments)
 
 
@@ -109,6 +195,7 @@ def share_tiles(kernel: Callable[..., None], tiles: int, *arguments: object) -> 
     As ``run_tiles``, for kernels whose tiles are long and gain nothing from each other's company: a thread
     that starts late, since its core is still busy with something else, then holds nobody up.
     """
+    _note(kernel, tiles, ALONE, arguments)
     _run(kernel, tiles, PIECES, arguments)
 
 
@@ -117,7 +204,14 @@ def run_bytes(kernel: Callable[..., None], tiles: int, count: int, *arguments: o
 
     Below ``ALONE`` the calling thread has read them all before another would have woken.
     """
+    _note(kernel, tiles, count, arguments)
     if count < ALONE:
         kernel(0, tiles, *arguments)
     else:
-        run_tiles(kernel, tiles, *arguments)
+        _run(kernel, tiles, 1, arguments)
+
+
+def _note(kernel: Callable[..., None], tiles: int, count: int, arguments: tuple[object, ...]) -> None:
+    notes = _NOTES.get()
+    if notes is not None:
+        notes.note(kernel, tiles, count, arguments)

@@ -1,4 +1,4 @@
-"""Numba kernel of one token of the causal convolution: sixteen channels at once, which shifts the window."""
+"""Numba kernel of one token of the causal convolution: it shifts the window."""
 
 from numba import njit
 
@@ -15,12 +15,13 @@ from hippodrome.ops._lanes_kernel import (
     zeros,
 )
 
-__all__ = ["SAMPLES", "update"]
+__all__ = ["LANES", "SAMPLES", "update"]
 
 
 @njit(nogil=True, cache=True)
-def update(sizes, silu, addresses, sample, weights, states):
-    """All rows and channels; ``addresses``: x, weight (d, w), bias (or 0), state and y.
+def update(first, last, sizes, silu, addresses, sample, weights, states):
+    """Tiles [first, last) of sixteen channels, all rows; ``addresses``: x, weight (d, w), bias (or 0), state
+    and y.
 
     The samples are of x and y, of weight and bias, and of the state.
     """
@@ -28,15 +29,15 @@ def update(sizes, silu, addresses, sample, weights, states):
     x, y, state = at(addresses[0], sample), at(addresses[4], sample), at(addresses[3], states)
     weight, bias = at(addresses[1], weights), at(addresses[2], weights)
     taps = scratch(w * LANES, states)
-    for c in range(0, d, LANES):
+    for c in range(first * LANES, min(last * LANES, d), LANES):
         size = min(d - c, LANES)
         for i in range(size):
             for k in range(w):
                 put(taps, k * LANES + i, get(weight, (c + i) * w + k))
         for b in range(rows):
             window = b * (w - 1) * d + c
-            last = load_some(x, b * x_row + c, size)
-            out = last * load(taps, (w - 1) * LANES)
+            newest = load_some(x, b * x_row + c, size)
+            out = newest * load(taps, (w - 1) * LANES)
             if addresses[2] != 0:
                 out = out + load_some(bias, c, size)
             for k in range(w - 1):
@@ -45,5 +46,5 @@ def update(sizes, silu, addresses, sample, weights, states):
                 if k:
                     store_some(state, window + (k - 1) * d, size, value)
             if w > 1:
-                store_some(state, window + (w - 2) * d, size, last + zeros(states))
+                store_some(state, window + (w - 2) * d, size, newest + zeros(states))
             store_some(y, b * d + c, size, out * sigmoid(out) if silu else out)

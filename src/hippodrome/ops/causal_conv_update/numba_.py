@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._light import blank, dense, light_op, unfit_for_kernel, written
+from hippodrome.ops._threads import run_bytes
 
 NAME = "numba"
 
@@ -38,7 +39,8 @@ def _update(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, silu:
         y.data_ptr(),
     )
     samples = kernel.SAMPLES
-    kernel.update(sizes, silu, addresses, samples[x.dtype], samples[weight.dtype], samples[state.dtype])
+    arguments = (sizes, silu, addresses, samples[x.dtype], samples[weight.dtype], samples[state.dtype])
+    run_bytes(kernel.update, -(-x.shape[1] // kernel.LANES), weight.nbytes + window.nbytes, *arguments)
     written(state, window)
     return y
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._light import DTYPES, blank, dense, light_op, unfit
+from hippodrome.ops._threads import run_bytes
 
 SMALL = 1 << 14
 """Numbers up to which one thread takes all of them."""
@@ -36,7 +37,10 @@ def _few(x: Tensor, weight: Tensor, z: Tensor | None, eps: float, groups: int) -
 
     y = blank(x)
     x, z, weight = _rows(x), None if z is None else _rows(z), dense(weight)
-    kernel.norm(
+    run_bytes(
+        kernel.norm,
+        x.shape[0] * groups,
+        x.nbytes,
         (*x.shape, groups, x.stride(0), 0 if z is None else z.stride(0)),
         eps,
         (x.data_ptr(), 0 if z is None else z.data_ptr(), y.data_ptr(), weight.data_ptr()),
