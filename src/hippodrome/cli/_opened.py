@@ -1,5 +1,7 @@
 """How verbs that write text open a model: where it runs, in what precision, on how many threads."""
 
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,9 @@ Threads = Annotated[
 Precision = Annotated[
     str | None, typer.Option(help="Of the weights: float32, bfloat16 or int8. [default: as they are stored]")
 ]
+
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Sampling(NamedTuple):
@@ -64,6 +69,14 @@ def words_of(run: "Run") -> "Words":
             "letters. Evaluate it instead, or put its tokenizer.json there."
         )
     return byte_words(run.tokenizer) if run.words is None else run.words
+
+
+def show(text: str) -> None:
+    """Text of a model on standard output at once, what would command a terminal marked there as U+FFFD."""
+    if sys.stdout.isatty():
+        text = _COMMANDS.sub("\ufffd", text)
+    typer.echo(text, nl=False)
+    sys.stdout.flush()
 
 
 @contextmanager

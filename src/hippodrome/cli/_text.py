@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from hippodrome.cli._opened import Sampling, words_of
+from hippodrome.cli._opened import Sampling, show, words_of
 from hippodrome.cli._output import as_json
 
 if TYPE_CHECKING:
@@ -181,22 +181,21 @@ def _one(
         drawn=drawn,
     )
     if not asked.json and not asked.chat:
-        typer.echo(before + begin, nl=False)
-    pieces = []
+        show(before + begin)
+    pieces, marks = [], []
     began = time.perf_counter()
     for piece in session.write(chooser, max_new_tokens=asked.tokens, ends=words.ends, stops=asked.stops):
         pieces.append(piece)
         if piece and not asked.json:
-            typer.echo(piece, nl=False)
-            sys.stdout.flush()
-    wrote_in = time.perf_counter() - began
+            show(piece)
+        marks.append(time.perf_counter())
     if not asked.json:
         typer.echo()
     if asked.save_state is not None:
         session.save(asked.save_state, spec=run.spec, chooser=chooser)
     made = len(session.chosen)
     if asked.stats:
-        typer.echo(f"read {_rate(len(ids), read_in)}; wrote {_rate(made, wrote_in)}", err=True)
+        typer.echo(f"read {_rate(len(ids), read_in)}; wrote {_pace(made, [began, *marks])}", err=True)
     told = None if asked.logprobs is None else _told(session.chosen, words)
     return Text(before + begin, "".join(pieces), session.reason, made, told)
 
@@ -234,7 +233,7 @@ def _several(
         while not asked.json and shown < len(parts) and parts[shown] and parts[shown][-1].finish_reason:
             typer.echo(f"== {shown + 1} ==")
             whole = "".join(part.text for part in parts[shown])
-            typer.echo(whole if asked.chat else names[shown] + whole)
+            show((whole if asked.chat else names[shown] + whole) + "\n")
             shown += 1
     took = time.perf_counter() - began
     texts = []
@@ -263,6 +262,17 @@ def _told(chosen: "Sequence[Chosen]", words: "Words") -> list[dict[str, Any]]:
 
 def _known(words: "Words") -> int:
     return max(words.tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def _pace(tokens: int, marks: list[float]) -> str:
+    """How fast tokens were written, and without the first ones, while which kernels are loaded."""
+    warm = min(8, len(marks) // 2)
+    whole = _rate(tokens, marks[-1] - marks[0])
+    if len(marks) < 16:
+        return whole
+    return (
+        f"{whole}; {(len(marks) - 1 - warm) / (marks[-1] - marks[warm]):.1f} a second after the first {warm}"
+    )
 
 
 def _rate(tokens: int, seconds: float) -> str:
