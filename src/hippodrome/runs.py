@@ -26,7 +26,7 @@ from hippodrome.config.unfilled import Unfilled
 from hippodrome.data.base import Task
 from hippodrome.models.base import Model, accepts_dt
 from hippodrome.train import weights
-from hippodrome.train.checkpoint import random_states, restore_random, write_atomically
+from hippodrome.train.checkpoint import random_states, restore_random, write_atomically, write_folder
 from hippodrome.train.fit import evaluate as evaluate_model
 from hippodrome.train.fit import fit
 from hippodrome.train.loop import OnEvent
@@ -188,26 +188,18 @@ def save(run: Run, folder: str | Path, fill: Callable[[Path], None] | None = Non
     OSError where it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already and is not an empty folder. Name another")
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+
+    def write(place: Path) -> None:
         kind = str(next(run.model.parameters()).dtype).removeprefix("torch.")
         head = {**_head(run.spec, run.details, run.settings, None), "dtype": kind}
-        _write_json(aside / "config.json", head)
-        weights.write(aside / "model.safetensors", run.model.state_dict(), weights.aliases(run.model))
+        _write_json(place / "config.json", head)
+        weights.write(place / "model.safetensors", run.model.state_dict(), weights.aliases(run.model))
         if run.tokenizer is not None:
-            _write_text(aside / "tokenizer.json", run.tokenizer.to_str(pretty=True))
+            _write_text(place / "tokenizer.json", run.tokenizer.to_str(pretty=True))
         if fill is not None:
-            fill(aside)
-        if folder.exists():
-            folder.rmdir()
-        aside.replace(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+            fill(place)
+
+    write_folder(folder, write)
     return folder
 
 
@@ -276,7 +268,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {error}") from None
     version = head.get("format") if isinstance(head, dict) else None
     if not isinstance(version, int):
-        raise ValueError(f"{path} names no format version, so {folder} is not a run folder")
+        raise ValueError(
+            f"{path} names no format version, so {folder} is no run folder. If it is another program's "
+            f"checkpoint, hippodrome.open_model opens it and hippodrome convert makes a run of it"
+        )
     if version > FORMAT:
         made = head.get("versions", {}).get("hippodrome", "a newer version")
         raise ValueError(
