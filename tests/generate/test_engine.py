@@ -2,49 +2,25 @@
 
 import queue
 import random
+import re
 import threading
 import time
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tests.generate._letters import WORDS, alone, build, letters, spelt
 
-from hippodrome.backbones.block import Block
-from hippodrome.backbones.stack import Stack
 from hippodrome.generate.constraint import regex
 from hippodrome.generate.decoder import tensors
-from hippodrome.generate.decoding import TextStream
 from hippodrome.generate.engine import Closed, Engine, Full
 from hippodrome.generate.prefix_cache import PrefixCache
 from hippodrome.generate.request import Ended, Failed, Read, Request, Written
-from hippodrome.generate.sampling import Chooser, Sampler
+from hippodrome.generate.sampling import Sampler
 from hippodrome.mixers.attention import Attention
 from hippodrome.mixers.mamba import Mamba
 from hippodrome.mixers.mamba2 import Mamba2
-from hippodrome.models.language import LanguageModel
 
-WORDS = 257
-END = 256
 GREEDY = Sampler(temperature=0.0)
-
-
-def letters():
-    """A tokenizer of single bytes, and an end."""
-    marks = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({mark: i for i, mark in enumerate(marks)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<end>"])
-    return tokenizer
-
-
-def build(*mixers):
-    torch.manual_seed(3)
-    model = LanguageModel(Stack([Block(mixer) for mixer in mixers]), WORDS).double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +31,6 @@ def hybrid():
 @pytest.fixture(scope="module")
 def recurrent():
     return build(Mamba2(16), Mamba(16))
-
-
-@torch.no_grad()
-def alone(model, request, row=0):
-    """The tokens that a row gets by itself, a step at a time."""
-    seed = None if request.seed is None else request.seed + row
-    chooser = Chooser(request.sampler, vocab_size=WORDS, seed=seed, prompt=request.ids)
-    logits, state = model.last(torch.tensor([request.ids]))
-    made = []
-    while True:
-        made.append(chooser.choose(logits[0]).id)
-        if made[-1] in request.ends or len(made) == request.max_tokens:
-            return made
-        logits, state = model.step(torch.tensor(made[-1:]), state)
-
-
-def spelt(ids):
-    stream = TextStream(letters())
-    return "".join(map(stream.push, ids)) + stream.flush()
 
 
 class Heard:
@@ -172,7 +129,6 @@ def test_nothing_to_write_and_constraints(recurrent, engine_of):
     assert none.all == [Read(0, ()), Ended(0, "length", 0)]
     rule = regex("[ab]{3}-[0-9]+", letters())
     made = Heard(engine, Request((1, 2), 9, Sampler(), 4, seed=1, constraint=rule)).until_end()
-    import re
 
     for row in range(4):
         assert re.fullmatch("[ab]{3}-[0-9]*", made.text(row))

@@ -286,14 +286,13 @@ class Engine:
         while budget > 0 and self._reading:
             job, reading = self._reading[0]
             try:
-                before = reading.done
-                reading.go_on(budget)
+                read = reading.go_on(budget)
             except Exception as error:
                 job.fail("internal", f"the prompt could not be read: {_words(error)}")
                 self._drop(job)
                 continue
-            budget -= max(1, reading.done - before)
-            self._counts["read"] += reading.done - before
+            budget -= max(1, read)
+            self._counts["read"] += read
             if reading.done < len(job.request.ids):
                 self._reading.rotate(-1)
             else:

@@ -36,13 +36,14 @@ class Reading:
         """After the last token that was read (1, vocab)."""
         self._tokens: list[Spelled] = []
 
-    def go_on(self, budget: int) -> None:
-        """Reads at most so many tokens more. Called again until ``done`` is the length of the prompt."""
+    def go_on(self, budget: int) -> int:
+        """Reads at most so many tokens more and returns how many. ``done`` ends as the prompt's length."""
         ids = self.request.ids
         if self.state is None:
             self._begin()
-        if self.done == len(ids):
-            return
+        first = self.done
+        if first == len(ids):
+            return 0
         end = min(len(ids), self.done + budget)
         mark = self._next_mark()
         if self.done < mark < end:
@@ -61,6 +62,7 @@ class Reading:
             if self.grows:
                 state = rows.cut(state, self.model.init_state(1, end))
             self.cache.put(ids[:end], state, self.logits)
+        return end - first
 
     def event(self) -> Read:
         """What there is to tell when all is read."""

@@ -1,0 +1,85 @@
+"""The server as a process: a socket, signals, and an end that finishes what is open or says so."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from hippodrome.serve.app import Server
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+SLACK = 5
+"""Seconds for the last bytes to leave after the grace is over."""
+
+
+class Process(uvicorn.Server):
+    """Runs an application until it is told to stop, by a signal or ``stop``.
+
+    From then on no request is taken in; those that are open have the grace of the settings to come to their
+    end, and what is left then is told so. A second Ctrl-C ends it at once.
+
+    Args:
+        app: of ``create_app``.
+        host: the address to listen at.
+        port: 0 takes a free one.
+        ready: is told the address once it listens.
+    """
+
+    def __init__(
+        self, app: FastAPI, host: str, port: int, ready: Callable[[str], None] | None = None
+    ) -> None:
+        self.inside: Server = app.state.server
+        grace = self.inside.settings.grace
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(grace) + SLACK,
+                h11_max_incomplete_event_size=1 << 16,
+            )
+        )
+        self._ready = ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listens, then tells where."""
+        await super().startup(sockets)
+        if self._ready is not None and self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def stop(self) -> None:
+        """Ends the server from another thread."""
+        self._end()
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals stop the server while it runs; the process lives on after it and ends as it would."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in STOPS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self._end()
+        super().handle_exit(sig, frame)
+
+    def _end(self) -> None:
+        # The engine's end is waited for elsewhere: here the answers that are still open are sent.
+        engine, grace = self.inside.engine, self.inside.settings.grace
+        threading.Thread(target=engine.close, args=(grace,), name="hippodrome-end", daemon=True).start()
