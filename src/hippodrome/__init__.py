@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hippodrome import race as race
+    from hippodrome.checkpoints import open_model as open_model
     from hippodrome.estimators import Classifier as Classifier
     from hippodrome.estimators import Forecaster as Forecaster
     from hippodrome.estimators import Generator as Generator
@@ -18,6 +19,7 @@ _PUBLIC = {
     "Forecaster": "hippodrome.estimators",
     "Generator": "hippodrome.estimators",
     "load": "hippodrome.estimators",
+    "open_model": "hippodrome.checkpoints",
 }
 
 
@@ -34,4 +36,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-__all__ = ["Classifier", "Forecaster", "Generator", "__version__", "load", "race"]
+__all__ = ["Classifier", "Forecaster", "Generator", "__version__", "load", "open_model", "race"]

@@ -49,6 +49,8 @@ def open_model(
     loaded = reading.load(folder, dtype)
     vocabulary = loaded.spec["vocab_size"]
     found = words.read(_place(folder, tokenizer), vocabulary)
+    if tokenizer is not None and found is None:
+        raise ValueError(f"{tokenizer} has no tokenizer.json")
     return runs.Run(
         model=loaded.model.to(runs.device_of(device)),
         spec=loaded.spec,

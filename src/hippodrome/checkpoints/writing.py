@@ -5,8 +5,6 @@ where nothing was trained. A model that began here can be written in a layout wh
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from hippodrome.checkpoints import renaming
 from hippodrome.checkpoints.families import families
 from hippodrome.checkpoints.files import SAFE
 from hippodrome.checkpoints.reading import shapes
+from hippodrome.train.checkpoint import write_folder
 
 SHARD = 5 * 10**9
 """Bytes of the largest file of weights; a larger model is written in parts with an index."""
@@ -75,26 +74,15 @@ def export(
         ValueError: the folder is not empty.
         OSError: it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already and is not an empty folder. Name another")
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        _weights(model, origin, aside, dtype, shard)
+
+    def write(place: Path) -> None:
+        _weights(model, origin, place, dtype, shard)
         text = json.dumps(origin["config"], indent=2, ensure_ascii=False) + "\n"
-        (aside / "config.json").write_text(text, encoding="utf-8")
+        (place / "config.json").write_text(text, encoding="utf-8")
         if fill is not None:
-            fill(aside)
-        for path in aside.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rmdir()
-        aside.replace(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+            fill(place)
+
+    write_folder(folder, write)
     return sorted(folder.iterdir())
 
 

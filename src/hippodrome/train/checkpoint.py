@@ -7,6 +7,7 @@ for what it is and the one before it is taken. Only tensors and plain values are
 import os
 import random
 import re
+import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -69,6 +70,29 @@ def write_atomically(
         finally:
             os.close(folder)
     return target
+
+
+def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Makes a folder that appears whole, with all that ``fill`` writes into it, or not at all.
+
+    Raises ValueError where something is there already; what ``fill`` raises, having removed what it wrote.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and is not an empty folder. Name another")
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        fill(aside)
+        for path in aside.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rmdir()
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def write(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
