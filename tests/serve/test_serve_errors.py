@@ -124,7 +124,7 @@ def test_the_key(serve):
 
 
 def test_a_full_queue_and_a_deadline(serve):
-    running = serve(max_batch=1, queue=1, deadline=0.4)
+    running = serve(max_batch=1, queue=1, deadline=1.5)
     endless = {"prompt": "a", "max_tokens": 30_000, "temperature": 0}
     found = []
 
@@ -136,7 +136,7 @@ def test_a_full_queue_and_a_deadline(serve):
     load, until = running.server.engine.load, time.monotonic() + 5
     for number, thread in enumerate(threads, 1):
         thread.start()
-        while load().writing + load().reading + load().waiting < number:
+        while load().writing + load().waiting < number:
             assert time.monotonic() < until
     answer = running.http.post("/v1/completions", json={"prompt": "b"})
     assert answer.status_code == 429

@@ -61,7 +61,7 @@ def command(
         api_key=key,
     )
     settings.check()
-    opened = checkpoints.open_model(run, present(device), dtype)
+    opened = checkpoints.open_model(run, present(device), dtype=dtype)
     if chat_template is not None:
         from hippodrome.text.folder import byte_words
         from hippodrome.text.template import Template
