@@ -139,9 +139,27 @@ def test_precision_threads_and_pace(cli, language_run: Path) -> None:
     assert re.search(r"read 2 tokens and wrote 6 tokens in .* of 2 texts together", answer.err)
 
 
+def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(cli, language_run: Path) -> None:
+    words = ("generate", language_run, "--tokens", 6, "--prompt", "The ", "--json")
+    (greedy,) = texts(cli(*words, "--temperature", 0, "--logprobs", 0))
+    likely = sum(token["logprob"] for token in greedy["logprobs"]) / 6
+    (one,) = texts(cli(*words, "--beams", 1))
+    assert one["text"] == greedy["text"]
+    assert one["score"] == pytest.approx(likely, rel=1e-4)
+    found = texts(cli(*words, "--beams", 4, "--n", 3))
+    assert found[0]["score"] >= found[1]["score"] >= found[2]["score"]
+    assert found[0]["score"] >= likely - 1e-6
+    shown = cli(*words[:-1], "--beams", 4, "--prompt", "A")
+    assert shown.out.startswith(f"== 1 ==\nThe {found[0]['text']}\n== 2 ==\nA")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--prompt", "a", "--beams", "2", "--n", "3"), "finds no more than 2"),
+        (("--prompt", "a", "--beams", "2", "--top-k", "3"), "--top-k has no say"),
+        (("--prompt", "a", "--beams", "2", "--stop", "x"), "--stop has no say"),
+        (("--prompt", "", "--beams", "2"), "prompt is empty"),
         (("--prompt", "a", "--prompts", "f"), "both name prompts"),
         (("--prompt", "a", "--regex", "a", "--json-schema", "f"), "both say what the text is"),
         (("--prompt", "a", "--logprobs", "1"), "told with --json"),

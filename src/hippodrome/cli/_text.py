@@ -49,6 +49,8 @@ class Text(NamedTuple):
     finish_reason: str | None
     tokens: int
     logprobs: list[dict[str, Any]] | None = None
+    score: float | None = None
+    """Of a search by beams: the mean of the log-probabilities of its tokens."""
 
 
 def write_text(run: "Run", asked: Asked) -> None:
@@ -63,8 +65,8 @@ def write_text(run: "Run", asked: Asked) -> None:
     begins = _begins(asked)
     ids = [_ids(begin, asked, words) for begin in begins]
     if asked.beams is not None:
-        raise ValueError("--beams: no search by beams is built in yet. Leave it out.")
-    if len(begins) * asked.rows == 1:
+        texts = _searched(run, words, asked, asked.beams, begins, ids)
+    elif len(begins) * asked.rows == 1:
         texts = [_one(run, words, asked, begins[0], ids[0], constraint)]
     else:
         texts = _several(run, words, asked, begins, ids, constraint)
@@ -98,6 +100,15 @@ def _check(asked: Asked) -> None:
         (asked.chat and asked.state is not None,
          "--state goes on with a text; a conversation goes on in hippodrome chat, with /load"),
     )  # fmt: skip
+    beside = {"stop": asked.stops, "regex": asked.regex, "json_schema": asked.json_schema, "seed": asked.seed,
+              "logprobs": asked.logprobs, "state": asked.state, "save_state": asked.save_state,
+              **asked.sampling._asdict()}  # fmt: skip
+    given = [name for name, value in beside.items() if value not in (None, [])]
+    if asked.beams is not None and given:
+        raise ValueError(
+            f"--beams looks for the likeliest text by the model alone, so --{given[0].replace('_', '-')} has "
+            "no say in it; leave one of them out"
+        )
     for broken, sentence in rules:
         if broken:
             raise ValueError(sentence)
@@ -231,9 +242,8 @@ def _several(
     ):
         parts[piece.row].append(piece)
         while not asked.json and shown < len(parts) and parts[shown] and parts[shown][-1].finish_reason:
-            typer.echo(f"== {shown + 1} ==")
             whole = "".join(part.text for part in parts[shown])
-            show((whole if asked.chat else names[shown] + whole) + "\n")
+            _headed(asked, shown, names[shown], whole)
             shown += 1
     took = time.perf_counter() - began
     texts = []
@@ -248,6 +258,47 @@ def _several(
         what = f"read {sum(map(len, prompts))} tokens and wrote {_rate(total, took)}"
         typer.echo(f"{what} of {len(texts)} texts together", err=True)
     return texts
+
+
+def _searched(
+    run: "Run", words: "Words", asked: Asked, width: int, begins: list[str], ids: list[list[int]]
+) -> list[Text]:
+    """The likeliest texts that a search by beams finds for each prompt, shown when all are found."""
+    import torch
+
+    from hippodrome.generate.beam import beams
+
+    if not all(ids):
+        raise ValueError("the prompt is empty: give at least one character to go on from")
+    if asked.rows > width:
+        raise ValueError(f"--n asks for {asked.rows} texts, and --beams {width} finds no more than {width}")
+    began = time.perf_counter()
+    prompts = [torch.tensor(row) for row in ids]
+    found = beams(
+        run.model, prompts, width=width, max_new_tokens=asked.tokens, ends=words.ends, count=asked.rows
+    )
+    took = time.perf_counter() - began
+    texts = []
+    for begin, each in zip(begins, found, strict=True):
+        for beam in each:
+            text = words.tokenizer.decode([i for i in beam.ids if i not in words.ends])
+            texts.append(Text(begin, text, beam.finish_reason, len(beam.ids), score=beam.score))
+    if not asked.json:
+        for number, text in enumerate(texts):
+            if len(texts) > 1:
+                _headed(asked, number, text.prompt, text.text)
+            else:
+                show(("" if asked.chat else text.prompt) + text.text + "\n")
+    if asked.stats:
+        total = sum(text.tokens for text in texts)
+        what = f"read {sum(map(len, ids))} tokens and found {_rate(total, took)}"
+        typer.echo(f"{what} by {width} beams", err=True)
+    return texts
+
+
+def _headed(asked: Asked, number: int, begin: str, text: str) -> None:
+    typer.echo(f"== {number + 1} ==")
+    show(("" if asked.chat else begin) + text + "\n")
 
 
 def _told(chosen: "Sequence[Chosen]", words: "Words") -> list[dict[str, Any]]:
