@@ -45,7 +45,10 @@ FORMAT = 1
 _TIMED = ("classification", "regression")
 """Kinds of task whose batches hold time steps."""
 
-_OURS = ("config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "result.json", "report.html")
+_OURS = (
+    *("config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "result.json", "report.html"),
+    *("adapter.safetensors", "origin.json"),
+)
 
 
 class Result(NamedTuple):
@@ -297,7 +300,9 @@ def _claim(folder: Path, spec: dict[str, Any], begun: str, resume: bool, overwri
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} is not empty and is no run folder. Name another, or a new one")
     if overwrite and not resume:
-        for name in _OURS:
+        from hippodrome.text.folder import FILES
+
+        for name in (*_OURS, *FILES):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return
