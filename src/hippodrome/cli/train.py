@@ -1,7 +1,7 @@
 """`hippodrome train`: one model on one source, into a run folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hippodrome.data.base import Task
+    from hippodrome.runs import Run
 
 PANEL = "Race and train"
+_TOLD = ("bytes_per_token", "whole_answers")
 
 
 def command(
@@ -35,7 +37,11 @@ def command(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     start_from: Annotated[
         Path | None,
-        typer.Option(help="A run folder whose backbone and weights to begin with, for another task perhaps."),
+        typer.Option(help="A run or checkpoint whose weights to begin with, for another task perhaps."),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="RANK", help="Train corrections of this rank, and no other weights."),
     ] = None,
     kind: Kind = None,
     look_back: LookBack = None,
@@ -52,11 +58,13 @@ def command(
     """Train one model on your data. A run that was stopped goes on with --resume.
 
     With --start-from the model has the backbone of a trained one and begins with its weights: a classifier or
-    an encoder with those of a masked language model, say.
+    an encoder with those of a masked language model, say. A language model goes on as it is, on text or on
+    conversations in JSON lines, with its own tokenizer and chat template; --lora trains corrections of low
+    rank alone, which are merged at the end.
 
     Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
     -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout,
-    recompute).
+    recompute); -s lora.alpha=NUMBER and -s lora.on=NAME,NAME for the corrections.
     """
     from hippodrome import runs
     from hippodrome.config import suggest
@@ -66,17 +74,27 @@ def command(
     out = settings.take("out", out)
     chosen = str(settings.take("model_name", model, "mamba2"))
     data, training, stack = (settings.section(name) for name in ("data", "training", "model"))
+    low_rank = settings.section("lora") | ({} if lora is None else {"rank": lora})
     settings.finish()
+    if low_rank and start_from is None:
+        raise ValueError("--lora corrects a trained model: name it with --start-from, or leave --lora out")
+    if start_from is not None:
+        if out is not None and start_from.resolve() == Path(out).resolve():
+            raise ValueError(f"{out} holds what to start from: train into another folder, with --out")
+        data |= _tokens(start_from, source, kind or data.get("kind"), data)
     task = open_task(source, data, kind=kind, look_back=look_back, horizon=horizon)
-    begun: dict[str, Tensor] | None = None
+    begin = None
     if start_from is None:
         defaults, spec = _spec(task, chosen, width, parameters, depth, stack)
     else:
         beside: dict[str, Any] = {"--model": model, "--width": width, "--parameters": parameters}
         beside |= {"--depth": depth, "-s model": stack}
-        defaults = {}
-        spec, begun = _begin(start_from, task, [name for name, value in beside.items() if value])
-        chosen = str(start_from)
+        begin = _begin(start_from, task, data, [name for name, value in beside.items() if value])
+        spec, chosen = begin.spec, str(start_from)
+        # What was learned is soon lost to steps of the size that learned it.
+        defaults = {"lr": 1e-3 if low_rank else 3e-4} if begin.goes_on else {}
+    if low_rank:
+        defaults = {**defaults, "lora": low_rank}
     flags = {
         "budget": budget,
         "lr": lr,
@@ -98,8 +116,9 @@ def command(
         resume=resume,
         overwrite=overwrite,
         command=command_line(),
-        start_from=begun,
+        start_from=None if begin is None else begin.tensors,
     )
+    _carry(result.folder, task, data, begin)
     if json:
         as_json({**result._asdict(), "folder": str(result.folder)})
     else:
@@ -113,6 +132,8 @@ def command(
             "seconds": f"{result.seconds:.1f}",
             **{k: f"{v:.5g}" for k, v in result.valid.items()},
         }
+        if "template" in task.details:
+            shown["chat template"] = task.details["template"]
         table(f"{chosen} on {task.name}", ["what", "value"], list(shown.items()))
         typer.echo(f"run folder: {result.folder}")
     if result.status == "diverged":
@@ -120,23 +141,89 @@ def command(
         raise typer.Exit(1)
 
 
-def _begin(folder: Path, task: "Task", beside: list[str]) -> tuple[dict[str, Any], dict[str, "Tensor"]]:
+class _Begin(NamedTuple):
+    """What a model begins with: its spec, and tensors by name; whether it is the trained model which goes on,
+    its head and all, and the layout of another program that this came in."""
+
+    spec: dict[str, Any]
+    tensors: dict[str, "Tensor"]
+    goes_on: bool
+    origin: dict[str, Any] | None
+
+
+def _tokens(folder: Path, source: str, kind: Any, data: dict[str, Any]) -> dict[str, str]:
+    """The option of the reader that makes it read the tokens of a trained model, where it has one."""
+    from hippodrome.data import options_of
+
+    fits = (folder / "tokenizer.json").is_file() and "tokenizer" in options_of(source, kind)
+    return {"tokenizer": str(folder)} if fits and "tokenizer" not in data else {}
+
+
+def _begin(folder: Path, task: "Task", data: dict[str, Any], beside: list[str]) -> _Begin:
     """The spec of a model with the backbone of a trained one, and what it begins with of that."""
-    from hippodrome import config, runs
+    import torch
+
+    from hippodrome import checkpoints, config
     from hippodrome.train import weights
 
     if beside:
         raise ValueError(f"--start-from brings the model's own backbone: leave {', '.join(beside)} out")
-    run = runs.load(folder)
+    run = checkpoints.open_model(folder)
+    if any(p.dtype in (torch.bfloat16, torch.float16) for p in run.model.parameters()):
+        run.model.float()  # small steps would be lost in the rounding of such weights
     both = [one for one in (run.tokenizer, task.tokenizer) if one is not None]
     if len({one.to_str() for one in both}) > 1:
         raise ValueError(
-            f"{folder} reads other tokens than this data makes: give -s data.tokenizer="
-            f"{folder / 'tokenizer.json'}"
+            f"{folder} reads other tokens than this data makes: leave data.tokenizer out, or give "
+            f"-s data.tokenizer={folder}"
         )
+    alike = task.kind == "language" == run.spec["kind"]
+    if alike and run.tokenizer is None and task.tokenizer is not None and "tokenizer" not in data:
+        raise ValueError(
+            f"{folder} has no tokenizer, so what its tokens mean is not known: name the folder of its "
+            "tokenizer with -s data.tokenizer=FOLDER"
+        )
+    size, known = task.facts.get("vocab_size", 0), run.spec.get("vocab_size", 0)
+    if alike and (size == known or (size < known and task.tokenizer is not None)):
+        # What the data says of its tokens changes no output.
+        spec = {**run.spec, **{k: v for k, v in task.facts.items() if k in _TOLD}}
+        sizes = spec.get("bytes_per_token")
+        if isinstance(sizes, list):
+            # Rows of the table beyond the tokenizer's, which no text has.
+            spec["bytes_per_token"] = sizes + [1] * (known - len(sizes))
+        tensors = {name: tensor.detach() for name, tensor in run.model.state_dict().items()}
+        return _Begin(spec, tensors, True, _origin(run))
     spec = {"backbone": run.spec["backbone"]}
     with_facts = config.validate({"kind": task.kind, **task.facts, **spec})
-    return spec, weights.carried(run.model, config.build(with_facts))
+    return _Begin(spec, weights.carried(run.model, config.build(with_facts)), False, None)
+
+
+def _carry(folder: Path, task: "Task", data: dict[str, Any], begin: _Begin | None) -> None:
+    """Leaves in a run's folder how text is read, ended and laid out, and what layout the weights came in."""
+    import json
+
+    from hippodrome.checkpoints import ORIGIN
+    from hippodrome.text.folder import carry
+
+    if task.kind != "language" or not folder.is_dir():
+        return
+    place = Path(str(data.get("tokenizer", "bytes")))
+    place = place.parent if place.name == "tokenizer.json" else place
+    if task.words is not None:
+        carry(task.words, place if (place / "tokenizer.json").is_file() else None, folder)
+    if begin is not None and begin.origin is not None:
+        (folder / ORIGIN).write_text(json.dumps(begin.origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _origin(run: "Run") -> dict[str, Any] | None:
+    """The layout that a model came in, where it was another program's."""
+    import json
+
+    from hippodrome.checkpoints import ORIGIN
+
+    there = run.folder / ORIGIN
+    own = json.loads(there.read_text(encoding="utf-8")) if there.is_file() else None
+    return run.details.get("origin", own)
 
 
 def _spec(
