@@ -19,6 +19,7 @@ from hippodrome.generate.stream import generate, prefill
 from hippodrome.layers.heads import head_size
 from hippodrome.ops._threads import run_tiles
 from hippodrome.ops.linear import linear
+from hippodrome.quantize.weight_only import weight_only
 from hippodrome.shapes import TokenBatch
 from hippodrome.train.optimizer import adamw
 
@@ -177,18 +178,40 @@ def training_products(
     }
 
 
-def prefill_seconds(
-    who: str, kind: str, vocab: int, d_model: int, depth: int, t: int, repeats: int, dtype: str = "float32"
-) -> dict[str, Any]:
-    """Seconds from a prompt to the logits after its last token and the state, weights held in the dtype."""
+def _reader(
+    who: str, kind: str, vocab: int, d_model: int, depth: int, dtype: str, weights: str | None
+) -> tuple[Any, int]:
+    """A model for reading, its weights held in the dtype or rounded to ``weights``, and its parameters."""
     model = model_of(who, kind, vocab, d_model, depth).eval().to(getattr(torch, dtype))
+    count = _parameters(model)
+    if weights is not None:
+        weight_only(model, dtype=weights)
+    return model, count
+
+
+def prefill_seconds(
+    who: str,
+    kind: str,
+    vocab: int,
+    d_model: int,
+    depth: int,
+    t: int,
+    repeats: int,
+    dtype: str = "float32",
+    weights: str | None = None,
+) -> dict[str, Any]:
+    """Seconds from a prompt to the logits after its last token and the state, weights held in the dtype.
+
+    ``weights`` "int8" rounds ours, and the dtype is then that of everything else.
+    """
+    model, count = _reader(who, kind, vocab, d_model, depth, dtype, weights)
     ids = torch.randint(1, vocab, (1, t), generator=torch.Generator().manual_seed(0))
     run: Callable[[], Any] = lambda: prefill(model, ids)  # noqa: E731
     if who != OURS:
         run = lambda: model(ids, use_cache=True, logits_to_keep=1).logits  # noqa: E731
     with torch.inference_mode():
         seconds = _clocked(run, repeats)
-    return {"seconds": seconds, "peak_bytes": None, "parameters": _parameters(model)}
+    return {"seconds": seconds, "peak_bytes": None, "parameters": count}
 
 
 def prefill_products(
@@ -235,9 +258,10 @@ def decode_seconds(
     tokens: int,
     repeats: int,
     dtype: str = "float32",
+    weights: str | None = None,
 ) -> dict[str, Any]:
-    """Seconds a token of continuing a prompt of 16 tokens, one row, greedily."""
-    model = model_of(who, kind, vocab, d_model, depth).eval().to(getattr(torch, dtype))
+    """Seconds a token of continuing a prompt of 16 tokens, one row, greedily; options as for a prompt."""
+    model, count = _reader(who, kind, vocab, d_model, depth, dtype, weights)
     prompt = torch.randint(1, vocab, (1, 16), generator=torch.Generator().manual_seed(0))
     stream = _tokens_of(who, model, prompt)
 
@@ -246,17 +270,23 @@ def decode_seconds(
             next(stream)
 
     seconds = [s / tokens for s in _clocked(some, repeats)]
-    return {"seconds": seconds, "peak_bytes": None, "parameters": _parameters(model)}
+    return {"seconds": seconds, "peak_bytes": None, "parameters": count}
 
 
 def read_seconds(
     kind: str, vocab: int, d_model: int, depth: int, repeats: int, dtype: str = "float32"
 ) -> dict[str, Any]:
-    """Seconds to read the bytes of such a model's weights once, as fast as compiled code does."""
+    """Seconds to read the bytes of such a model's weights once, as fast as compiled code does.
+
+    With "int8" the scales of the outputs are read too.
+    """
     from hippodrome.bench._read_kernel import read
 
-    count = vocab * d_model + depth * sum(i * o for i, o in maps_of(kind, d_model))
-    numbers = count * getattr(torch, dtype).itemsize // 4
+    maps = [(d_model, vocab), *maps_of(kind, d_model) * depth]
+    count = sum(i * o for i, o in maps) * getattr(torch, dtype).itemsize
+    if dtype == "int8":
+        count += 4 * sum(o for _, o in maps)
+    numbers = count // 4
     width = min(65536, max(64, numbers // 64 * 64))
     numbers = max(width, numbers)
     x = torch.ones(numbers).numpy()
