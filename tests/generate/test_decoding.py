@@ -80,6 +80,20 @@ def test_an_empty_prompt_is_told():
         text(LanguageModel.example(), TOKENIZER, "", max_new_tokens=1)
 
 
+def test_a_space_in_the_middle_of_a_text_is_part_of_it():
+    """A tokenizer that drops the space at the beginning of a text, as those of Llama do."""
+    words = {word: i for i, word in enumerate(["<unk>", "<0xC3>", "<0xA9>", "▁The", "▁fox", "▁", "s"])}
+    tokenizer = Tokenizer(models.BPE(vocab=words, merges=[], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    assert "".join(map(TextStream(tokenizer, [3]).push, [4, 6, 4])) == " foxs fox"
+    assert "".join(map(TextStream(tokenizer).push, [4, 6, 4])) == "foxs fox"
+    # Half a character before the text is no context.
+    stream = TextStream(tokenizer, [3, 1])
+    assert "".join(map(stream.push, [2, 4])) + stream.flush() != ""
+
+
 def test_ids_may_come_from_any_integer_type():
     assert TextStream(TOKENIZER).push(int(torch.tensor(65))) == "A"
 

@@ -195,7 +195,10 @@ def _one(
         show(before + begin)
     pieces, marks = [], []
     began = time.perf_counter()
-    for piece in session.write(chooser, max_new_tokens=asked.tokens, ends=words.ends, stops=asked.stops):
+    writing = session.write(
+        chooser, max_new_tokens=asked.tokens, ends=words.ends, stops=asked.stops, apart=asked.chat
+    )
+    for piece in writing:
         pieces.append(piece)
         if piece and not asked.json:
             show(piece)
@@ -239,6 +242,7 @@ def _several(
         stops=asked.stops,
         constraints=constraints,
         logprobs=asked.logprobs,
+        apart=asked.chat,
     ):
         parts[piece.row].append(piece)
         while not asked.json and shown < len(parts) and parts[shown] and parts[shown][-1].finish_reason:

@@ -148,6 +148,7 @@ def pieces(
     state: tuple | None = None,
     fixed: bool = False,
     chunk: int = CHUNK,
+    apart: bool = False,
 ) -> Iterator[Piece]:
     """Continues texts together, yielding pieces of all rows as they come.
 
@@ -166,6 +167,8 @@ def pieces(
         constraints: what each row's text must keep to.
         logprobs: how many of the likeliest tokens are told beside each; None tells no log-probabilities.
         state: as in ``Continuations``, as are ``fixed`` and ``chunk``.
+        apart: whether a row's text stands by itself, as an answer does, where some tokenizers leave a space
+            at its beginning out; otherwise it goes on in the prompt.
 
     Raises:
         ValueError: an empty prompt, or an argument out of its range.
@@ -198,15 +201,17 @@ def pieces(
         fixed=fixed,
         chunk=chunk,
     )
-    texts = [_Text(tokenizer, stops, logprobs is not None) for _ in encoded]
+    texts = [_Text(tokenizer, stops, logprobs is not None, [] if apart else ids) for ids in encoded]
     return _spelled(going, texts)
 
 
 class _Text:
     """A row on its way from tokens to pieces."""
 
-    def __init__(self, tokenizer: "Tokenizer", stops: Sequence[str], told: bool) -> None:
-        self.stream, self.stop, self.told = TextStream(tokenizer), StopText(stops), told
+    def __init__(
+        self, tokenizer: "Tokenizer", stops: Sequence[str], told: bool, before: Sequence[int]
+    ) -> None:
+        self.stream, self.stop, self.told = TextStream(tokenizer, before), StopText(stops), told
         self.finished = False
         self._shown = ""
         self._tokens: list[Chosen] = []

@@ -165,6 +165,7 @@ class Conversation:
             max_new_tokens=self.most,
             ends=self.words.ends,
             stops=PLAIN_STOPS if self.plain else (),
+            apart=True,
         )
         return self._told(pieces)
 

@@ -8,19 +8,28 @@ if TYPE_CHECKING:
 
 _LONGEST = 4
 """Bytes of the longest character in UTF-8."""
+_BEFORE = 8
+"""Tokens before a text that are looked at: more than one, since the last may write nothing."""
 
 
 class TextStream:
     """Turns token ids into text one by one, holding back bytes until they make up whole characters.
 
     Bytes that are no UTF-8 come out as U+FFFD. What is held back stays small whatever comes.
+
+    Args:
+        tokenizer: of the tokens.
+        before: token ids that the text goes on from. Some tokenizers drop the space that a text begins with,
+            which in the middle of one is part of it.
     """
 
     held: list[int]
 
-    def __init__(self, tokenizer: "Tokenizer") -> None:
+    def __init__(self, tokenizer: "Tokenizer", before: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
-        self._restart()
+        last = list(before[-_BEFORE:])
+        # Half a character before would no longer be there once it is whole, which the decoder cannot bear.
+        self._restart(last if "\ufffd" not in tokenizer.decode(last) else [])
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty where it completes none."""
@@ -42,10 +51,10 @@ class TextStream:
         self._restart()
         return self.tokenizer.decode(held) if held else ""
 
-    def _restart(self) -> None:
+    def _restart(self, before: Sequence[int] = ()) -> None:
         from tokenizers.decoders import DecodeStream
 
-        self.stream = DecodeStream(skip_special_tokens=True)
+        self.stream = DecodeStream(ids=list(before), skip_special_tokens=True)
         self.held = []
 
 

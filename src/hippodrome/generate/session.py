@@ -73,11 +73,14 @@ class Session:
         max_new_tokens: int | None = 256,
         ends: Collection[int] = (),
         stops: Sequence[str] = (),
+        apart: bool = False,
     ) -> Generator[str, None, None]:
         """Writes on, yielding the text that each token adds, which may be none.
 
         A token of ``ends`` is not part of the text; a string of ``stops`` is, but is not shown. Whoever stops
-        asking leaves the text where it is. ``max_new_tokens=None`` goes on without end.
+        asking leaves the text where it is. ``max_new_tokens=None`` goes on without end. What is written goes
+        on in the text that was read, or stands ``apart`` as an answer does: there some tokenizers leave a
+        space at the beginning out.
 
         Raises:
             ValueError: nothing has been read, or a number out of its range.
@@ -86,13 +89,19 @@ class Session:
         stop = StopText(stops)
         if self.point is None:
             raise ValueError("the prompt is empty: give at least one character to go on from")
-        return self._write(self.point, chooser, max_new_tokens, frozenset(ends), stop)
+        stream = TextStream(self.tokenizer, () if apart else self.point.ids)
+        return self._write(self.point, chooser, max_new_tokens, frozenset(ends), stream, stop)
 
     def _write(
-        self, point: Point, chooser: Chooser, most: int | None, ends: frozenset[int], stop: StopText
+        self,
+        point: Point,
+        chooser: Chooser,
+        most: int | None,
+        ends: frozenset[int],
+        stream: TextStream,
+        stop: StopText,
     ) -> Generator[str, None, None]:
         ids, read = list(point.ids), len(point.ids)
-        stream = TextStream(self.tokenizer)
         logits, device = point.logits, point.logits.device
         self.chosen, self.reason = [], None
         room = None if most is None else read + most
