@@ -12,6 +12,7 @@ from hippodrome import config as configuration
 from hippodrome.checkpoints import files, renaming
 from hippodrome.checkpoints.families import families
 from hippodrome.config.unfilled import Unfilled
+from hippodrome.layers.moe import MoE
 from hippodrome.mixers.mamba import Mamba
 from hippodrome.mixers.mamba2 import Mamba2
 from hippodrome.mixers.rg_lru import RGLRU
@@ -145,6 +146,11 @@ def check_tied(names: renaming.Table, stored: Mapping[str, files.Stored], folder
             )
 
 
+def choosing(model: nn.Module) -> list[MoE]:
+    """The mixtures with a buffer that experts are chosen by: rounded to bfloat16 it would choose others."""
+    return [m for m in model.modules() if isinstance(m, MoE) and m.correction is not None]
+
+
 def rates(model: nn.Module) -> list[nn.Parameter]:
     """The rates of decay and step sizes of the mixers that checkpoints hold."""
     mixers = [m for m in model.modules() if isinstance(m, Mamba | Mamba2 | RGLRU)]
@@ -153,11 +159,15 @@ def rates(model: nn.Module) -> list[nn.Parameter]:
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Another dtype for all but the rates, which are float32 at least."""
+    """Another dtype for all but the rates and what chooses experts, which are float32 at least."""
     kept = [(p, p.data) for p in rates(model)]
+    choices = [(moe, moe.correction) for moe in choosing(model)]
     model.to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
     for parameter, data in kept:
-        parameter.data = data.to(torch.promote_types(dtype, torch.float32))
+        parameter.data = data.to(wide)
+    for moe, correction in choices:
+        moe.correction = correction.to(wide)
 
 
 def fill(
@@ -167,19 +177,14 @@ def fill(
 
     Rates of decay and step sizes stay in float32 at least: rounded to bfloat16 they are other time scales.
     """
-    ours = dict(model.named_parameters())
-    wide = {id(parameter) for parameter in rates(model)}
-    buffers = dict(model.named_buffers())
+    ours = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    wide = {id(tensor) for tensor in (*rates(model), *(moe.correction for moe in choosing(model)))}
     for one in names.made:
         held = {p.name: stored[p.name].read() for row in one.rows for p in row}
-        shape = (ours if one.ours in ours else buffers)[one.ours].shape
-        kind = torch.promote_types(dtype, torch.float32) if id(ours.get(one.ours)) in wide else dtype
-        made = renaming.assembled(one, held, shape, kind)
-        if one.ours in ours:
-            ours[one.ours].data = made
-        else:
-            buffers[one.ours].data = made
+        tensor = ours[one.ours]
+        kind = torch.promote_types(dtype, torch.float32) if id(tensor) in wide else dtype
+        tensor.data = renaming.assembled(one, held, tensor.shape, kind)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point():
+            if buffer.is_floating_point() and name in module._non_persistent_buffers_set:
                 module._buffers[name] = buffer.to(dtype)

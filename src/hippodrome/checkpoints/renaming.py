@@ -1,8 +1,7 @@
 """Rename tables at work: which tensors of a checkpoint make up which of ours, read and written both ways."""
 
 import re
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -84,7 +83,8 @@ def table(
             rows.append([_piece(text, values, lists) for text in rule.theirs])
         sizes = list(lists[rule.sizes]) if rule.sizes else None
         made.append(Made(name, rows, rule, sizes))
-    return Table(made, _copies(layout.tied, lists), [re.compile(text) for text in layout.ignored])
+    needed = {piece.name for one in made for row in one.rows for piece in row}
+    return Table(made, _copies(layout.tied, lists, needed), [re.compile(text) for text in layout.ignored])
 
 
 def assembled(one: Made, theirs: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
@@ -163,19 +163,22 @@ def _bound(
     return found
 
 
-def _copies(tied: Mapping[str, str], lists: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """The names that may hold a copy, and of what: one for each number of the lists that they look up."""
+def _copies(
+    tied: Mapping[str, str], lists: Mapping[str, Sequence[int]], needed: Collection[str]
+) -> dict[str, str]:
+    """The names that may hold a copy of a tensor that is needed, and of which."""
     found = {}
     for copy, source in tied.items():
-        counts: dict[str, int] = {}
-        for place in _LOOKUP.finditer(copy + source):
-            if place[1]:
-                length = len(lists[place[1]])
-                counts[place[2]] = min(counts.get(place[2], length), length)
-        for numbers in product(*(range(count) for count in counts.values())):
-            values = dict(zip(counts, numbers, strict=True))
-            found[_filled(copy, values, lists)] = _filled(source, values, lists)
-    return {copy: source for copy, source in found.items() if copy != source}
+        if not copy.endswith("."):
+            found[copy] = source
+            continue
+        places = list(_LOOKUP.finditer(copy + source))
+        for i in range(min((len(lists[place[1]]) for place in places), default=1)):
+            values = {place[2]: i for place in places}
+            into, out_of = _filled(copy, values, lists), _filled(source, values, lists)
+            inside = [name for name in needed if name.startswith(out_of) and into != out_of]
+            found |= {into + name.removeprefix(out_of): name for name in inside}
+    return found
 
 
 def _filled(text: str, values: Mapping[str, int], lists: Mapping[str, Sequence[int]]) -> str:

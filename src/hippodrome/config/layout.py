@@ -29,7 +29,8 @@ class Rule(BaseModel):
 class Layout(BaseModel):
     """All names of a layout: the rules, names of further copies, and names that hold nothing of use.
 
-    Names of copies may look numbers up; there is one then for each number of the list.
+    A copy and its source that end in a point stand for all names that begin so, one pair for each number of
+    the lists that they look up.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,6 +1,51 @@
 """Bamba 9B: Mamba-2 with attention in three of 32 layers and a perceptron in each."""
 
-from hippodrome.config import Claim, Recipe, RecipeModel
+from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+
+MIXER = (
+    "in_proj.weight",
+    "in_proj.bias",
+    "conv1d.weight",
+    "conv1d.bias",
+    "dt_bias",
+    "A_log",
+    "D",
+    "norm.weight",
+    "out_proj.weight",
+    "out_proj.bias",
+)
+KINDS = ("weight", "bias")
+BLOCK, THEIRS = "backbone.blocks.{i}", "model.layers.{i}"
+MAMBA, MAMBA_THERE = "backbone.blocks.{mamba[i]}.mixer", "model.layers.{mamba[i]}.mamba"
+ATTENTION, HEADS = "backbone.blocks.{attention[i]}.mixer", "model.layers.{attention[i]}.self_attn"
+RULES = [
+    Rule(ours="embedding.weight", theirs=["model.embed_tokens.weight"]),
+    Rule(ours=f"{BLOCK}.norm.weight", theirs=[f"{THEIRS}.input_layernorm.weight"]),
+    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MIXER],
+    *[
+        Rule(
+            ours=f"{ATTENTION}.in_proj.{kind}",
+            theirs=[f"{HEADS}.{x}_proj.{kind}" for x in "qkv"],
+            sizes="heads",
+        )
+        for kind in KINDS
+    ],
+    *[Rule(ours=f"{ATTENTION}.out_proj.{kind}", theirs=[f"{HEADS}.o_proj.{kind}"]) for kind in KINDS],
+    Rule(ours=f"{BLOCK}.mlp_norm.weight", theirs=[f"{THEIRS}.pre_ff_layernorm.weight"]),
+    *[
+        Rule(
+            ours=f"{BLOCK}.mlp.fc1.{kind}",
+            theirs=[f"{THEIRS}.feed_forward.{x}_proj.{kind}" for x in ("up", "gate")],
+        )
+        for kind in KINDS
+    ],
+    *[
+        Rule(ours=f"{BLOCK}.mlp.fc2.{kind}", theirs=[f"{THEIRS}.feed_forward.down_proj.{kind}"])
+        for kind in KINDS
+    ],
+    Rule(ours="backbone.norm.weight", theirs=["model.final_layernorm.weight"]),
+    Rule(ours="head.weight", theirs=["lm_head.weight"]),
+]
 
 RECIPE = Recipe(
     name="bamba_9b",
@@ -38,4 +83,5 @@ RECIPE = Recipe(
         "The attention layers, 9, 18 and 27, are those of copies of the released configuration, at second "
         "hand. The default of the class in transformers has a state of 256; the released model has 128."
     ),
+    layouts={"bamba": Layout(rules=RULES, tied={"lm_head.weight": "model.embed_tokens.weight"})},
 )
