@@ -12,6 +12,7 @@ from hippodrome.backbones.stack import Stack
 from hippodrome.generate import tape
 from hippodrome.generate.decoder import Decoder, owned, tensors
 from hippodrome.layers.mlp import FeedForward, GatedMLP
+from hippodrome.mixers.attention import Attention
 from hippodrome.mixers.mamba import Mamba
 from hippodrome.mixers.mamba2 import Mamba2
 from hippodrome.mixers.min_gru import MinGRU
@@ -24,6 +25,7 @@ STACKS = {
     "mamba": lambda: [Mamba(24), Mamba(24, norms="learned")],
     "mamba2": lambda: [Mamba2(32, head_dim=16), Mamba2(32, d_ssm=32, D_per_channel=True)],
     "ungated": lambda: [Mamba2(32, norm=False), Mamba2(32, norm_before_gate=True, dt_high=0.1)],
+    "attention": lambda: [Attention(32, 4, 2), Attention(32, 4, 1, window=5, rope_share=0.5, bias=True)],
     "hybrid": lambda: [Mamba(16), PointwiseMLP(16), PointwiseMLP(16, gated=False, bias=True), MinGRU(16)],
 }
 
@@ -84,6 +86,16 @@ def test_logits_stay_when_the_next_token_comes():
     copies = [x.clone() for x in kept]
     decoder.next(torch.tensor([7]))
     assert all(torch.equal(x, y) for x, y in zip(kept, copies, strict=True))
+
+
+def test_a_full_cache_says_so_from_a_replay_too():
+    model = model_of([Attention(16), Mamba(16)])
+    decoder = Decoder(model, model.init_state(1, 5), fixed=True)
+    for i in range(5):
+        decoder.next(torch.tensor([i]))
+    assert decoder._replay is not None
+    with pytest.raises(ValueError, match="This cache has 5 slots, 5 of them filled"):
+        decoder.next(torch.tensor([5]))
 
 
 def test_what_cannot_be_recorded_says_so_and_goes_on():

@@ -20,14 +20,19 @@ def rotate(
     channels. Angles are formed in float64 where the device has it: in float32 they are off by a hundredth of
     a turn after a hundred thousand tokens.
     """
-    exact = torch.float32 if x.device.type == "mps" else torch.float64
-    half = x.shape[-1] // 2
-    exponent = torch.arange(half, device=x.device, dtype=exact) / half
-    angle = positions.to(exact)[..., None, None] * base**-exponent
+    turns = frequencies(x.shape[-1] // 2, base, x.device)
+    angle = positions.to(turns.dtype)[..., None, None] * turns
     wide = torch.promote_types(x.dtype, torch.float32)
     cos, sin = angle.cos().to(wide), angle.sin().to(wide)
     first, second = x.to(wide).chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+
+
+def frequencies(half: int, base: float, device: torch.device) -> Float[Tensor, "half"]:
+    """Angles per position, base^(-i/half) of pair i, in float64 where the device has it."""
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    exponent: Tensor = torch.arange(half, device=device, dtype=exact) / half
+    return base**-exponent
 
 
 def slot_positions(count: Int[Tensor, "b"], slots: int) -> Int[Tensor, "b s"]:

@@ -11,6 +11,7 @@ from hippodrome.layers.heads import check_divides, head_size
 from hippodrome.layers.projection import Projection
 from hippodrome.mixers import _attention as engine
 from hippodrome.mixers.base import Mixer
+from hippodrome.ops.attention_update import attention_update
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 
@@ -182,10 +183,17 @@ class Attention(Mixer):
                 "A cache that grows cannot be written in place; make the state with "
                 "init_state(batch, max_length), or use step."
             )
-        self._check_room(state, 1)
-        y_t = self._read(x_t, *state, more_t)
-        state.seen.add_(1)
-        return y_t
+        made = self.in_proj(x_t) if more_t is None else self.in_proj(x_t) + more_t
+        scale = self.size**-0.5 if self.scale is None else self.scale
+        turns = engine.frequencies(self.turned // 2, self.rope_base, made.device) if self.rope else None
+        ring = self.window is not None
+        try:
+            y_t = attention_update(made, turns, *state, heads=self.heads, scale=scale, ring=ring)
+        except ValueError:
+            # This says it with the count and what to do.
+            self._check_room(state, 1)
+            raise
+        return self.out_proj(y_t)
 
     def forward(
         self,
