@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from hippodrome.analyze.cost import active_parameters, parameter_count, weight_bytes_read
 from hippodrome.config import build, choices, find, stack_spec
 from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
@@ -195,3 +196,23 @@ def test_room_is_made_where_a_file_has_int8_alone():
     model = language()
     stand_in(model, ["embedding.int8", "embedding.scale_bits", "backbone.blocks.0.mixer.in_proj.weight"])
     assert [n for n, m in model.named_modules() if isinstance(m, Rounded)] == ["embedding"]
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_what_a_token_reads_is_counted_in_int8(tie):
+    model = language(tie=tie)
+    parameters, read = parameter_count(model), weight_bytes_read(model)
+    found = weight_only(model)
+    assert parameter_count(model) == parameters
+    saved = sum(r.before - r.after for r in found if tie or r.name != "embedding")
+    # Of a table that is only looked up, one row is read.
+    saved += 0 if tie else 4 * 32 - (32 + 4)
+    assert weight_bytes_read(model) == read - saved
+
+
+def test_experts_that_a_token_passes_by_are_counted_in_int8():
+    moe = find("mixers", "moe").example()
+    idle, parameters = active_parameters(moe), parameter_count(moe)
+    weight_only(moe)
+    assert active_parameters(moe) == idle
+    assert parameter_count(moe) == parameters

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hippodrome.layers.moe import MoE, idle_parameters
+from hippodrome.layers.quantized import QuantizedEmbedding, Rounded
 from hippodrome.models.base import Model
 from hippodrome.shapes import Batch
 
@@ -54,8 +55,9 @@ def state_bytes(module: Any, length: int) -> int:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of trained values; tied ones count once."""
-    return sum(p.numel() for p in module.parameters())
+    """Number of trained values, those held as int8 among them; tied ones count once."""
+    held = [m.int8.numel() for m in module.modules() if isinstance(m, Rounded)]
+    return sum(p.numel() for p in module.parameters()) + sum(held)
 
 
 def active_parameters(module: nn.Module) -> int:
@@ -77,8 +79,11 @@ def weight_bytes_read(module: nn.Module) -> int:
         looked_up_only = p in tables and uses[p] == 1 and not getattr(module, "tie", False)
         total += (p.shape[-1] if looked_up_only else p.numel()) * p.element_size()
     for m in module.modules():
+        if isinstance(m, Rounded):
+            looked_up_only = isinstance(m, QuantizedEmbedding) and not getattr(module, "tie", False)
+            total += m.int8.shape[-1] + 4 if looked_up_only else m.int8.nbytes + m.scale_bits.nbytes
         if isinstance(m, MoE):
-            total -= m.idle * m.fc1.weight.element_size()
+            total -= m.idle * (1 if isinstance(m.fc1, Rounded) else m.fc1.weight.element_size())
     return total
 
 
