@@ -125,6 +125,29 @@ def _safe(path: Path) -> dict[str, Stored]:
 
 def _pickled(path: Path) -> dict[str, Stored]:
     """What a file of ``torch.save`` holds, read with ``weights_only``: nothing in it can run."""
+    held = _unpickled(path)
+    # What was read of a mapped file stays in memory until it is mapped anew, which takes a while.
+    bound = path.stat().st_size // 40 if _is_archive(path) else None
+    first = next(iter(held), None)
+    current, read = ({} if bound is not None else held), [0]
+
+    def reader(name: str) -> Callable[[], Tensor]:
+        def give() -> Tensor:
+            if bound is not None and (read[0] > bound or first not in current):
+                current.clear()
+                current.update(_unpickled(path))
+                read[0] = 0
+            read[0] += current[name].nbytes
+            return current[name]
+
+        return give
+
+    return {
+        name: Stored(tuple(tensor.shape), tensor.dtype, path, reader(name)) for name, tensor in held.items()
+    }
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
     except Exception as error:
@@ -135,16 +158,11 @@ def _pickled(path: Path) -> dict[str, Stored]:
             f"{path} cannot be read as tensors alone, and nothing else of a pickle is: {why[:200]}. Ask for "
             f"{SAFE} instead"
         ) from None
-    if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
+    if not isinstance(held, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in held.items()
+    ):
         raise ValueError(f"{path} holds something other than tensors by their names")
-
-    def held_already(tensor: Tensor) -> Callable[[], Tensor]:
-        return lambda: tensor
-
-    return {
-        str(name): Stored(tuple(tensor.shape), tensor.dtype, path, held_already(tensor))
-        for name, tensor in held.items()
-    }
+    return held
 
 
 def _is_archive(path: Path) -> bool:
