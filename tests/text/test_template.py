@@ -180,6 +180,16 @@ def test_a_template_reaches_nothing_of_python(source: str) -> None:
         "{{ 'x' * 999999999 }}",
         "{{ [1] * 999999999 }}",
         "{{ 'x'.ljust(999999999) }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 999999999) }}",
+        "{% set x = 'x' * 9999999 %}{{ x.replace('x', x) }}",
+        "{% set x = 'x' * 9999999 %}{{ x | replace('x', x) }}",
+        "{% set x = 'x' * 9999999 %}{{ ([x] * 99999) | join }}",
+        "{% set x = 'x' * 9999999 %}{{ ([{'a': x}] * 99999) | join(attribute='a') }}",
+        "{% set x = 'x' * 9999999 %}{{ ''.join([x] * 99999) }}",
+        "{% set x = 'x' * 9999999 %}{{ x.join(['a'] * 99999) }}",
+        "{{ 'a\\nb' | indent(999999999) }}",
+        "{{ '\\t'.expandtabs(999999999) }}",
         "{{ '%999999999d' % 1 }}",
         "{{ 'x' | center(999999999) }}",
         "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
@@ -222,6 +232,24 @@ def test_a_broken_template_is_told_in_a_sentence(source: str, said: str) -> None
 def test_messages_are_plain() -> None:
     with pytest.raises(ValueError, match="plain JSON"):
         Template(CHATML, {}).render([{"role": "user", "content": Path()}])
+
+
+FILTERED = """{%- for m in messages %}
+{{- m.content | replace('e', 'EE') | replace('E', '3', 1) }}|{{ m.content.replace('a', '') }}|
+{{- [m.role, 'x', 7] | join('-') }}|{{ messages | join(', ', attribute='role') }}|{{ 'ab'.join(['1', '2']) }}|
+{{- m.content | indent }}|{{ m.content | indent(2, first=true) }}|{{ '{:>4}|{}'.format(m.role, 3) }}
+{{- m.content.split(' ')[0] ~ 1 ~ none }}
+{%- endfor %}"""
+
+
+def test_what_is_bounded_works_as_it_did() -> None:
+    assert Template(FILTERED, SPECIAL).render(TALK) == oracle(FILTERED, TALK, True, None)
+
+
+def test_a_thought_that_is_opened_only_where_an_answer_is_asked_for_is_no_part_of_it() -> None:
+    source = CHATML.replace("assistant\n' }}", "assistant\n<think>' }}")
+    text, places = Template(source, {}).said([*TALK[:3]])
+    assert [text[a:b] for a, b in places] == ["4<|im_end|>\n"]
 
 
 @pytest.mark.parametrize("source", [CHATML, ZEPHYR])

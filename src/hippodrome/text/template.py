@@ -1,14 +1,15 @@
 """Chat templates: messages to the text a model was trained to read, in a sandbox that ends."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
 import jinja2
-from jinja2 import ext, nodes, sandbox
+from jinja2 import ext, filters, nodes, sandbox
 from jinja2.visitor import NodeTransformer
 
 STEPS = 2**18
@@ -57,6 +58,43 @@ def _joined(parts: list[Any]) -> str:
     texts = [str(part) for part in parts]
     _fits(sum(map(len, texts)))
     return "".join(texts)
+
+
+def _replaced(text: Any, old: Any, new: Any, count: int | None = None) -> str:
+    """The filter ``replace``."""
+    text, old, new = str(text), str(old), str(new)
+    _fits(len(text) + text.count(old) * len(new))
+    return text.replace(old, new, -1 if count is None else count)
+
+
+@jinja2.pass_environment
+def _strung(
+    environment: jinja2.Environment, items: Iterable[Any], d: Any = "", attribute: str | int | None = None
+) -> str:
+    """The filter ``join``."""
+    texts = list(items if attribute is None else map(filters.make_attrgetter(environment, attribute), items))
+    _fits(sum(len(text) for text in texts if isinstance(text, str)) + len(str(d)) * len(texts))
+    return str(d).join(map(str, texts))
+
+
+def _indented(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """The filter ``indent``."""
+    _fits((width if isinstance(width, int) else len(width)) * (1 + text.count("\n")) + len(text))
+    return filters.do_indent(text, width, first, blank)
+
+
+def _check_method(text: str, name: str, values: list[Any]) -> None:
+    """Refuses a method of a text whose result would be too long, before it is there."""
+    for value in values:  # 'x'.ljust(10**9) and the like
+        _fits(value if isinstance(value, int) else 0)
+    if name == "replace" and len(values) > 1:
+        _replaced(text, values[0], values[1], 0)
+    elif name == "join" and values:
+        _fits(len(text) * len(values[0]) + sum(len(one) for one in values[0] if isinstance(one, str)))
+    elif name == "format" and re.search(r"\d{5}", text):
+        raise jinja2.TemplateRuntimeError("a chat template has no use for numbers so wide")
+    elif name in ("expandtabs", "translate"):
+        raise jinja2.TemplateRuntimeError(f"a chat template has no use for {name}")
 
 
 def _raise(message: Any) -> None:
@@ -115,10 +153,22 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         _spend()
-        if isinstance(getattr(obj, "__self__", None), str):  # 'x'.ljust(10**9) and the like
-            for value in (*args, *kwargs.values()):
-                _fits(value if isinstance(value, int) else 0)
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, str):
+            _check_method(owner, obj.__name__, [*args, *kwargs.values()])
         return super().call(context, obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        made = super().wrap_str_format(value)
+        if made is None:
+            return None
+
+        @wraps(made)
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            _check_method(value.__self__, "format", [*args, *kwargs.values()])
+            return made(*args, **kwargs)
+
+        return bounded
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         sizes = [len(side) if isinstance(side, str | list | tuple) else None for side in (left, right)]
@@ -135,7 +185,8 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 def _environment() -> _Environment:
     found = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Words, ext.loopcontrols])
     found.filters |= {"tojson": _to_json, "_counted": _counted, "_joined": _joined}
-    for name in ("center", "format"):  # both make a text of any length out of a number
+    found.filters |= {"replace": _replaced, "join": _strung, "indent": _indented}
+    for name in ("center", "format", "wordwrap", "urlize"):  # whose results are longer than one can tell
         del found.filters[name]
     found.globals |= {
         "raise_exception": _raise,
@@ -190,6 +241,9 @@ class Template:
         That is what ``{% generation %}`` encloses where a template has that tag. Where it has none, it is
         what each message of the assistant adds to the text that asks for it, the end of the turn included.
 
+        What a template puts in front of an answer only where it asks for one, an opened thought say, is no
+        part of it.
+
         Raises:
             ValueError: as ``render``; and where a template without the tag writes earlier messages otherwise
                 once later ones are there, which leaves no such places.
@@ -201,16 +255,19 @@ class Template:
         for number, message in enumerate(messages):
             if message.get("role") != "assistant":
                 continue
-            asked = self.render(messages[:number], tools=tools)
+            before = self.render(messages[:number], add_generation_prompt=False, tools=tools)
             answered = self.render(messages[: number + 1], add_generation_prompt=False, tools=tools)
-            if not (answered.startswith(asked) and whole.startswith(answered)):
+            asked = self.render(messages[:number], tools=tools)
+            both = zip(asked, answered, strict=False)
+            start = next((i for i, (a, b) in enumerate(both) if a != b), min(len(asked), len(answered)))
+            if not (answered.startswith(before) and len(before) <= start and whole.startswith(answered)):
                 raise ValueError(
                     f"the chat template writes what comes before message {number + 1} otherwise once that "
                     "or a later message is there, so what the assistant says has no place of its own in the "
                     "text. Train on all tokens, on shorter conversations, or put {% generation %} and "
                     "{% endgeneration %} around the assistant's words in the template."
                 )
-            places.append((len(asked), len(answered)))
+            places.append((start, len(answered)))
         return whole, places
 
     def _tagged(
