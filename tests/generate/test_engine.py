@@ -10,6 +10,8 @@ import pytest
 import torch
 from tests.generate._letters import WORDS, alone, build, letters, spelt
 
+from hippodrome.generate import rows
+from hippodrome.generate.batch import RUNS, Batch
 from hippodrome.generate.constraint import regex
 from hippodrome.generate.decoder import tensors
 from hippodrome.generate.engine import Closed, Engine, Full
@@ -246,9 +248,7 @@ def test_closing_finishes_or_says_that_it_does_not(recurrent):
     assert long.until_end().all[-1].kind == waiting.until_end().all[-1].kind == "closing"
 
 
-def test_memory_follows_the_rows(hybrid, engine_of):
-    from hippodrome.generate.batch import Batch
-
+def test_memory_follows_the_rows(hybrid):
     batch = Batch(hybrid, 9)
     with torch.no_grad():
         state = hybrid(torch.tensor([[1, 2]]), hybrid.init_state(1, 8))[1]
@@ -258,16 +258,37 @@ def test_memory_follows_the_rows(hybrid, engine_of):
         with pytest.raises(ValueError, match="room for 9 rows"):
             batch.add(state)
         batch.next(list(range(9)))
-        kept = [t.clone() for t in tensors(batch.state(8))]
-        for _ in range(7):
-            batch.remove(0)
+        last = [x.clone() for x in tensors(batch.state(8))]
+        for place in (0, 1, 1, 1, 1, 1, 1):
+            batch.remove(place)
         assert batch.room == 4
-        # The last row moved to the first place when the first row left, and from there on it was removed.
-        assert batch.count == 2
-        wide = hybrid(torch.tensor([[1, 2]]), hybrid.init_state(1, 30))[1]
-        batch.add(wide)
-        assert batch.state(0)[1].k.shape[1] == 30
-        assert len(kept) == len(list(tensors(batch.state(0))))
+        # When the first row left, the last one moved to its place and stayed there.
+        assert all(torch.equal(x, y) for x, y in zip(tensors(batch.state(0)), last, strict=True))
+        batch.add(hybrid(torch.tensor([[1, 2]]), hybrid.init_state(1, 30))[1])
+        assert batch.state(0)[1].k.shape[1] == 30, "all rows have the slots of the one that has most"
         for _ in range(3):
             batch.remove(0)
+        batch.add(state)
+        assert batch.state(0)[1].k.shape[1] == 8, "whoever comes next does not pay for who was there before"
+    assert batch.bytes() > 0
+    batch.remove(0)
     assert batch.bytes() == 0
+
+
+def test_a_number_of_rows_that_stays_is_recorded_and_goes_on_the_same(hybrid):
+    batch = Batch(hybrid, 4)
+    prompts = torch.tensor([[1, 2, 3], [7, 8, 9]])
+    with torch.no_grad():
+        state = hybrid(prompts, hybrid.init_state(2, 64))[1]
+        for row in range(2):
+            batch.add(rows.take(state, [row]))
+        for token in range(44):
+            ids = [(3 * token) % 50, (7 * token) % 50]
+            found = batch.next(ids)
+            expected, state = hybrid.step(torch.tensor(ids), state)
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+            assert batch.recorded == ((2,) if token >= RUNS else ())
+        batch.add(rows.take(state, [0]))
+        assert batch.recorded == (), "more memory is other memory"
+        expected = hybrid.step(torch.tensor([1, 2, 1]), rows.take(state, [0, 1, 0]))[0]
+        torch.testing.assert_close(batch.next([1, 2, 1]), expected, rtol=1e-8, atol=1e-8)

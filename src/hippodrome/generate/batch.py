@@ -1,16 +1,24 @@
 """Rows that are written together: their states side by side in memory that a token overwrites."""
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hippodrome.generate import rows
+from hippodrome.backbones._rows import overwrite
+from hippodrome.generate import rows, tape
+from hippodrome.generate.decoder import tensors
 from hippodrome.models.base import Model
+from hippodrome.ops._elementwise import Unheld
 
-LEAST = 1
-"""Rows of the smallest memory that is taken."""
+KEPT = 4
+"""Rows of the largest memory that is kept when nobody is left, for whoever comes next."""
+RUNS = 32
+"""Tokens of a number of rows before one is recorded, which costs as much as several: numbers come and go."""
+TAPES = 4
+"""Numbers of rows whose tokens are held as recordings at once."""
 
 
 class Batch:
@@ -19,7 +27,7 @@ class Batch:
     The rows in use always lie first, so that a token costs what they cost: a row that comes is written
     behind them, and where one goes the last one is moved into its place. The memory is doubled when it is
     full and halved when three quarters of it are free. Where states hold keys, it has the slots of the row
-    that has most.
+    that has most. A number of rows that stays gets a recording of its token, as in ``Decoder``.
 
     Args:
         model: in evaluation mode.
@@ -32,6 +40,10 @@ class Batch:
         self.room = 0
         self._memory: Any = None
         self._views: dict[int, Any] = {}
+        self._runs: dict[int, int] = {}
+        self._tapes: OrderedDict[int, tape.Replay] = OrderedDict()
+        self._unheld = most + 1
+        self._device = next(model.parameters()).device
 
     def add(self, state: Any) -> int:
         """Copies the state of one row behind the others and returns its place.
@@ -41,8 +53,8 @@ class Batch:
         """
         if self.count == self.most:
             raise ValueError(f"there is room for {self.most} rows, and all of it is taken.")
-        if self._memory is None:
-            self._take(rows.widen(rows.take(state, [0]), LEAST), LEAST)
+        if self._memory is None or (self.count == 0 and not self._same_slots(state)):
+            self._take(rows.take(state, [0]), 1)
         elif self.count == self.room:
             wider = min(self.most, 2 * self.room)
             self._take(rows.widen(self._memory, wider, state), wider)
@@ -55,29 +67,73 @@ class Batch:
     def remove(self, place: int) -> None:
         """Gives a row's place up; the last row has it from then on."""
         self.count -= 1
-        if self.count == 0:
-            self._memory, self.room, self._views = None, 0, {}
-            return
         if place != self.count:
-            rows.put_(self._memory, [place], rows.take(self._memory, [self.count]))
-        if 4 * self.count <= self.room:
+            overwrite(self.state(place), self.state(self.count))
+        if self.count == 0 and self.room > KEPT:
+            self._take(None, 0)
+        elif 4 * self.count <= self.room and self.room > KEPT:
             half = self.room // 2
             self._take(rows.take(self._memory, range(half)), half)
 
     def next(self, ids: list[int]) -> Float[Tensor, "b vocab"]:
         """Logits after one more token of each row."""
-        if self.count not in self._views:
-            self._views[self.count] = rows.narrow(self._memory, self.count)
-        device = next(self.model.parameters()).device
-        return self.model.advance_(torch.tensor(ids, device=device), self._views[self.count])
+        words = torch.tensor(ids, device=self._device)
+        replay = self._replay(words)
+        return self._advance(words) if replay is None else replay(words)
 
     def state(self, place: int) -> Any:
         """The state of one row, in the memory that the next token overwrites."""
         return rows.narrow(self._memory, 1, place)
 
+    @property
+    def recorded(self) -> tuple[int, ...]:
+        """The numbers of rows whose token is held as a recording."""
+        return tuple(self._tapes)
+
     def bytes(self) -> int:
-        """The memory that is taken."""
-        return 0 if self._memory is None else rows.bytes_of(self._memory)
+        """The memory of the rows that are written."""
+        if self._memory is None or not self.count:
+            return 0
+        return rows.bytes_of(self._memory)
+
+    def _advance(self, ids: Tensor) -> Tensor:
+        return self.model.advance_(ids, self._view())
+
+    def _view(self) -> Any:
+        if self.count not in self._views:
+            self._views[self.count] = rows.narrow(self._memory, self.count)
+        return self._views[self.count]
+
+    def _replay(self, ids: Tensor) -> tape.Replay | None:
+        """The recorded token of so many rows, recorded now if it is worth it; None where there is none."""
+        count = self.count
+        found = self._tapes.get(count)
+        if found is not None:
+            if not found.stale():
+                self._tapes.move_to_end(count)
+                return found
+            self._tapes.clear()
+        self._runs[count] = self._runs.get(count, 0) + 1
+        if self._runs[count] <= RUNS or count >= self._unheld or not ids.is_cpu:
+            return None
+        try:
+            made = tape.Replay(self._advance, ids, list(tensors(self._view())))
+        except (RuntimeError, Unheld):
+            # What stands against it is the products of many rows, or the model: either way more rows are no
+            # better.
+            self._unheld = count
+            return None
+        self._tapes[count] = made
+        if len(self._tapes) > TAPES:
+            gone, _ = self._tapes.popitem(last=False)
+            self._runs[gone] = 0
+        return made
+
+    def _same_slots(self, state: Any) -> bool:
+        pairs = zip(tensors(self._memory), tensors(state), strict=True)
+        return all(one.shape[1:] == two.shape[1:] and one.dtype == two.dtype for one, two in pairs)
 
     def _take(self, memory: Any, room: int) -> None:
-        self._memory, self.room, self._views = memory, room, {}
+        self._memory, self.room = memory, room
+        self._views, self._runs = {}, {}
+        self._tapes.clear()
