@@ -69,7 +69,7 @@ def test_list_names_sources(cli) -> None:
 
 
 def test_list_shows_everything_by_default(cli) -> None:
-    assert set(cli("list", "--json").json()) == {"mixers", "recipes", "sources"}
+    assert set(cli("list", "--json").json()) == {"mixers", "recipes", "sources", "layouts"}
     assert "mamba2" in cli("list").out
 
 

@@ -1,4 +1,4 @@
-"""`hippodrome list`: what there is, mixers, recipes and built-in sources, with the papers they come from."""
+"""`hippodrome list`: what there is, mixers, recipes, built-in sources and layouts of checkpoints."""
 
 from typing import Annotated
 
@@ -8,22 +8,23 @@ from hippodrome.cli._options import Json
 from hippodrome.cli._output import as_json, table
 
 PANEL = "Look things up"
-WHAT = ("mixers", "recipes", "sources")
+WHAT = ("mixers", "recipes", "sources", "layouts")
 
 
 def command(
     what: Annotated[
-        str | None, typer.Argument(help="mixers, recipes or sources; all of them if left out.")
+        str | None, typer.Argument(help="mixers, recipes, sources or layouts; all of them if left out.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the mixers, the recipes and the built-in sources, with their papers."""
+    """List the mixers and recipes, with their papers, the built-in sources, and the layouts of checkpoints."""
     from hippodrome.config.find import suggest
 
     if what is not None and what not in WHAT:
         raise ValueError(f"there is no list of {what!r}{suggest(what, WHAT)}")
     chosen = [w for w in WHAT if what in (None, w)]
-    found = {w: {"mixers": _mixers, "recipes": _recipes, "sources": _sources}[w]() for w in chosen}
+    makers = {"mixers": _mixers, "recipes": _recipes, "sources": _sources, "layouts": _layouts}
+    found = {w: makers[w]() for w in chosen}
     if json:
         as_json(found)
         return
@@ -45,6 +46,12 @@ def _recipes() -> list[dict[str, str]]:
 
     found = [recipes.find(name) for name in recipes.names()]
     return [{"name": r.name, "title": r.title, "family": r.family} for r in found]
+
+
+def _layouts() -> list[dict[str, str]]:
+    from hippodrome.checkpoints.families import families
+
+    return [{"name": name, "family": key} for key, family in families().items() for name in family.LAYOUTS]
 
 
 def _sources() -> list[dict[str, str]]:
