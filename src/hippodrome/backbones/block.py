@@ -70,7 +70,7 @@ class Block(nn.Module):
         """
         told = self._told(modality=modality)
         y, state = self.mixer(self.norm(x), state, resets=resets, dt=dt, **told)
-        return self._channels(self._added(x, self.dropout(y))), state
+        return self.finish(x, y), state
 
     def step(
         self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
@@ -78,7 +78,7 @@ class Block(nn.Module):
         """One token: (b, d) to (b, d) and the next state."""
         told = self._told(modality_t=modality_t)
         y_t, state = self.mixer.step(self.norm(x_t), state, dt_t=dt_t, **told)
-        return self._channels(self._added(x_t, self.dropout(y_t))), state
+        return self.finish(x_t, y_t), state
 
     def advance_(
         self, x_t: Token, state: tuple, *, dt_t: Tensor | None = None, modality_t: Tensor | None = None
@@ -86,8 +86,12 @@ class Block(nn.Module):
         """One token, overwriting a state that its caller owns."""
         told = self._told(modality_t=modality_t)
         y_t = self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t, **told)
+        return self.finish(x_t, y_t)
+
+    def finish(self, x: Tensor, y: Tensor) -> Tensor:
+        """The block's output from its input and the mixer's output: the residual, then the perceptron."""
         # Of one token the call of a module that does nothing is a part worth leaving out.
-        return self._channels(self._added(x_t, self.dropout(y_t) if self.dropout.training else y_t))
+        return self._channels(self._added(x, self.dropout(y) if self.dropout.training else y))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The mixer's own groups."""

@@ -186,9 +186,7 @@ class SharedAttention(nn.Module):
                 heard = h + own.linear(shared.perceptron(y, own))
                 caches.append(cache)
             y, after = mix(block, i, block.norm(heard))
-            h = h + block.dropout(y)
-            if block.mlp is not None and block.mlp_norm is not None:
-                h = h + block.dropout(block.mlp(block.mlp_norm(h)))
+            h = block.finish(h, y)
             mixed.append(after)
         return self.stack.norm(h), State(tuple(mixed), tuple(caches))
 

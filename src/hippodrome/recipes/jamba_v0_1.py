@@ -80,6 +80,7 @@ RECIPE = Recipe(
             "mlp": {"d_hidden": 14336},
             "moe": {"d_hidden": 14336, "experts": 16, "active": 2, "balance": 0.001},
         },
+        norm_eps=1e-6,
         tie=False,
     ),
     claims=[
