@@ -186,3 +186,13 @@ def recorded(*arguments):
     with watching() as choices:
         linear(*arguments)
     return [choice.backend for choice in choices]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_row_gives_the_same_bits_in_any_company(dtype):
+    x, weight, bias = inputs(r=4, i=203, o=37, dtype=dtype)
+    with torch.no_grad():
+        for count in (2, 3, 4):
+            together = linear(x[:count], weight, bias, backend="numba")
+            for row, y in zip(x, together, strict=False):
+                assert torch.equal(linear(row[None], weight, bias, backend="numba")[0], y)
