@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hippodrome.text.folder import Words
 
 
-class Asked(NamedTuple):
+class TextOptions(NamedTuple):
     """The options of the verb."""
 
     prompt: list[str]
@@ -53,7 +53,7 @@ class Text(NamedTuple):
     """Of a search by beams: the mean of the log-probabilities of its tokens."""
 
 
-def write_text(run: "Run", asked: Asked) -> None:
+def write_text(run: "Run", asked: TextOptions) -> None:
     """Continues the prompts that were asked for.
 
     Raises:
@@ -85,7 +85,7 @@ def sampler_of(sampling: Sampling, temperature: float = 0.8) -> "Sampler":
     return sampler
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: TextOptions) -> None:
     """Raises ValueError where options do not go together."""
     several = asked.prompts is not None or len(asked.prompt) > 1 or asked.rows > 1
     of_state = "--state" if asked.state is not None else "--save-state"
@@ -114,7 +114,7 @@ def _check(asked: Asked) -> None:
             raise ValueError(sentence)
 
 
-def _begins(asked: Asked) -> list[str]:
+def _begins(asked: TextOptions) -> list[str]:
     """The prompts; standard input where none is named, and nothing where a state goes on without one."""
     if asked.prompts is not None:
         lines = asked.prompts.read_text(encoding="utf-8").splitlines()
@@ -127,7 +127,7 @@ def _begins(asked: Asked) -> list[str]:
     return [sys.stdin.read()]
 
 
-def _ids(begin: str, asked: Asked, words: "Words") -> list[int]:
+def _ids(begin: str, asked: TextOptions, words: "Words") -> list[int]:
     """The token ids of a prompt, laid out as a message where it is one."""
     from hippodrome.text.folder import encode
 
@@ -144,7 +144,7 @@ def _ids(begin: str, asked: Asked, words: "Words") -> list[int]:
     return encode(words, text, special=False)
 
 
-def _constraint(asked: Asked, words: "Words") -> "Grammar | None":
+def _constraint(asked: TextOptions, words: "Words") -> "Grammar | None":
     if asked.regex is not None:
         from hippodrome.generate.constraint import regex
 
@@ -161,7 +161,7 @@ def _constraint(asked: Asked, words: "Words") -> "Grammar | None":
 
 
 def _one(
-    run: "Run", words: "Words", asked: Asked, begin: str, ids: list[int], constraint: "Grammar | None"
+    run: "Run", words: "Words", asked: TextOptions, begin: str, ids: list[int], constraint: "Grammar | None"
 ) -> Text:
     """One text, shown as it comes."""
     from hippodrome.generate import Chooser
@@ -217,7 +217,7 @@ def _one(
 def _several(
     run: "Run",
     words: "Words",
-    asked: Asked,
+    asked: TextOptions,
     begins: list[str],
     ids: list[list[int]],
     constraint: "Grammar | None",
@@ -265,7 +265,7 @@ def _several(
 
 
 def _searched(
-    run: "Run", words: "Words", asked: Asked, width: int, begins: list[str], ids: list[list[int]]
+    run: "Run", words: "Words", asked: TextOptions, width: int, begins: list[str], ids: list[list[int]]
 ) -> list[Text]:
     """The likeliest texts that a search by beams finds for each prompt, shown when all are found."""
     import torch
@@ -300,7 +300,7 @@ def _searched(
     return texts
 
 
-def _headed(asked: Asked, number: int, begin: str, text: str) -> None:
+def _headed(asked: TextOptions, number: int, begin: str, text: str) -> None:
     typer.echo(f"== {number + 1} ==")
     show(("" if asked.chat else begin) + text + "\n")
 

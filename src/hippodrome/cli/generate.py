@@ -166,9 +166,9 @@ def command(
                 f"sound or videos{filled}."
             )
         _not_for(run, "text", out=out, seconds=seconds, spectrogram=spectrogram, clips=clips)
-        from hippodrome.cli._text import Asked, write_text
+        from hippodrome.cli._text import TextOptions, write_text
 
-        asked = Asked(
+        asked = TextOptions(
             prompt=prompt or [],
             prompts=prompts,
             tokens=256 if tokens is None else tokens,
