@@ -175,6 +175,22 @@ def test_gradients_of_the_head_are_the_same_when_asked_for_again() -> None:
         torch.testing.assert_close(again, 2 * mine, rtol=1e-12, atol=0)
 
 
+def test_a_frozen_head_costs_and_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, head = torch.randn(6, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+    targets = torch.tensor([0, 3, -100, 8, 1, 2])
+    found = []
+    for frozen in (False, True):
+        inputs = x.clone().requires_grad_()
+        weight = head.clone().requires_grad_(not frozen)
+        if frozen:
+            monkeypatch.setattr(_cross_entropy, "_added", None)
+        (2 * linear_cross_entropy(inputs, weight, targets)).backward()
+        assert (weight.grad is None) == frozen
+        found.append(inputs.grad)
+    assert torch.equal(*found)
+
+
 def test_loss_is_the_cross_entropy_of_the_logits() -> None:
     model, batch = LanguageModel.example().double(), LanguageModel.example_batch()
     logits, _ = model(batch.tokens)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 Source = Annotated[
     str,
     typer.Argument(
-        help="Text file or folder, CSV, Parquet, .ts (its _TEST beside it), .npz, .tsv of labelled text, "
-        "folder of wav files, of texts by class, of pictures or of IDX files, FASTA or GenBank, or a "
-        "built-in source (hippodrome list sources)."
+        help="Text file or folder, .jsonl of conversations, CSV, Parquet, .ts (its _TEST beside it), .npz, "
+        ".tsv of labelled text, folder of wav files, of texts by class, of pictures or of IDX files, FASTA "
+        "or GenBank, or a built-in source (hippodrome list sources)."
     ),
 ]
 Kind = Annotated[

@@ -100,7 +100,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad is not None:
                     grad = grad if slope is None else grad.mul_(slope)
                     grad_x[rows] = linear(grad, narrow.T)
-                    grad_weight = _added(grad_weight, grad.T, piece, wide)
+                    if ctx.needs_input_grad[1]:  # a frozen head asks for none, and saves a third of its work
+                        grad_weight = _added(grad_weight, grad.T, piece, wide)
         ctx.save_for_backward(x, weight, targets, grad_x, grad_weight)
         ctx.cap = cap
         return total * rate
@@ -115,6 +116,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
             loss = loss / (targets != IGNORED).sum().clamp(min=1)
             return *torch.autograd.grad(loss, (x, head), grad, create_graph=True), None, None, None
+        if not ctx.needs_input_grad[1]:
+            return grad_x * grad.to(x.dtype), None, None, None, None
         grad_weight = grad_weight.to(weight.dtype)
         eager = grad.device.type == "cpu" and not torch.compiler.is_compiling()
         if eager and float(grad) == 1:  # as a rule: one pass over a large tensor less
