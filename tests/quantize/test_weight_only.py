@@ -8,6 +8,7 @@ from torch import nn
 
 from hippodrome.analyze.cost import active_parameters, parameter_count, weight_bytes_read
 from hippodrome.config import build, choices, find, stack_spec
+from hippodrome.generate.decoder import Decoder
 from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
 from hippodrome.layers.quantized import KINDS, Rounded, stand_in
@@ -216,3 +217,17 @@ def test_experts_that_a_token_passes_by_are_counted_in_int8():
     weight_only(moe)
     assert active_parameters(moe) == idle
     assert parameter_count(moe) == parameters
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_of_int8_weights_are_recorded_and_replayed(dtype):
+    model = language(tie=False).to(dtype)
+    weight_only(model)
+    ids = torch.randint(40, (20, 2))
+    decoder = Decoder(model, model.init_state(2))
+    with torch.no_grad():
+        found = torch.stack([decoder.next(x).clone() for x in ids])
+        state = model.init_state(2)
+        expected = torch.stack([model.advance_(x, state) for x in ids])
+    assert decoder.uncaptured is None
+    close(found, expected, 1e-5 if dtype == torch.float32 else 3e-2, "replayed")
