@@ -288,11 +288,11 @@ def _searched(
             text = words.tokenizer.decode([i for i in beam.ids if i not in words.ends])
             texts.append(Text(begin, text, beam.finish_reason, len(beam.ids), score=beam.score))
     if not asked.json:
-        for number, text in enumerate(texts):
+        for number, one in enumerate(texts):
             if len(texts) > 1:
-                _headed(asked, number, text.prompt, text.text)
+                _headed(asked, number, one.prompt, one.text)
             else:
-                show(("" if asked.chat else text.prompt) + text.text + "\n")
+                show(("" if asked.chat else one.prompt) + one.text + "\n")
     if asked.stats:
         total = sum(text.tokens for text in texts)
         what = f"read {sum(map(len, ids))} tokens and found {_rate(total, took)}"
