@@ -91,7 +91,7 @@ def natural(fields: Fields, name: str, default: int) -> int:
     return value
 
 
-def only_used(options: Mapping[str, dict[str, Any]], kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
+def only_used(options: Mapping[str, Any], kinds: Iterable[str]) -> dict[str, Any]:
     """The options of the kinds that a model has."""
     inside = set(kinds)
     return {kind: given for kind, given in options.items() if kind in inside}

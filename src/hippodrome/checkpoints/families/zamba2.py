@@ -47,7 +47,7 @@ def read(config: Mapping[str, Any]) -> Reading:
     attention = heads(fields, width, None, 2 * width // count_heads)
     rank = fields.whole("adapter_rank", 128)
     shared = min(fields.whole("num_mem_blocks", 1), len(uses))
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "mamba2": {
             "d_state": fields.whole("mamba_d_state", 64),
             "taps": fields.whole("mamba_d_conv", 4),
