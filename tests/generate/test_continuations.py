@@ -215,6 +215,7 @@ def test_a_stop_string_in_the_last_bytes_counts():
         ({"prompts": ["a"], "max_new_tokens": -1}, "max_new_tokens is 0 or more"),
         ({"prompts": ["a"], "logprobs": -1}, "logprobs is 0 or more"),
         ({"prompts": []}, "there is no prompt"),
+        ({"prompts": [[1], [2, 16]]}, "from 0 to 15 for this model; prompt 2 has 16"),
     ],
 )
 def test_what_cannot_be_meant_is_told_at_once(model, options, said):

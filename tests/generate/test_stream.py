@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from hippodrome.generate import generate, prefill
+from hippodrome.generate import Chooser, Sampler, generate, prefill, stream
 from hippodrome.models.language import LanguageModel
 
 
@@ -119,3 +119,15 @@ def test_the_state_does_not_grow_with_what_was_read(model):
         return sum(tensor.numel() for inner in state for tensor in inner)
 
     assert size(2) == size(500)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 0.8, "top_k": 9, "top_p": 0.9}])
+def test_rows_that_choose_at_once_choose_what_each_chooses(model, options):
+    """The form of accelerators, here on the CPU."""
+    ids = [*prompt(model, 3, 5), *prompt(model, 1, 2)]
+    free = torch.stack(list(generate(model, ids, max_new_tokens=20, seed=3, **options)))
+    for stop in ((), {int(free[4, 0]), int(free[9, 3])}):
+        alone = list(generate(model, ids, max_new_tokens=20, seed=3, stop=stop, **options))
+        choosers = [Chooser(Sampler(), vocab_size=model.vocab_size, seed=3 + row) for row in range(4)]
+        at_once = stream._on_device(model, ids, 20, Sampler(**options), choosers, frozenset(stop))
+        assert torch.equal(torch.stack(list(at_once)), torch.stack(alone))

@@ -44,7 +44,8 @@ def nucleus(weights: np.ndarray, share: float) -> np.ndarray:
         return kept
     # Positive numbers are in the order of their bits, so the upper bits are buckets.
     whole, mantissa = (np.int32, 23) if weights.dtype == np.float32 else (np.int64, 52)
-    bits = weights.view(whole) >> (mantissa - _KEPT_BITS)
+    numbers: np.ndarray = weights.view(whole)
+    bits = numbers >> (mantissa - _KEPT_BITS)
     bucket = bits.max() - bits
     held = np.bincount(bucket, weights=weights).cumsum()
     edge = min(int(np.searchsorted(held, target)), len(held) - 1)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hippodrome.backbones._rows import overwrite
 from hippodrome.generate import rows
-from hippodrome.generate.continuations import FinishReason, check_count, evaluation
+from hippodrome.generate.continuations import FinishReason, check_count, evaluation, vocabulary
 from hippodrome.generate.decoder import Decoder
-from hippodrome.generate.prompts import CHUNK, Prompts, lengths_of, prefill
+from hippodrome.generate.prompts import CHUNK, Prompts, check_ids, lengths_of, prefill
 from hippodrome.models.base import Model
 
 
@@ -58,9 +58,11 @@ def beams(
         chunk: tokens of a prompt that are read at once.
 
     Raises:
-        ValueError: a prompt without a token, or a number out of its range.
+        ValueError: a prompt without a token or with one that the model does not have, or a number out of its
+            range.
     """
     lengths = lengths_of(prompts)
+    check_ids(prompts, vocabulary(model))
     check_count(max_new_tokens)
     if not 1 <= count <= width:
         raise ValueError(f"width is 1 or more and count from 1 to width; got width {width}, count {count}")

@@ -11,7 +11,7 @@ from hippodrome.generate import rows
 from hippodrome.generate.constraint import Constraint
 from hippodrome.generate.decoder import Decoder
 from hippodrome.generate.decoding import StopText, TextStream
-from hippodrome.generate.prompts import CHUNK, Prompts, lengths_of, prefill
+from hippodrome.generate.prompts import CHUNK, Prompts, check_ids, lengths_of, prefill
 from hippodrome.generate.sampling import Chooser, Chosen, Sampler
 from hippodrome.models.base import Model
 
@@ -55,7 +55,8 @@ class Continuations:
         chunk: tokens of a prompt that are read at once.
 
     Raises:
-        ValueError: a prompt without a token, another number of choosers, or a number out of its range.
+        ValueError: a prompt without a token or with one that the model does not have, another number of
+            choosers, or a number out of its range.
     """
 
     state: Any = None
@@ -76,6 +77,7 @@ class Continuations:
         chunk: int = CHUNK,
     ) -> None:
         lengths = lengths_of(prompts)
+        check_ids(prompts, vocabulary(model))
         check_count(max_new_tokens)
         if len(choosers) != len(lengths):
             raise ValueError(f"each row has a chooser; got {len(choosers)} for {len(lengths)} prompts")

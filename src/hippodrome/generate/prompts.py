@@ -14,6 +14,9 @@ from hippodrome.models.base import Model
 CHUNK = 2048
 """Tokens of a prompt that are read at once: memory is bound by this, not by the prompt."""
 
+PIECE = 128
+"""Tokens that are worth a call: rows that begin within so many begin together, the later ones padded."""
+
 Prompts = Int[Tensor, "b t"] | Sequence[Int[Tensor, "_"]]
 """Token ids of rows of one length, or of each row."""
 
@@ -42,6 +45,17 @@ def lengths_of(prompts: Prompts) -> list[int]:
     return [len(prompt) for prompt in prompts]
 
 
+def check_ids(prompts: Prompts, vocab_size: int) -> None:
+    """Raises ValueError for a token id that the model does not have."""
+    for number, row in enumerate(prompts, 1):
+        outside = row[(row < 0) | (row >= vocab_size)]
+        if len(outside):
+            raise ValueError(
+                f"token ids are from 0 to {vocab_size - 1} for this model; prompt {number} has "
+                f"{int(outside[0])}. Encode it with the tokenizer of the model."
+            )
+
+
 def prefill(
     model: Model,
     ids: Prompts,
@@ -52,9 +66,9 @@ def prefill(
 ) -> tuple[Float[Tensor, "b vocab"], tuple]:
     """Reads tokens, however many, and returns the logits after the last one of each row and the state.
 
-    Rows of unequal lengths begin at different times and end together: a row that begins inside a chunk is
-    padded before its beginning, where a reset then forgets the padding, and it is not read before that chunk.
-    Rows that go on from a state begin together and leave as they end.
+    Rows of unequal lengths begin at different times and end together. Those that begin at nearly the same
+    time are padded to begin together, and a reset at a row's first token forgets its padding. Rows that go on
+    from a state begin together and leave as they end.
 
     Args:
         model: in evaluation mode.
@@ -95,9 +109,12 @@ def _ending_together(
     longest = len(ids[0])
     padded = pad_sequence([row.flip(0) for row in ids], batch_first=True).flip(1)
     begins = torch.tensor([longest - len(row) for row in ids], device=padded.device)
-    state = None
-    for start in range(0, longest, chunk):
-        end = min(start + chunk, longest)
+    state, end = None, 0
+    while end < longest:
+        start = end
+        later = begins[begins > start]
+        next_begin = int(later.min()) if len(later) else longest
+        end = min(start + chunk, longest, max(next_begin, start + PIECE))
         running = int((begins < end).sum())
         new = running - (0 if state is None else rows.size(state))
         if new:

@@ -16,7 +16,7 @@ from hippodrome.generate.continuations import (
     vocabulary,
 )
 from hippodrome.generate.decoder import Decoder
-from hippodrome.generate.prompts import Prompts, lengths_of, prefill
+from hippodrome.generate.prompts import Prompts, check_ids, lengths_of, prefill
 from hippodrome.generate.sampling import Chooser, Sampler
 from hippodrome.models.base import Model
 
@@ -48,7 +48,7 @@ def generate(
     the end. ``pieces`` gives text, log-probabilities and the reasons of ends, and takes penalties.
 
     Raises:
-        ValueError: an argument out of its range, or a row without a token.
+        ValueError: an argument out of its range, or a row without a token or with one that is not there.
     """
     sampler = Sampler(temperature, top_k, top_p, min_p)
     sampler.check()
@@ -56,6 +56,7 @@ def generate(
     lengths = lengths_of(prompt_ids)
     choosers = [Chooser(sampler, vocab_size=vocabulary(model), seed=row) for row in seeds(seed, len(lengths))]
     if next(model.parameters()).device.type != "cpu":
+        check_ids(prompt_ids, vocabulary(model))
         return _on_device(model, prompt_ids, max_new_tokens, sampler, choosers, frozenset(stop))
     going = Continuations(model, prompt_ids, choosers, max_new_tokens=max_new_tokens, ends=stop)
     return _together(going)
