@@ -153,8 +153,8 @@ class Mamba2(MatrixState):
                 "out for ones."
             )
         sizes = [inner, inner, groups * d_state, groups * d_state, self.heads]
-        factors = torch.tensor(in_scales).repeat_interleave(torch.tensor(sizes)) if in_scales else None
-        self.register_buffer("in_scale", factors, persistent=False)
+        parts = [torch.full((n,), s) for s, n in zip(in_scales or [], sizes, strict=False)]
+        self.register_buffer("in_scale", torch.cat(parts) if parts else None, persistent=False)
         self.in_proj = Projection(d_model, 2 * self.passing + sum(self.parts), bias=proj_bias)
         self.conv1d = ShortConv(mixed, taps, silu=True, bias=conv_bias)
         self.dt_bias = nn.Parameter(initial_step_bias(self.heads, dt_min, dt_max, dt_floor))
