@@ -125,6 +125,17 @@ def test_a_message_goes_through_the_template(cli, language_run: Path, tmp_path: 
     assert cli("generate", copy, *words, "--chat", "--prompt", "Hi").out.startswith("Hi") is False
 
 
+def test_a_model_without_a_tokenizer_takes_one(cli, language_run: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(language_run, bare, ignore=shutil.ignore_patterns("tokenizer.json"))
+    words = ("--prompt", "The ", "--tokens", 5, "--seed", 1)
+    refused = cli("generate", bare, *words)
+    assert refused.code == 2
+    assert "--tokenizer" in refused.err
+    given = cli("generate", bare, *words, "--tokenizer", language_run)
+    assert given.out == cli("generate", language_run, *words).out
+
+
 def test_precision_threads_and_pace(cli, language_run: Path) -> None:
     import torch
 

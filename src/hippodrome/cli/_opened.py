@@ -22,6 +22,9 @@ Precision = Annotated[
     str | None, typer.Option(help="Of the weights: float32, bfloat16 or int8. [default: as they are stored]")
 ]
 
+Tokenizer = Annotated[
+    Path | None, typer.Option(help="A folder with the tokenizer's files, where the model's has none.")
+]
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -38,17 +41,17 @@ class Sampling(NamedTuple):
     frequency_penalty: float | None = None
 
 
-def opened(run: Path, device: str, dtype: str | None = None) -> "Run":
+def opened(run: Path, device: str, dtype: str | None = None, tokenizer: Path | None = None) -> "Run":
     """The model of a run folder or checkpoint folder; ``int8`` rounds its weights when it has been read."""
     from hippodrome import checkpoints
 
     if dtype == "int8":
         from hippodrome.quantize.weight_only import weight_only
 
-        found = checkpoints.open_model(run, present(device))
+        found = checkpoints.open_model(run, present(device), tokenizer=tokenizer)
         weight_only(found.model)
         return found
-    return checkpoints.open_model(run, present(device), dtype=dtype)
+    return checkpoints.open_model(run, present(device), dtype=dtype, tokenizer=tokenizer)
 
 
 def words_of(run: "Run") -> "Words":
@@ -66,7 +69,7 @@ def words_of(run: "Run") -> "Words":
     if run.tokenizer is None:
         raise ValueError(
             f"{run.folder} holds a model of {run.details['name']} without a tokenizer: what it writes are no "
-            "letters. Evaluate it instead, or put its tokenizer.json there."
+            "letters. Evaluate it instead, or name its tokenizer with --tokenizer."
         )
     return byte_words(run.tokenizer) if run.words is None else run.words
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippodrome.cli._opened import Precision, Sampling, Threads, on_threads, opened, show, words_of
+from hippodrome.cli._opened import Precision, Sampling, Threads, Tokenizer, on_threads, opened, show, words_of
 from hippodrome.cli._options import Device
 from hippodrome.cli._output import size
 
@@ -51,6 +51,7 @@ def command(
         float | None, typer.Option(help="Above 1: tokens seen before are less likely.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same.")] = None,
+    tokenizer: Tokenizer = None,
     threads: Threads = None,
     dtype: Precision = None,
     device: Device = "cpu",
@@ -65,7 +66,7 @@ def command(
 
     sampler = sampler_of(Sampling(temperature, top_k, top_p, min_p, repetition_penalty))
     with on_threads(threads):
-        model = opened(run, device, dtype)
+        model = opened(run, device, dtype, tokenizer)
         words = words_of(model)
         if template is not None:
             from hippodrome.text.template import Template

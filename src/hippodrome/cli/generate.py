@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hippodrome.cli._opened import Precision, Sampling, Threads, on_threads, opened
+from hippodrome.cli._opened import Precision, Sampling, Threads, Tokenizer, on_threads, opened
 from hippodrome.cli._options import Device, Json
 from hippodrome.cli._output import as_json
 
@@ -105,6 +105,7 @@ def command(
     spectrogram: Annotated[
         Path | None, typer.Option(help="For sound: a .png of all clips.", rich_help_panel=FILES)
     ] = None,
+    tokenizer: Tokenizer = None,
     threads: Threads = None,
     dtype: Precision = None,
     stats: Annotated[bool, typer.Option("--stats", help="Tell tokens a second on standard error.")] = False,
@@ -125,7 +126,7 @@ def command(
         "presence_penalty": presence_penalty, "frequency_penalty": frequency_penalty,
     }  # fmt: skip
     with on_threads(threads):
-        model = opened(run, device, dtype)
+        model = opened(run, device, dtype, tokenizer)
         if "sound" in model.details:
             from hippodrome.cli._sound import continue_sound
 
