@@ -1,0 +1,70 @@
+"""What readers of hybrids have in common: published sizes come out, and half precision runs in every form."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.checkpoints._layouts import ids_of, saved
+from tests.checkpoints.test_jamba import jamba
+from tests.checkpoints.test_nemotron_h import nemotron
+from tests.checkpoints.test_zamba2 import zamba2
+
+from hippodrome import checkpoints
+from hippodrome.checkpoints.families import bamba as bambas
+from hippodrome.checkpoints.families import jamba as jambas
+from hippodrome.checkpoints.families import zamba2 as zambas
+
+transformers = pytest.importorskip("transformers", reason="layouts are compared with transformers")
+
+
+@pytest.mark.parametrize(
+    ("family", "theirs"),
+    [
+        (jambas, transformers.JambaConfig()),
+        (bambas, transformers.BambaConfig(mamba_d_state=128, attn_layer_indices=[9, 18, 27])),
+        (zambas, transformers.Zamba2Config()),
+    ],
+    ids=["jamba", "bamba", "zamba2"],
+)
+def test_configurations_of_published_sizes_are_the_recipes(family: Any, theirs: Any) -> None:
+    spec = family.read(theirs.to_dict()).spec
+    assert spec["tie"] == family.RECIPE.model.tie
+    assert_within(family.RECIPE.model.stack(), spec["backbone"])
+
+
+def assert_within(part: Any, whole: Any, path: str = "") -> None:
+    """Whether all that one spec says stands in the other; how long a chunk is changes speed alone."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name != "chunk":
+                assert name in whole, f"{path}.{name}"
+                assert_within(value, whole[name], f"{path}.{name}")
+    elif isinstance(part, list):
+        assert len(part) == len(whole), path
+        for i, (one, other) in enumerate(zip(part, whole, strict=True)):
+            assert_within(one, other, f"{path}.{i}")
+    else:
+        assert part == whole, path
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: jamba(num_experts=1, mamba_proj_bias=True),
+        lambda: nemotron("ME*-", n_group=4, topk_group=2, moe_latent_size=12, mlp_bias=True, use_bias=True),
+        lambda: zamba2(use_shared_attention_adapter=True, use_mem_rope=True, add_bias_linear=True),
+    ],
+    ids=["jamba", "nemotron_h", "zamba2"],
+)
+@torch.no_grad()
+def test_half_precision_runs_whole_and_token_by_token(made: Any, tmp_path: Path) -> None:
+    source = saved(made().to(torch.bfloat16), tmp_path / "theirs")
+    model, wide = checkpoints.open_model(source).model, checkpoints.open_model(source, dtype="float32").model
+    ids = ids_of(24)
+    expected = wide(ids)[0]
+    state = model.init_state(2, ids.shape[1])
+    steps = torch.stack([model.advance_(ids[:, t], state) for t in range(ids.shape[1])], 1)
+    for got in (model(ids)[0], steps):
+        assert got.dtype == torch.bfloat16
+        assert (got - expected).abs().mean() < 0.01 * expected.abs().max()
