@@ -98,6 +98,8 @@ PATTERNS = [
     r"/[\D\n]{2}[\w-]\S",
     r"a/b\/\"",
     "c\nd\t/",
+    "a/\nstart: /b[12]",
+    r"a\\",
 ]
 
 
@@ -140,6 +142,14 @@ def test_several_ends_are_all_allowed_and_other_special_tokens_never():
     assert bool(both[pad])
     assert bool(one[end])
     assert not bool(one[pad])
+
+
+def test_an_end_that_the_tokenizer_does_not_know_is_none():
+    constraint = regex("ab?", BYTES, [300])
+    constraint.accept(ord("a"))
+    assert constraint.allowed().nonzero()[:, 0].tolist() == [ord("b")]
+    constraint.accept(ord("b"))
+    assert constraint.done
 
 
 def test_without_an_end_the_text_is_done_where_it_cannot_go_on():
@@ -226,7 +236,7 @@ def test_characters_of_a_small_vocabulary():
         (lambda: json_schema({"type": "array", "uniqueItems": True}, BYTES), "uniqueItems"),
         (lambda: json_schema({"$ref": "https://example.org/x"}, BYTES), "does not fetch"),
         (lambda: json_schema(False, BYTES), "fulfilled by nothing"),
-        (lambda: regex("a", BYTES, [256]), "0 to 255"),
+        (lambda: regex("a\\", BYTES), "cannot be used"),
     ],
 )
 def test_what_cannot_be_is_refused(make, words):

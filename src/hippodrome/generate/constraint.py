@@ -133,6 +133,8 @@ def regex(pattern: str, tokenizer: "Tokenizer", ends: Sequence[int] = ()) -> Gra
             whose tokens do not write bytes of their own.
     """
     library = _library()
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:  # which the library would drop
+        raise ValueError("this regular expression cannot be used: it ends in a single backslash")
     # The library's Unicode is newer than Python's: of its digits some would be none to ``re``.
     made = library.LLMatcher.grammar_from_lark(f"start: /{library.regex_to_lark(pattern, 'dws')}/")
     return _grammar(made, tokenizer, ends, "regular expression")
@@ -169,25 +171,27 @@ def json_object(tokenizer: "Tokenizer", ends: Sequence[int] = ()) -> Grammar:
 
 def _grammar(made: str, tokenizer: "Tokenizer", ends: Sequence[int], what: str) -> Grammar:
     library = _library()
-    vocabulary, words = _vocabulary(tokenizer, tuple(sorted(set(ends))))
+    vocabulary, words, known = _vocabulary(tokenizer, tuple(sorted(set(ends))))
     matcher = library.LLMatcher(vocabulary, made, log_level=0, limits=_limits())
     if matcher.is_error():
         raise ValueError(f"this {what} cannot be used: {_first_line(matcher)}")
-    found = Grammar(matcher, frozenset(ends), words)
+    found = Grammar(matcher, known, words)
     if not found.done:
         found.allowed()
     return found
 
 
 @lru_cache(maxsize=8)
-def _vocabulary(tokenizer: "Tokenizer", ends: tuple[int, ...]) -> tuple["LLTokenizer", int]:
-    """The tokens as the library wants them, and how many there are. A second is spent once a tokenizer."""
+def _vocabulary(tokenizer: "Tokenizer", given: tuple[int, ...]) -> tuple["LLTokenizer", int, frozenset[int]]:
+    """The tokens as the library wants them, how many there are, and which of them end a text.
+
+    A second is spent once a tokenizer.
+    """
     library = _library()
     tokens = token_bytes(tokenizer)
     words = len(tokens)
-    beyond = [end for end in ends if not 0 <= end < words]
-    if beyond:
-        raise ValueError(f"ends are token ids of the tokenizer, 0 to {words - 1}; got {beyond}.")
+    # Some checkpoints name an end that their tokenizer does not know: it is never written.
+    ends = [end for end in given if 0 <= end < words]
     for end in ends:
         tokens[end] = b""
     places = {token: i for i, token in reversed(list(enumerate(tokens))) if token}
@@ -208,7 +212,7 @@ def _vocabulary(tokenizer: "Tokenizer", ends: tuple[int, ...]) -> tuple["LLToken
             return _spelled(tokenizer, tokens, places, text)
 
     wrapped = library.TokenizerWrapper(Spelling())
-    return library.LLTokenizer(wrapped, eos_token=list(ends) or [words]), words
+    return library.LLTokenizer(wrapped, eos_token=ends or [words]), words, frozenset(ends)
 
 
 def _spelled(
