@@ -118,14 +118,8 @@ def test_the_defaults_are_written_out():
     checked = config.validate(language())
     assert checked["tie"] is True
     assert checked["backbone"]["blocks"][0]["norm"] == "rms"
-    assert checked["backbone"]["blocks"][1]["mlp"] == {
-        "kind": "mlp",
-        "d_model": 16,
-        "d_hidden": None,
-        "activation": "silu",
-        "bias": False,
-        "gate_scale": 1.0,
-    }
+    defaults = {"d_hidden": None, "activation": "silu", "bias": False, "gate_scale": 1.0}
+    assert checked["backbone"]["blocks"][1]["mlp"] == {"kind": "mlp", "d_model": 16, **defaults}
     torch.manual_seed(1)
     first = config.build(language()).state_dict()
     torch.manual_seed(1)

@@ -41,7 +41,7 @@ def test_a_gate_may_be_scaled_before_its_function():
     x = torch.randn(4, 3, dtype=torch.float64)
     y, gate = (x @ mlp.mlp.fc1.weight.T).chunk(2, -1)
     torch.testing.assert_close(mlp.tokens(x), (y * F.silu(gate / 4)) @ mlp.out_proj.weight.T)
-    with pytest.raises(ValueError, match="gate_scale is for a gated perceptron; got 0.25"):
+    with pytest.raises(ValueError, match=r"gate_scale is for a gated perceptron; got 0.25"):
         PointwiseMLP(3, gated=False, gate_scale=0.25)
 
 

@@ -155,7 +155,8 @@ def _told(mixer: Mixer, **named: Tensor | None) -> dict[str, Any]:
 def _state_type(parts: tuple[Any, ...]) -> Any:
     """The type of the states of these types one after the other; it knows which they are."""
     fields = [f"{field}_{i}" for i, part in enumerate(parts) for field in part._fields]
-    made: Any = namedtuple("State", fields)
+    make: Any = namedtuple
+    made = make("State", fields)
     made.parts = parts
     # The type is no name of this module, so a copy in another process is made from its parts.
     made.__reduce__ = lambda state: (_joined, (_parts(state),))
