@@ -2,12 +2,12 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -30,10 +30,13 @@ from hippodrome.serve.spelling import Spelling
 from hippodrome.serve.stream import EventStream, unless_gone
 from hippodrome.text.folder import byte_words
 
+T = TypeVar("T")
 ERRORS = documented(400, 401, 404, 408, 413, 429, 500, 503, 504)
 # FastAPI would write its own form of a faulty field into the schema, which is answered with 400 here.
 ERRORS["4XX"] = ERRORS[400]
 STREAM: dict[int | str, Any] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+READERS = 2
+"""Texts that are turned into tokens at once."""
 SLACK = 30.0
 """Seconds that a client may take to read the rest of a stream after the deadline of its answer."""
 
@@ -66,6 +69,7 @@ class Server:
         self.metrics = Metrics(self.engine)
         self.created = int(time.time())
         self.pace = 1.0
+        self.readers = CapacityLimiter(READERS)
 
     def card(self) -> dict[str, Any]:
         """The model as /v1/models tells it."""
@@ -75,6 +79,10 @@ class Server:
             "created": self.created,
             "owned_by": "hippodrome",
         }
+
+    async def read(self, how: Callable[..., T], asked: Any) -> T:
+        """A request in tokens; not on the loop's own thread, where others want to be answered meanwhile."""
+        return await to_thread.run_sync(how, asked, self.served, self.settings, limiter=self.readers)
 
     async def answer(self, asked: Any, prompts: list[translate.Prompt], request: Request) -> Response:
         """A whole answer, or a stream of it."""
@@ -188,8 +196,7 @@ def _routes(app: FastAPI, server: Server) -> None:
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """Goes on with texts."""
         translate.check_model(asked.model, settings)
-        # Reading a long text takes a while, in which others want to be answered.
-        prompts = await to_thread.run_sync(translate.completion, asked, server.served, settings)
+        prompts = await server.read(translate.completion, asked)
         return await server.answer(asked, prompts, request)
 
     @app.post(
@@ -201,7 +208,7 @@ def _routes(app: FastAPI, server: Server) -> None:
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """Goes on with a conversation."""
         translate.check_model(asked.model, settings)
-        prompt = await to_thread.run_sync(translate.chat, asked, server.served, settings)
+        prompt = await server.read(translate.chat, asked)
         return await server.answer(asked, [prompt], request)
 
 

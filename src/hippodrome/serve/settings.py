@@ -23,7 +23,7 @@ class Settings(NamedTuple):
     """For a whole answer, from its arrival on."""
     cache_bytes: int = 1 << 30
     """States kept for prompts that begin alike; 0 keeps none."""
-    body_bytes: int = 4 << 20
+    body_bytes: int = 1 << 20
     """Of a request."""
     body_seconds: float = 30.0
     """For the whole of a request to arrive."""

@@ -75,6 +75,9 @@ class EventStream(Response):
                 start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
             await send({"type": "http.response.body", "body": data, "more_body": more})
+            # Neither waiting events nor sending lets the loop go on by itself, which then would not notice
+            # that the client has gone.
+            await asyncio.sleep(0)
 
         try:
             async for chunk in self.chunks:

@@ -1,6 +1,7 @@
 """From a request of the protocol to requests of the engine: tokens, rules of choosing, constraints."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hippodrome.generate import constraint
@@ -20,6 +21,8 @@ from hippodrome.serve.settings import Settings
 from hippodrome.text.folder import encode
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from hippodrome.text.folder import Words
 
 COMPLETION_TOKENS = 16
@@ -33,6 +36,11 @@ class Served(NamedTuple):
     """How text is read, ended and laid out."""
     vocab_size: int
     """Token ids that the model knows."""
+
+    @property
+    def longest(self) -> int:
+        """Letters of the longest token."""
+        return _longest(self.words.tokenizer)
 
 
 class Prompt(NamedTuple):
@@ -52,7 +60,7 @@ def completion(asked: CompletionRequest, served: Served, settings: Settings) -> 
     rules = _constraint(asked, served)
     for prompt in asked.prompts():
         text = isinstance(prompt, str)
-        ids = _ids(served, prompt, special=True) if isinstance(prompt, str) else prompt
+        ids = _ids(served, prompt, True, settings.context, "prompt") if isinstance(prompt, str) else prompt
         beyond = [i for i in ids if i >= served.vocab_size]
         if beyond:
             message = f"token ids are below {served.vocab_size}; the prompt has {beyond[0]}."
@@ -92,7 +100,7 @@ def chat(asked: ChatRequest, served: Served, settings: Settings) -> Prompt:
         text = served.words.template.render([message.plain() for message in asked.messages])
     except ValueError as error:
         raise ApiError(400, str(error)[:1000], param="messages", code="invalid_value") from None
-    ids = _ids(served, text, special=False)
+    ids = _ids(served, text, False, settings.context, "messages")
     told = asked.max_completion_tokens if asked.max_completion_tokens is not None else asked.max_tokens
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     request = Request(
@@ -111,6 +119,11 @@ def chat(asked: ChatRequest, served: Served, settings: Settings) -> Prompt:
     return Prompt(request, text)
 
 
+@lru_cache(maxsize=8)
+def _longest(tokenizer: "Tokenizer") -> int:
+    return max(map(len, tokenizer.get_vocab()), default=1)
+
+
 def check_model(name: str | None, settings: Settings) -> None:
     """Raises ApiError 404 for a model that is not served."""
     if name is not None and name != settings.name:
@@ -122,7 +135,16 @@ def check_model(name: str | None, settings: Settings) -> None:
         )
 
 
-def _ids(served: Served, text: str, special: bool) -> list[int]:
+def _ids(served: Served, text: str, special: bool, context: int, param: str) -> list[int]:
+    # The tokens of a long text take a hundred times its memory: one that cannot fit is not read at all.
+    if len(text) > context * served.longest:
+        raise ApiError(
+            400,
+            f"this server takes {context} tokens, prompt and answer together; got {len(text)} letters, which "
+            "are more. Shorten the prompt.",
+            param=param,
+            code="context_length_exceeded",
+        )
     try:
         ids = encode(served.words, text, special=special)
     except Exception as error:  # the library raises its own errors as Exception
