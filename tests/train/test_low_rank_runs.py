@@ -131,9 +131,23 @@ def test_a_head_of_its_own_may_have_one_too() -> None:
     assert (untied(tokens)[0] - wrapped).abs().max() <= 1e-5
 
 
+def test_a_table_may_train_whole_beside_the_corrections(tmp_path: Path) -> None:
+    given = settings(lora={"rank": 2, "also": "embedding"}, budget="4steps", validations=1)
+    trained, result = run(tmp_path, given)
+    before = model().state_dict()
+    assert not torch.equal(result.weights["embedding.weight"], before["embedding.weight"])
+    assert torch.equal(result.weights["backbone.norm.weight"], before["backbone.norm.weight"])
+    assert "embedding.weight" in load_file(tmp_path / low_rank.FILE)
+    again = model()
+    low_rank.apply(again, tmp_path / low_rank.FILE)
+    assert all(torch.equal(w, result.weights[name]) for name, w in again.state_dict().items())
+    assert torch.equal(trained.embedding.weight, again.embedding.weight)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"rank": 2, "also": "table"}, "nothing in the model is called 'table'"),
         ({"rank": 2, "on": "q_proj"}, "no linear map .* 'q_proj'; it has fc1, fc2, in_proj, out_proj"),
         ({"rank": 99}, "in_proj: a map from 8 to .* rank 1 to 8; got 99"),
     ],

@@ -60,11 +60,13 @@ def command(
     With --start-from the model has the backbone of a trained one and begins with its weights: a classifier or
     an encoder with those of a masked language model, say. A language model goes on as it is, on text or on
     conversations in JSON lines, with its own tokenizer and chat template; --lora trains corrections of low
-    rank alone, which are merged at the end.
+    rank alone, which are merged at the end (with the embedding, where the model learns a token for the end of
+    a turn that it did not know).
 
     Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
     -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout,
-    recompute); -s lora.alpha=NUMBER and -s lora.on=NAME,NAME for the corrections.
+    recompute); -s lora.alpha=NUMBER, -s lora.on=NAME,NAME and -s lora.also=NAME for
+    the corrections.
     """
     from hippodrome import runs
     from hippodrome.config import suggest
@@ -94,7 +96,7 @@ def command(
         # What was learned is soon lost to steps of the size that learned it.
         defaults = {"lr": 1e-3 if low_rank else 3e-4} if begin.goes_on else {}
     if low_rank:
-        defaults = {**defaults, "lora": low_rank}
+        defaults = {**defaults, "lora": {**({} if begin is None else {"also": begin.unseen}), **low_rank}}
     flags = {
         "budget": budget,
         "lr": lr,
@@ -143,11 +145,13 @@ def command(
 
 class _Begin(NamedTuple):
     """What a model begins with: its spec, and tensors by name; whether it is the trained model which goes on,
-    its head and all, and the layout of another program that this came in."""
+    its head and all; what in it has rows for tokens that it was never trained on; and the layout of another
+    program that it came in."""
 
     spec: dict[str, Any]
     tensors: dict[str, "Tensor"]
     goes_on: bool
+    unseen: tuple[str, ...]
     origin: dict[str, Any] | None
 
 
@@ -192,10 +196,13 @@ def _begin(folder: Path, task: "Task", data: dict[str, Any], beside: list[str]) 
             # Rows of the table beyond the tokenizer's, which no text has.
             spec["bytes_per_token"] = sizes + [1] * (known - len(sizes))
         tensors = {name: tensor.detach() for name, tensor in run.model.state_dict().items()}
-        return _Begin(spec, tensors, True, _origin(run))
+        # An end that comes with the plain template is new to a model that knew none.
+        new = task.words is not None and not set(task.words.ends) <= set(run.ends)
+        tables = ("embedding",) if run.spec.get("tie", True) else ("embedding", "head")
+        return _Begin(spec, tensors, True, tables if new else (), _origin(run))
     spec = {"backbone": run.spec["backbone"]}
     with_facts = config.validate({"kind": task.kind, **task.facts, **spec})
-    return _Begin(spec, weights.carried(run.model, config.build(with_facts)), False, None)
+    return _Begin(spec, weights.carried(run.model, config.build(with_facts)), False, (), None)
 
 
 def _carry(folder: Path, task: "Task", data: dict[str, Any], begin: _Begin | None) -> None:

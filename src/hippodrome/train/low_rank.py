@@ -22,10 +22,12 @@ def insert(model: nn.Module, settings: LowRankSettings, seed: int = 0) -> list[s
 
     A name fits a map whose dotted name it is, or the end of it (``mixer.in_proj``, ``in_proj``), ``*`` and
     ``?`` standing for letters; numbers at the end of a map's name do not count. A map that stands in several
-    places gets one correction. Returns the names of the maps.
+    places gets one correction. What ``settings.also`` names in the same way trains as it is. Returns the
+    names of the maps.
 
     Raises:
-        ValueError: a name that fits no linear map, with those there are, or a map that takes none.
+        ValueError: a name that fits no linear map, with those there are, or a map that takes none; a name of
+            ``also`` that fits nothing.
     """
     # The frozen model first: what is put in afterwards is all that trains.
     model.requires_grad_(False)
@@ -42,6 +44,12 @@ def insert(model: nn.Module, settings: LowRankSettings, seed: int = 0) -> list[s
                 "Name some of them with -s lora.on=NAME,NAME"
             )
         chosen += [name for name in fitting if name not in chosen]
+    for pattern in settings.also:
+        whole = [module for name, module in _modules(model) if name and _fits(pattern, name)]
+        if not whole:
+            raise ValueError(f"nothing in the model is called {pattern!r}. Leave it out of -s lora.also")
+        for module in whole:
+            module.requires_grad_(True)
     for name in chosen:
         base = there[name]
         if id(base) not in made:
@@ -54,7 +62,7 @@ def insert(model: nn.Module, settings: LowRankSettings, seed: int = 0) -> list[s
 
 
 def parts(model: nn.Module) -> dict[str, Tensor]:
-    """What trains, by its name in the state dict: the corrections, and nothing of what is frozen."""
+    """What trains, by its name in the state dict: corrections, and what ``also`` names."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 

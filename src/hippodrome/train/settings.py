@@ -62,7 +62,9 @@ class Budget(BaseModel):
 class LowRankSettings(BaseModel):
     """Corrections of low rank to some linear maps, which train in the place of all weights.
 
-    Hu et al. 2021, arXiv 2106.09685. ``on`` names the maps, by the ends of their names.
+    Hu et al. 2021, arXiv 2106.09685. ``on`` names the maps, by the ends of their names. ``also`` names
+    modules that train whole beside them: the embedding, where texts hold tokens that the model has never
+    seen, because no correction elsewhere tells one row of it that was never trained from another.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,8 +73,9 @@ class LowRankSettings(BaseModel):
         default=None, gt=0, description="corrections are multiplied by alpha / rank; None takes the rank"
     )
     on: tuple[str, ...] = Field(default=("in_proj", "out_proj"), min_length=1)
+    also: tuple[str, ...] = ()
 
-    @field_validator("on", mode="before")
+    @field_validator("on", "also", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
