@@ -91,6 +91,16 @@ def test_texts_end_as_they_say(model):
             assert (len(ids), shown) == (30, written)
 
 
+def test_a_token_that_ends_a_row_is_not_text_even_where_it_writes_a_letter(model):
+    (whole, ids, _), *_ = endings(model)[0]
+    options = {"sampler": SAMPLER, "max_new_tokens": 30, "seed": 4, "ends": [ids[5]]}
+    ((shown, made, reason),) = by_row(list(pieces(model, TOKENIZER, PROMPTS[:1], **options)), 1)
+    length = ids.index(ids[5]) + 1
+    assert (made, reason) == (ids[:length], "stop")
+    assert shown == TOKENIZER.decode(ids[: length - 1])
+    assert whole.startswith(shown)
+
+
 def test_log_probabilities_are_those_of_the_full_pass(model):
     sampler = Sampler(0.7, top_k=3, presence_penalty=1.0)
     found = list(pieces(model, TOKENIZER, ["abc"], sampler=sampler, max_new_tokens=9, seed=1, logprobs=2))
