@@ -199,6 +199,22 @@ def test_what_does_not_go_together_is_refused_in_a_line(
     assert answer.err.count("\n") == 1
 
 
+def test_files_that_are_no_text_are_named(cli, language_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(b"ab\xe4c")
+    (tmp_path / "half").write_text("{")
+    (tmp_path / "none").write_text("\n \n")
+    for option, name, said in (
+        ("--prompts", "raw", "raw is no text in UTF-8"),
+        ("--json-schema", "raw", "raw is no text in UTF-8"),
+        ("--json-schema", "half", "half is no JSON"),
+        ("--prompts", "none", "no line has any text"),
+    ):
+        more = () if option == "--prompts" else ("--prompt", "a")
+        answer = cli("generate", language_run, option, tmp_path / name, *more)
+        assert answer.code == 2
+        assert said in answer.err
+
+
 def test_letters_that_command_a_terminal_are_marked_there(monkeypatch, capsys) -> None:
     from hippodrome.cli import _opened
 

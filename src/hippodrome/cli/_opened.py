@@ -74,6 +74,14 @@ def words_of(run: "Run") -> "Words":
     return byte_words(run.tokenizer) if run.words is None else run.words
 
 
+def text_of(path: Path) -> str:
+    """What a text file says. Raises ValueError in a sentence where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
+
+
 def show(text: str) -> None:
     """Text of a model on standard output at once, what would command a terminal marked there as U+FFFD."""
     if sys.stdout.isatty():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from hippodrome.cli._opened import Sampling, show, words_of
+from hippodrome.cli._opened import Sampling, show, text_of, words_of
 from hippodrome.cli._output import as_json
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _check(asked: TextOptions) -> None:
 def _begins(asked: TextOptions) -> list[str]:
     """The prompts; standard input where none is named, and nothing where a state goes on without one."""
     if asked.prompts is not None:
-        lines = asked.prompts.read_text(encoding="utf-8").splitlines()
+        lines = text_of(asked.prompts).splitlines()
         found = [line for line in lines if line.strip()]
         if not found:
             raise ValueError(f"{asked.prompts} has no prompt: it holds one a line, and no line has any text")
@@ -154,8 +154,8 @@ def _constraint(asked: TextOptions, words: "Words") -> "Grammar | None":
     from hippodrome.generate.constraint import json_schema
 
     try:
-        schema = json.loads(asked.json_schema.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        schema = json.loads(text_of(asked.json_schema))
+    except json.JSONDecodeError as error:
         raise ValueError(f"{asked.json_schema} is no JSON: {error}") from None
     return json_schema(schema, words.tokenizer, words.ends)
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippodrome.cli._opened import Precision, Sampling, Threads, Tokenizer, on_threads, opened, show, words_of
+from hippodrome.cli._opened import (
+    Precision,
+    Sampling,
+    Threads,
+    Tokenizer,
+    on_threads,
+    opened,
+    show,
+    text_of,
+    words_of,
+)
 from hippodrome.cli._options import Device
 from hippodrome.cli._output import size
 
@@ -71,7 +81,7 @@ def command(
         if template is not None:
             from hippodrome.text.template import Template
 
-            words = words._replace(template=Template(template.read_text(encoding="utf-8"), {}))
+            words = words._replace(template=Template(text_of(template), {}))
         talk = Conversation(
             model.model, words, sampler=sampler, seed=seed, max_new_tokens=tokens, system=system
         )
