@@ -72,5 +72,8 @@ def test_what_is_refused_in_one_line(cli, language_run, tmp_path):
         assert answer.out == ""
         assert len(answer.err.strip().splitlines()) == 1
         assert sentence in answer.err
+    answer = cli("convert", done, "--to", "mamba", "--out", tmp_path / "x")
+    assert answer.code == 2
+    assert "weights in int8" in answer.err
     assert not (tmp_path / "x").exists()
     assert [p.name for p in full.iterdir()] == ["note"]

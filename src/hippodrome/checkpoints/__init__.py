@@ -113,6 +113,11 @@ def export(
     from hippodrome.text.folder import carry
 
     run = open_model(source, tokenizer=tokenizer)
+    if "quantized" in run.details:
+        raise ValueError(
+            f"{source} has its weights in {run.details['quantized']}, and layouts of other programs hold "
+            f"them in full: write the run that it was made of"
+        )
     origin = run.details.get("origin")
     if origin is None and (run.folder / ORIGIN).exists():
         origin = json.loads((run.folder / ORIGIN).read_text(encoding="utf-8"))
