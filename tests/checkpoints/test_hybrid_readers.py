@@ -1,19 +1,23 @@
 """What readers of hybrids have in common: published sizes come out, and half precision runs in every form."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.checkpoints._layouts import ids_of, saved
+from tests.checkpoints.test_bamba import bamba
 from tests.checkpoints.test_jamba import jamba
 from tests.checkpoints.test_nemotron_h import nemotron
 from tests.checkpoints.test_zamba2 import zamba2
+from typer.testing import CliRunner
 
 from hippodrome import checkpoints
 from hippodrome.checkpoints.families import bamba as bambas
 from hippodrome.checkpoints.families import jamba as jambas
 from hippodrome.checkpoints.families import zamba2 as zambas
+from hippodrome.cli import app
 
 transformers = pytest.importorskip("transformers", reason="layouts are compared with transformers")
 
@@ -68,3 +72,12 @@ def test_half_precision_runs_whole_and_token_by_token(made: Any, tmp_path: Path)
     for got in (model(ids)[0], steps):
         assert got.dtype == torch.bfloat16
         assert (got - expected).abs().mean() < 0.01 * expected.abs().max()
+
+
+def test_half_precision_is_looked_at_in_full(tmp_path: Path) -> None:
+    source = saved(bamba(num_hidden_layers=2).to(torch.bfloat16), tmp_path / "theirs")
+    answer = CliRunner().invoke(app, ["inspect", str(source), "--length", "8", "--json"])
+    facts = json.loads(answer.stdout)
+    assert 0 < facts["memory_tokens"] <= 8
+    # What decoding reads is what the file holds: two bytes for nearly all of them.
+    assert facts["bytes_per_token"] - facts["state_bytes"] < 2.2 * facts["parameters"]

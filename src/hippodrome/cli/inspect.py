@@ -243,7 +243,12 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
     from hippodrome.analyze.memory import effective_memory
 
     body: Any = subject.body
-    x = torch.zeros(1, length, body.d_model, device=next(body.parameters()).device)
+    weight = next(body.parameters())
+    read = weight_bytes_read(subject.whole) + state_bytes(body, length) if body.causal else None
+    if weight.dtype.itemsize < 4:
+        # Derivatives and poles are not looked at through two bytes.
+        subject.whole.float()
+    x = torch.zeros(1, length, body.d_model, device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
         flops, uncounted = count_flops(lambda: body(x))
     facts: dict[str, Any] = {
@@ -252,9 +257,7 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
         "state_bytes": state_bytes(body, length) if body.causal else None,
         "flops_per_token": flops / length,
         "uncounted": list(uncounted),
-        "bytes_per_token": weight_bytes_read(subject.whole) + state_bytes(body, length)
-        if body.causal
-        else None,
+        "bytes_per_token": read,
         "memory_tokens": effective_memory(body, length).reach if body.causal else None,
         "spectrum": {},
         "systems": {kind: portrait.facts(found) for kind, found in portraits.items()},
