@@ -50,3 +50,19 @@ def test_a_model_of_ours_runs_elsewhere(kind: str, tie: bool, tmp_path: Path) ->
     again = checkpoints.open_model(tmp_path / "out")
     with torch.no_grad():
         torch.testing.assert_close(again.model(ids)[0], ours(ids)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("around", "inside"),
+    [
+        ({"logit_cap": 30.0}, {}),
+        ({"embedding_scale": 2.0}, {}),
+        ({"logit_scale": 0.5}, {}),
+        ({}, {"in_scales": [1.0, 1.0, 1.0, 1.0, 2.0]}),
+    ],
+)
+def test_factors_that_the_layout_cannot_say_are_not_dropped(around: dict, inside: dict) -> None:
+    stack = config.stack_spec("mamba2", 16, 2, options={"mamba2": {"head_dim": 4, **inside}})
+    spec = {"kind": "language", "vocab_size": 24, "backbone": stack, **around}
+    with pytest.raises(ValueError, match="cannot say what this model is"):
+        writing.origin_of(spec, "mamba2-hf", torch.float32)

@@ -163,6 +163,8 @@ def plain_stack(spec: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], dic
     stack = spec["backbone"]
     if spec["kind"] != "language" or stack["kind"] != "stack" or not stack["norm"]:
         return None
+    if (spec["embedding_scale"], spec["logit_scale"], spec["logit_cap"]) != (1, 1, None):
+        return None
     blocks = stack["blocks"]
     first = blocks[0]
     if any(block != first for block in blocks):

@@ -119,7 +119,7 @@ def write(spec: Mapping[str, Any], name: str) -> dict[str, Any] | None:
         size = head_size(inner)
     groups = mixer["norm_groups"] or mixer["groups"]
     high = math.inf if mixer["dt_high"] is None else mixer["dt_high"]
-    if mixer["learn_init"] or groups != mixer["groups"] or mixer["d_inner"]:
+    if mixer["learn_init"] or mixer["in_scales"] or groups != mixer["groups"] or mixer["d_inner"]:
         return None
     if name == "mamba2-hf":
         usual = {"norm": True, "norm_before_gate": False, "D_per_channel": False, "d_ssm": None}
