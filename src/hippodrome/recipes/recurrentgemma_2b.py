@@ -102,7 +102,8 @@ RECIPE = Recipe(
     notes=(
         "26 layers, each a mixer and a perceptron, are 52 names here. Embeddings are scaled by the root of "
         "the width, 50.6, which the authors' code and transformers round to bfloat16: 50.5. The gates of "
-        "RG-LRU see one of 10 runs of channels each, and the first token enters whole."
+        "RG-LRU see one of 10 runs of channels each, and the first token enters whole. That keys and values "
+        "have one head (multi-query attention) is recalled: the preset does not say it."
     ),
     layouts={"recurrent_gemma": Layout(rules=RULES, tied={"lm_head.weight": "model.embed_tokens.weight"})},
 )
