@@ -17,7 +17,7 @@ class Running:
         listening = threading.Event()
         self.model = run.model
         self.app = create_app(run, Settings(name="tiny", grace=5.0, **settings))
-        self.server = self.app.state.server
+        self.service = self.app.state.service
 
         def ready(address):
             self.address = address

@@ -103,7 +103,7 @@ def test_a_model_without_a_template_knows_no_conversations(tiny_run):
     answer = asyncio.run(ask())
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "no_chat_template"
-    app.state.server.engine.close()
+    app.state.service.engine.close()
     with pytest.raises(ValueError, match="no language model of text"):
         create_app(tiny_run._replace(words=None, tokenizer=None))
 
@@ -133,7 +133,7 @@ def test_a_full_queue_and_a_deadline(serve):
             found.append((answer.status_code, answer.read().decode()))
 
     threads = [threading.Thread(target=ask, args=(stream,)) for stream in (True, False)]
-    load, until = running.server.engine.load, time.monotonic() + 5
+    load, until = running.service.engine.load, time.monotonic() + 5
     for number, thread in enumerate(threads, 1):
         thread.start()
         while load().writing + load().waiting < number:
@@ -200,7 +200,7 @@ def test_the_end_finishes_what_is_open_and_refuses_the_rest(serve):
 
     asking = threading.Thread(target=ask)
     asking.start()
-    while not running.server.engine.load().writing:
+    while not running.service.engine.load().writing:
         time.sleep(0.001)
     running.process.stop()
     with pytest.raises(openai.APIError):

@@ -19,12 +19,12 @@ GREEDY = Sampler(temperature=0.0)
 
 def written(tiny, prompt, tokens, sampler=GREEDY, seed=None):
     """The tokens of a solo run."""
-    ids = tuple(tiny.server.served.words.tokenizer.encode(prompt).ids)
+    ids = tuple(tiny.service.served.words.tokenizer.encode(prompt).ids)
     return alone(tiny.model, Request(ids, tokens, sampler, seed=seed))
 
 
 def ids_of(tiny, text):
-    return tiny.server.served.words.tokenizer.encode(text).ids
+    return tiny.service.served.words.tokenizer.encode(text).ids
 
 
 def test_models_and_health(tiny):
@@ -225,7 +225,7 @@ def test_a_client_that_goes_away_frees_its_place(tiny, stream):
         with pytest.raises(Exception, match="timed out"):
             ask()
     until = time.monotonic() + 5
-    while tiny.server.engine.load().writing:
+    while tiny.service.engine.load().writing:
         assert time.monotonic() < until, "the answer is still being written"
         time.sleep(0.01)
-    assert tiny.server.engine.load().written < 5000 * 2
+    assert tiny.service.engine.load().written < 5000 * 2

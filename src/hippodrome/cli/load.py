@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hippodrome.cli._opened import text_of
 from hippodrome.cli._options import Json, numbers
 from hippodrome.cli._output import as_json, table
 
@@ -32,7 +33,7 @@ def command(
 
     from hippodrome.serve.load import Load, Tally, Target, prompts_of, solos
 
-    key = None if api_key_file is None else api_key_file.read_text(encoding="utf-8").strip()
+    key = None if api_key_file is None else text_of(api_key_file).strip()
     target = Target(address, key)
     counts = [int(count) for count in numbers(clients, "--clients")]
     if min(counts) < 1:

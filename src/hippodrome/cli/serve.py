@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hippodrome.cli._options import Device, present
+from hippodrome.cli._opened import Precision, Threads, Tokenizer, opened, text_of, words_of
+from hippodrome.cli._options import Device
 
 PANEL = "Use a model"
 
@@ -17,8 +18,9 @@ def command(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     name: Annotated[str | None, typer.Option(help="What clients call the model. [default: FOLDER]")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the model's kernels.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. [default: as it is stored]")] = None,
+    threads: Threads = None,
+    dtype: Precision = None,
+    tokenizer: Tokenizer = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Answers that are written at once.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Answers that wait; beyond them 429 is answered.")] = 64,
     context: Annotated[int, typer.Option(min=2, help="Tokens of prompt and answer at most.")] = 32768,
@@ -39,12 +41,11 @@ def command(
 
     Ctrl-C or SIGTERM stops it: open answers come to their end first.
     """
-    from hippodrome import checkpoints
     from hippodrome.serve.app import create_app
     from hippodrome.serve.process import Process
     from hippodrome.serve.settings import Settings
 
-    key = None if api_key_file is None else api_key_file.read_text(encoding="utf-8").strip()
+    key = None if api_key_file is None else text_of(api_key_file).strip()
     if key is None and not _own(host):
         raise ValueError(
             f"--host {host} lets others in: give them a key with --api-key-file FILE, or listen at 127.0.0.1"
@@ -61,20 +62,18 @@ def command(
         api_key=key,
     )
     settings.check()
-    opened = checkpoints.open_model(run, present(device), dtype=dtype)
+    found = opened(run, device, dtype, tokenizer)
+    words = words_of(found)
     if chat_template is not None:
-        from hippodrome.text.folder import byte_words
         from hippodrome.text.template import Template
 
-        words = opened.words or (None if opened.tokenizer is None else byte_words(opened.tokenizer))
-        if words is not None:
-            template = Template(chat_template.read_text(encoding="utf-8"), {})
-            opened = opened._replace(words=words._replace(template=template))
+        words = words._replace(template=Template(text_of(chat_template), {}))
+    app = create_app(found._replace(words=words), settings)
 
     def ready(address: str) -> None:
         typer.echo(f"Serving {settings.name} at {address}/v1 (Ctrl-C stops it)", err=True)
 
-    Process(create_app(opened, settings), host, port, ready).run()
+    Process(app, host, port, ready).run()
 
 
 def _own(host: str) -> bool:

@@ -332,7 +332,7 @@ class Engine:
     def _write(self) -> None:
         if not self._seats:
             return
-        logits = self._batch.next([seat.made[-1] for _, seat in self._seats])
+        logits = self._batch.next([seat.made[-1] for _, seat in self._seats]).cpu()
         self._counts["rounds"] += 1
         # A copy: rows may leave, and others move, while these are gone through.
         for i, (job, seat) in enumerate(list(self._seats)):

@@ -41,7 +41,7 @@ SLACK = 30.0
 """Seconds that a client may take to read the rest of a stream after the deadline of its answer."""
 
 
-class Server:
+class Service:
     """What the routes share: the engine, the counts, and what is known of the model."""
 
     def __init__(self, run: Run, settings: Settings) -> None:
@@ -132,38 +132,38 @@ def warm_up(model: Model) -> None:
 def create_app(run: Run, settings: Settings | None = None) -> FastAPI:
     """The application that serves the model of a run; its engine starts at once and ends with the lifespan.
 
-    ``app.state.server`` is the ``Server`` inside.
+    ``app.state.service`` is the ``Service`` inside.
 
     Raises:
         ValueError: a model that is none of text, or settings out of their range.
     """
     settings = Settings() if settings is None else settings
     settings.check()
-    server = Server(run, settings)
+    service = Service(run, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await to_thread.run_sync(warm_up, run.model)
         yield
-        await to_thread.run_sync(server.engine.close, settings.grace)
+        await to_thread.run_sync(service.engine.close, settings.grace)
 
     # No pages of documentation: they would load their scripts from elsewhere.
     app = FastAPI(title="Hippodrome", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.server = server
-    app.add_middleware(Gate, settings=settings, count=server.metrics.count)
+    app.state.service = service
+    app.add_middleware(Gate, settings=settings, count=service.metrics.count)
     _errors(app)
-    _routes(app, server)
+    _routes(app, service)
     return app
 
 
-def _routes(app: FastAPI, server: Server) -> None:
-    settings = server.settings
+def _routes(app: FastAPI, service: Service) -> None:
+    settings = service.settings
     guarded = [Depends(HTTPBearer(auto_error=False))] if settings.api_key is not None else []
 
     @app.get("/health", responses={503: {"model": answers.Health}})
     async def health() -> answers.Health:
         """Whether the server takes requests."""
-        if server.engine.closing:
+        if service.engine.closing:
             return Response(encode({"status": "closing"}), 503, media_type="application/json")  # type: ignore[return-value]
         return answers.Health(status="ok")
 
@@ -172,12 +172,12 @@ def _routes(app: FastAPI, server: Server) -> None:
     })  # fmt: skip
     async def metrics() -> Response:
         """What was counted, for Prometheus."""
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models", dependencies=guarded, responses={401: ERRORS[401]})
     async def models() -> answers.ModelList:
         """The model that is served."""
-        return answers.ModelList.model_validate({"object": "list", "data": [server.card()]})
+        return answers.ModelList.model_validate({"object": "list", "data": [service.card()]})
 
     @app.get(
         "/v1/models/{name:path}", dependencies=guarded, responses={k: ERRORS[k] for k in (401, 404, "4XX")}
@@ -185,7 +185,7 @@ def _routes(app: FastAPI, server: Server) -> None:
     async def model(name: str) -> answers.ModelCard:
         """The model of this name."""
         translate.check_model(name, settings)
-        return answers.ModelCard.model_validate(server.card())
+        return answers.ModelCard.model_validate(service.card())
 
     @app.post(
         "/v1/completions",
@@ -196,8 +196,8 @@ def _routes(app: FastAPI, server: Server) -> None:
     async def completions(asked: CompletionRequest, request: Request) -> Response:
         """Goes on with texts."""
         translate.check_model(asked.model, settings)
-        prompts = await server.read(translate.completion, asked)
-        return await server.answer(asked, prompts, request)
+        prompts = await service.read(translate.completion, asked)
+        return await service.answer(asked, prompts, request)
 
     @app.post(
         "/v1/chat/completions",
@@ -208,8 +208,8 @@ def _routes(app: FastAPI, server: Server) -> None:
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """Goes on with a conversation."""
         translate.check_model(asked.model, settings)
-        prompt = await server.read(translate.chat, asked)
-        return await server.answer(asked, [prompt], request)
+        prompt = await service.read(translate.chat, asked)
+        return await service.answer(asked, [prompt], request)
 
 
 def _errors(app: FastAPI) -> None:

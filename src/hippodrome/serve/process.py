@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from hippodrome.serve.app import Server
+from hippodrome.serve.app import Service
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SLACK = 5
@@ -33,7 +33,7 @@ class Process(uvicorn.Server):
     def __init__(
         self, app: FastAPI, host: str, port: int, ready: Callable[[str], None] | None = None
     ) -> None:
-        self.inside: Server = app.state.server
+        self.inside: Service = app.state.service
         grace = self.inside.settings.grace
         super().__init__(
             uvicorn.Config(

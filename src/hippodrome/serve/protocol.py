@@ -1,5 +1,6 @@
 """Requests of the OpenAI protocol, field by field with their bounds; what is not here is refused by name."""
 
+from abc import ABC
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ Biases = Annotated[
 ]
 
 
-class _Strict(BaseModel):
+class _Strict(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -94,7 +95,7 @@ class Pattern(_Strict):
 Format = Annotated[PlainText | JsonObject | JsonSchema | Pattern, Field(discriminator="type")]
 
 
-class Asked(_Strict):
+class Asked(_Strict, ABC):
     """What both kinds of completion share."""
 
     model: str | None = Field(None, max_length=256, description="The name of the model that is served.")
