@@ -185,17 +185,20 @@ def test_two_decoders_at_once_in_two_threads():
 
 
 def in_a_fork(model, ids, queue):
-    queue.put(torch.stack(several(model, ids)).numpy())
+    decoder = Decoder(model, model.init_state(1))
+    logits = torch.stack([decoder.next(x) for x in ids])
+    queue.put((logits.numpy(), decoder.uncaptured))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
-def test_a_forked_process_records_and_replays():
+def test_a_forked_process_decodes_by_the_loop():
     model, ids = model_of([Mamba(16)]), torch.randint(60, (8, 1))
     expected = torch.stack(several(model, ids))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     worker = context.Process(target=in_a_fork, args=(model, ids, queue))
     worker.start()
-    found = torch.from_numpy(queue.get(timeout=60))
+    found, why = queue.get(timeout=60)
     worker.join(60)
-    assert torch.equal(found, expected)
+    close(torch.from_numpy(found), expected, torch.float32)
+    assert "in a forked process" in why

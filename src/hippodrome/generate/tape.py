@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from hippodrome.ops._elementwise import FORMS, Unheld
 from hippodrome.ops._light import function_of
 from hippodrome.ops._tape import Tape
-from hippodrome.ops._threads import noting
+from hippodrome.ops._threads import is_forked, noting
 
 WARM_UP = 8
 """Tokens that run before one is recorded, which costs as much as a few: short answers do without."""
@@ -44,6 +44,8 @@ def refusal(ids: Tensor, in_place: bool) -> str | None:
         return "the model holds a state that grows with each token, so no two tokens run on the same memory."
     if ids.device.type != "cpu":
         return f"a tape runs on the CPU, and the tokens are on {ids.device}."
+    if is_forked():
+        return "in a forked process PyTorch's own threads hang, which the recording of a token may call."
     return None
 
 

@@ -13,7 +13,9 @@ import torch
 from hippodrome.ops import _threads
 
 SOLO = 1 << 13
-"""Bytes below which one thread has a call behind it before all would have met."""
+"""Bytes below which one thread has a call behind it before another has come."""
+PIECE = 1 << 18
+"""Bytes of the pieces in which threads take a long call: ten microseconds of reading."""
 
 
 class Note(NamedTuple):
@@ -35,7 +37,7 @@ class Tape:
         self.notes: list[Note | Callable[[], None]] = []
         self.kept: list[Any] = []
         """What must live as long as the tape: everything whose address is on it."""
-        self._parts: list[Any] = []
+        self._parts: list[Callable[[], None]] = []
 
     def note(self, kernel: Any, tiles: int, count: int, arguments: tuple[Any, ...]) -> None:
         """Put a call on the tape; the caller runs it or not."""
@@ -58,7 +60,7 @@ class Tape:
                 run.append(note)
                 continue
             if run:
-                self._parts.append(_program(run, self.kept))
+                self._parts.append(_Program(run).run)
                 run = []
             if note is not None:
                 self._parts.append(note)
@@ -70,41 +72,45 @@ class Tape:
             ArithmeticError: a kernel failed, which none does on numbers.
         """
         for part in self._parts:
-            if callable(part):
-                part()
-            else:
-                _play(part)
+            part()
 
 
-def _program(notes: list[Note], kept: list[Any]) -> Any:
-    """The calls as the compiled loop reads them."""
-    import numpy as np
+class _Program:
+    """Calls of kernels in a row as the compiled loop reads them."""
 
-    from hippodrome.ops import _tape_kernel as kernel
+    def __init__(self, notes: list[Note]) -> None:
+        import numpy as np
 
-    words = np.zeros(kernel.HEAD + kernel.CALL * len(notes), np.int64)
-    words[kernel.CALLS] = len(notes)
-    for i, note in enumerate(notes):
-        packed = kernel.pack(note.arguments)
-        kept += [packed, note.arguments]
-        alone = note.bytes < SOLO or note.tiles == 1
-        follower = notes[i + 1] if i + 1 < len(notes) else None
-        # One thread's calls in a row need no meeting between them, and the end of the team is one.
-        meet = follower is not None and not (alone and (follower.bytes < SOLO or follower.tiles == 1))
-        entry = kernel.entry(note.kernel, note.arguments)
-        at = kernel.HEAD + kernel.CALL * i
-        words[at : at + kernel.CALL] = (entry, packed.ctypes.data, note.tiles, alone, meet)
-    return words
+        from hippodrome.ops import _tape_kernel as kernel
+
+        room = np.zeros((len(notes) + 2) * kernel.LINE, np.int64)
+        start = -room.ctypes.data % 64 // 8
+        self._lines = room[start : start + (len(notes) + 1) * kernel.LINE].reshape(-1, kernel.LINE)
+        self._notes = notes
+        self._packed = [kernel.pack(note.arguments) for note in notes]
+        self._lines[0, : kernel.FAILED] = len(notes), _threads.yield_function()
+        for line, note, packed in zip(self._lines[1:], notes, self._packed, strict=True):
+            entry = kernel.entry(note.kernel, note.arguments)
+            line[: kernel.PIECES] = entry, packed.ctypes.data, note.tiles
+        self._threads = 0
+
+    def run(self) -> None:
+        """All calls."""
+        from hippodrome.ops import _tape_kernel as kernel
+
+        threads = torch.get_num_threads()
+        if threads != self._threads:
+            self._lines[1:, kernel.PIECES] = [_pieces(note, threads) for note in self._notes]
+            self._threads = threads
+        self._lines[0, kernel.FAILED] = 0
+        self._lines[1:, kernel.TAKEN : kernel.DONE + 1] = 0
+        _threads.run_compiled(int(kernel.run.address), self._lines.ctypes.data, threads)
+        if failed := int(self._lines[0, kernel.FAILED]):
+            raise ArithmeticError(f"call {failed - 1} of a tape failed")
 
 
-def _play(words: Any) -> None:
-    from hippodrome.ops import _tape_kernel as kernel
-
-    threads = torch.get_num_threads()
-    words[kernel.THREADS] = threads
-    words[kernel.RANK], words[kernel.SIZE] = _threads.team_functions()
-    words[kernel.YIELD] = _threads.yield_function()
-    words[kernel.FAILED] = words[kernel.TICKET] = words[kernel.ARRIVED] = 0
-    _threads.run_compiled(int(kernel.run.address), words.ctypes.data, threads)
-    if words[kernel.FAILED]:
-        raise ArithmeticError(f"call {int(words[kernel.FAILED]) - 1} of a tape failed")
+def _pieces(note: Note, threads: int) -> int:
+    """In how many pieces this many threads take the tiles of a call."""
+    if note.bytes < SOLO:
+        return 1
+    return min(note.tiles, threads * max(1, note.bytes // (PIECE * threads)))

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, int64, njit, typeof, types, void
+from numba import carray, cfunc, int64, typeof, types, void
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as _intrinsic
 
 intrinsic: Any = _intrinsic
-HEAD = 64
-"""Words before the first call: what the threads share, each on cache lines of its own."""
-THREADS, CALLS, RANK, SIZE, YIELD, FAILED, TICKET, ARRIVED = 0, 1, 2, 3, 4, 16, 32, 48
-"""Their places: how many threads and calls, the addresses of functions that tell a thread its number, their
-count, and give the core to another, the first failure, and the counters of starts and of arrivals."""
-CALL = 5
-"""Words of a call: entry, arguments, tiles, whether one thread takes them all, whether all then meet."""
+LINE = 8
+"""Words of a cache line. A call has one: what is constant about it, and two counters that threads share."""
+CALLS, YIELD, FAILED = 0, 1, 2
+"""Places in the line before the calls: how many there are, the address of a function that gives the core to
+another thread, and the number of a call that failed, from 1."""
+ENTRY, WORDS, TILES, PIECES, TAKEN, DONE = range(6)
+"""Places in a call: its entry, the address of its arguments, its tiles and in how many pieces they are handed
+out, and how many pieces were handed out and are done."""
 PATIENCE = 4000
 """Looks at a counter before a waiting thread offers its core: some ten microseconds."""
 
@@ -123,13 +124,14 @@ def _place(context, builder, sig, args):
 
 
 @intrinsic
-def _add(typingctx, words, index, value):
-    """Add to a word that all threads see; what it held before."""
+def _add_one(typingctx, words, index):
+    """Count up a word that all threads see; what it held before."""
 
     def generate(context, builder, sig, args):
-        return builder.atomic_rmw("add", _place(context, builder, sig, args), args[2], "acq_rel")
+        place = _place(context, builder, sig, args)
+        return builder.atomic_rmw("add", place, _WORD(1), "acq_rel")
 
-    return int64(words, int64, int64), generate
+    return int64(words, int64), generate
 
 
 @intrinsic
@@ -142,43 +144,28 @@ def _look(typingctx, words, index):
     return int64(words, int64), generate
 
 
-@njit(nogil=True)
-def _meet(words, target):
-    """Wait until as many arrivals are counted."""
-    _add(words, ARRIVED, 1)
-    looks = 0
-    while _look(words, ARRIVED) < target:
-        looks += 1
-        if looks > PATIENCE and words[YIELD] != 0:
-            _ask(words[YIELD])
-
-
 @cfunc(void(types.CPointer(int64)), nopython=True, cache=True)
 def run(program):
-    """Run all calls of a program, one thread's part of it: every thread of a team calls this once.
+    """Run all calls of a program in order: every thread of a team calls this once.
 
-    Threads take equal ranges of a call's tiles, and meet after it where what follows depends on it.
+    A thread takes pieces of a call until none is left, and goes on when all are done. So nobody waits for a
+    thread that has not come yet, its core busy with something else: the others do its work.
     """
-    words = carray(program, (HEAD,))
-    calls = words[CALLS]
-    words = carray(program, (HEAD + CALL * calls,))
-    threads, rank = words[THREADS], int64(0)
-    if threads > 1:
-        if words[RANK] != 0:
-            threads, rank = _ask(words[SIZE]), _ask(words[RANK])
-        else:
-            rank = _add(words, TICKET, 1)
-    met = 0
+    words = carray(program, (LINE,))
+    calls, relieve = words[CALLS], words[YIELD]
+    words = carray(program, (LINE * (calls + 1),))
     for i in range(calls):
-        at = HEAD + CALL * i
-        tiles, alone = words[at + 2], words[at + 3]
-        first, last = tiles * rank // threads, tiles * (rank + 1) // threads
-        if alone != 0:
-            first, last = int64(0), tiles if rank == 0 else int64(0)
-        if first < last:
-            status = _call_entry(words[at], first, last, words[at + 1])
-            if status != 0:
-                words[FAILED] = 1 + i
-        if words[at + 4] != 0 and threads > 1:
-            met += 1
-            _meet(words, met * threads)
+        at = LINE * (i + 1)
+        tiles, pieces = words[at + TILES], words[at + PIECES]
+        piece = _add_one(words, at + TAKEN)
+        while piece < pieces:
+            first, last = tiles * piece // pieces, tiles * (piece + 1) // pieces
+            if _call_entry(words[at + ENTRY], first, last, words[at + WORDS]) != 0:
+                words[FAILED] = i + 1
+            _add_one(words, at + DONE)
+            piece = _add_one(words, at + TAKEN)
+        looks = 0
+        while _look(words, at + DONE) < pieces:
+            looks += 1
+            if looks > PATIENCE and relieve != 0:
+                _ask(relieve)

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -44,7 +43,6 @@ class Notes(Protocol):
 
 
 _NOTES: ContextVar[Notes | None] = ContextVar("notes", default=None)
-_POOLED = Lock()
 
 
 @contextmanager
@@ -68,7 +66,7 @@ def _library() -> Any:
         return None
     try:
         found = ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-        return found if found.GOMP_parallel and found.omp_get_thread_num else None
+        return found if found.GOMP_parallel else None
     except (OSError, AttributeError):
         return None
 
@@ -88,20 +86,10 @@ def _address(library: Any, name: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _native_team() -> tuple[Any, int, int] | None:
-    """The same for a compiled body, and the addresses of what tells a thread its number and their count."""
+def _native_team() -> Any:
+    """The same for a body that is compiled."""
     library = _library()
-    if library is None:
-        return None
-    numbers = (_address(library, f"omp_get_{what}") for what in ("thread_num", "num_threads"))
-    rank, size = numbers
-    return _TEAM(_address(library, "GOMP_parallel")), rank, size
-
-
-def team_functions() -> tuple[int, int]:
-    """Addresses of ``int f(void)`` that tell a thread its number and their count; 0 without the team."""
-    native = _native_team() if os.getpid() == _PROCESS else None
-    return (0, 0) if native is None else native[1:]
+    return None if library is None else _TEAM(_address(library, "GOMP_parallel"))
 
 
 @lru_cache(maxsize=1)
@@ -110,31 +98,27 @@ def yield_function() -> int:
     return 0 if sys.platform == "win32" else _address(ctypes.CDLL(None), "sched_yield")
 
 
-def run_compiled(body: int, data: int, threads: int) -> None:
-    """Call the compiled ``void body(data)`` on this many threads at once, none of which comes late or never.
-
-    They may wait for each other inside.
-    """
-    native = _native_team() if os.getpid() == _PROCESS else None
-    if threads > 1 and native is not None:
-        native[0](body, data, threads, 0)
-        return
-    call = _BODY(body)
-    if threads <= 1:
-        call(data)
-        return
-    # One at a time: two that wait for each other's threads of the pool would wait for ever.
-    with _POOLED:
-        pending = [_pool(os.getpid(), threads - 1).submit(call, data) for _ in range(threads - 1)]
-        call(data)
-        for future in pending:
-            future.result()
-
-
 @lru_cache(maxsize=4)
 def _pool(process_id: int, workers: int) -> ThreadPoolExecutor:
     # Keyed by process id: a pool inherited through fork has no threads behind it.
     return ThreadPoolExecutor(max_workers=workers, thread_name_prefix=f"hippodrome-{process_id}")
+
+
+def is_forked() -> bool:
+    """Whether this process is a copy of the one that loaded the library, without that one's threads."""
+    return os.getpid() != _PROCESS
+
+
+def run_compiled(body: int, data: int, threads: int) -> None:
+    """Call the compiled ``void body(data)`` on this many threads at once; it must bear fewer calls."""
+    native = None if is_forked() else _native_team()
+    if threads > 1 and native is not None:
+        native(body, data, threads, 0)
+    elif threads > 1:
+        call = _BODY(body)
+        _together(lambda: call(data), threads)
+    else:
+        _BODY(body)(data)
 
 
 def _together(work: Callable[[], None], threads: int) -> None:
