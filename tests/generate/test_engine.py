@@ -98,6 +98,14 @@ def test_joining_and_leaving_at_random_equals_alone(kind, request, engine_of):
     assert load.cached > 256, "the beginning was not found again"
 
 
+def test_a_long_answer_gets_more_slots_for_its_keys(hybrid, engine_of, monkeypatch):
+    monkeypatch.setattr("hippodrome.generate.batch.ROOM", 8)
+    engine = engine_of(hybrid, most_rows=3)
+    both = [Heard(engine, Request(ids, 40, GREEDY)) for ids in ((1, 2, 3, 4, 5), (6, 7, 8))]
+    for found in both:
+        assert found.until_end().text() == spelt(alone(hybrid, found.request))
+
+
 def test_ends_stops_and_log_probabilities(recurrent, engine_of):
     engine = engine_of(recurrent)
     ids = tuple(b"What is it? ")

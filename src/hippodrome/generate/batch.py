@@ -13,6 +13,8 @@ from hippodrome.generate.decoder import tensors
 from hippodrome.models.base import Model
 from hippodrome.ops._elementwise import Unheld
 
+ROOM = 256
+"""Slots for keys come in multiples of this, so that there are few sizes of them."""
 KEPT = 4
 """Rows of the largest memory that is kept when nobody is left, for whoever comes next."""
 RUNS = 32
@@ -27,7 +29,8 @@ class Batch:
     The rows in use always lie first, so that a token costs what they cost: a row that comes is written
     behind them, and where one goes the last one is moved into its place. The memory is doubled when it is
     full and halved when three quarters of it are free. Where states hold keys, it has the slots of the row
-    that has most. A number of rows that stays gets a recording of its token, as in ``Decoder``.
+    that has most, and gets half as many more when those are used. A number of rows that stays gets a
+    recording of its token, as in ``Decoder``.
 
     Args:
         model: in evaluation mode.
@@ -38,6 +41,9 @@ class Batch:
         self.model, self.most = model, most
         self.count = 0
         self.room = 0
+        self.slots: int | None = None
+        """Tokens that there is room for in a row, where states need any."""
+        self._used: list[int] = []
         self._memory: Any = None
         self._views: dict[int, Any] = {}
         self._runs: dict[int, int] = {}
@@ -45,8 +51,13 @@ class Batch:
         self._unheld = most + 1
         self._device = next(model.parameters()).device
 
-    def add(self, state: Any) -> int:
+    def add(self, state: Any, used: int = 0, slots: int | None = None) -> int:
         """Copies the state of one row behind the others and returns its place.
+
+        Args:
+            state: of one row.
+            used: tokens that it has read.
+            slots: tokens that it has room for; None where it needs none.
 
         Raises:
             ValueError: there are as many rows as may be, or the state is of another model.
@@ -55,19 +66,25 @@ class Batch:
             raise ValueError(f"there is room for {self.most} rows, and all of it is taken.")
         if self._memory is None or (self.count == 0 and not self._same_slots(state)):
             self._take(rows.take(state, [0]), 1)
+            self.slots = slots
         elif self.count == self.room:
             wider = min(self.most, 2 * self.room)
             self._take(rows.widen(self._memory, wider, state), wider)
         elif not rows.has_room(self._memory, state):
             self._take(rows.widen(self._memory, self.room, state), self.room)
         rows.put_(self._memory, [self.count], state)
+        if slots is not None:
+            self.slots = max(slots, self.slots or 0)
+        self._used.append(used)
         self.count += 1
         return self.count - 1
 
     def remove(self, place: int) -> None:
         """Gives a row's place up; the last row has it from then on."""
         self.count -= 1
+        last = self._used.pop()
         if place != self.count:
+            self._used[place] = last
             overwrite(self.state(place), self.state(self.count))
         if self.count == 0 and self.room > KEPT:
             self._take(None, 0)
@@ -77,6 +94,9 @@ class Batch:
 
     def next(self, ids: list[int]) -> Float[Tensor, "b vocab"]:
         """Logits after one more token of each row."""
+        if self.slots is not None and max(self._used) >= self.slots:
+            self._more_slots(self.slots)
+        self._used = [used + 1 for used in self._used]
         words = torch.tensor(ids, device=self._device)
         replay = self._replay(words)
         return self._advance(words) if replay is None else replay(words)
@@ -95,6 +115,11 @@ class Batch:
         if self._memory is None or not self.count:
             return 0
         return rows.bytes_of(self._memory)
+
+    def _more_slots(self, slots: int) -> None:
+        """Half as many slots again."""
+        self.slots = slots + rounded(slots // 2 + 1)
+        self._take(rows.widen(self._memory, self.room, self.model.init_state(1, self.slots)), self.room)
 
     def _advance(self, ids: Tensor) -> Tensor:
         return self.model.advance_(ids, self._view())
@@ -137,3 +162,8 @@ class Batch:
         self._memory, self.room = memory, room
         self._views, self._runs = {}, {}
         self._tapes.clear()
+
+
+def rounded(tokens: int) -> int:
+    """A number of slots for so many tokens."""
+    return -(-tokens // ROOM) * ROOM

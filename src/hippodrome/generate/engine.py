@@ -314,7 +314,7 @@ class Engine:
                 if seat.ended:
                     self._open -= 1
                 else:
-                    self._batch.add(reading.state)
+                    self._batch.add(reading.state, reading.done, reading.slots)
                     self._seats.append((job, seat))
 
     def _choose(self, job: Job, seat: Row, logits: torch.Tensor) -> list[Event] | None:

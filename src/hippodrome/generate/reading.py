@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.generate import rows
+from hippodrome.generate.batch import rounded
 from hippodrome.generate.prefix_cache import PrefixCache
 from hippodrome.generate.request import Read, Request, Spelled
 from hippodrome.generate.row import prompt_logprobs
@@ -14,8 +15,6 @@ from hippodrome.models.base import Model
 BLOCK = 256
 """States are kept after this many tokens of a prompt, twice as many, and so on, and after all of it: of a
 beginning that prompts share at least half is found again, and a long prompt keeps few states."""
-ROOM = 256
-"""Slots for keys come in multiples of this, so that there are few sizes of them."""
 
 
 class Reading:
@@ -32,6 +31,8 @@ class Reading:
         self.model, self.request, self.grows, self.cache = model, request, grows, cache
         self.done, self.cached = 0, 0
         self.state: Any = None
+        self.slots = rounded(len(request.ids) + 1) if grows else None
+        """Tokens that the state has room for, where it needs any: the prompt and one more at least."""
         self.logits = torch.empty(0)
         """After the last token that was read (1, vocab)."""
         self._tokens: list[Spelled] = []
@@ -69,11 +70,8 @@ class Reading:
         return Read(self.cached, tuple(self._tokens))
 
     def _begin(self) -> None:
-        ids, room = self.request.ids, None
-        if self.grows:
-            total = len(ids) + self.request.max_tokens
-            room = -(-total // ROOM) * ROOM
-        self.state = self.model.init_state(1, room)
+        ids = self.request.ids
+        self.state = self.model.init_state(1, self.slots)
         # Log-probabilities of a prompt need the model at each of its tokens.
         found = None if self.cache is None or self.request.prompt_logprobs else self.cache.longest(ids)
         if found is None:

@@ -166,4 +166,4 @@ def chat_logprobs(tokens: list[Spelled], spelling: Spelling) -> dict[str, Any]:
 
 def _finite(logprob: float | None) -> float | None:
     """A chance of 0 as the protocol writes it."""
-    return None if logprob is None else max(logprob, -9999.0)
+    return None if logprob is None else logprob if logprob > -9999.0 else -9999.0
