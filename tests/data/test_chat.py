@@ -107,6 +107,26 @@ def test_what_the_assistant_says_is_learned_and_nothing_else(folder: Path, tmp_p
     }
 
 
+def test_spaces_that_a_tokenizer_leaves_out_of_its_offsets_are_learned(tmp_path: Path) -> None:
+    """That of GPT-NeoX, which Mamba's checkpoints have, says that a token of a space has no letters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    said = "if a:\n    b  =  é \n"
+    lines = [{"prompt": f" {i}  ", "completion": said} for i in range(3)]
+    task = open_source(written(tmp_path / "chat.jsonl", lines), length=80, tokenizer=str(tmp_path))
+    assert {tokenizer.decode(targets) for _, targets in documents(task)} == {f"{said}\0"}
+
+
+def test_shares_that_leave_nothing_to_train_on_are_made_smaller(folder: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "chat.jsonl", [talk("hello", "day")] * 4)
+    task = open_source(path, tokenizer=str(folder), length=64, valid=0.49)
+    assert task.details["documents"] == {"train": 2, "valid": 1, "test": 1}
+
+
 def test_a_tokenizer_without_a_template_takes_the_plain_one(tmp_path: Path) -> None:
     path = written(tmp_path / "chat.jsonl", [talk(f"Héllo {i}", f"Wörld {i} ") for i in range(4)])
     task = open_source(path, length=80)

@@ -136,7 +136,7 @@ def packed_task(
             f"{len(usable)} of {len(documents)}",
             "Give more of them.",
         )
-    held = max(1, round(valid * len(usable)))
+    held = min(max(1, round(valid * len(usable))), (len(usable) - 1) // 2)
     order = np.random.default_rng(seed).permutation(len(usable))
     cut = {"test": order[:held], "valid": order[held : 2 * held], "train": order[2 * held :]}
     chosen = {name: [usable[i] for i in cut[name]] for name in ("train", "valid", "test")}

@@ -216,9 +216,13 @@ def _document(encoding: Any, one: Text, words: Words) -> Document:
     if one.places is None:
         learned = np.ones(len(ids), bool)
     else:
+        first, last = spans.T
+        # Of a token that is a space alone some tokenizers say that it has no letters: it has the one before.
+        before = np.append(0, np.maximum.accumulate(last)[:-1])[: len(last)]
+        first = np.where(first == last, np.minimum(first, before), first)
         learned = np.zeros(len(ids), bool)
         for start, end in one.places:
-            learned |= (spans[:, 1] > start) & (spans[:, 0] < end) & (spans[:, 1] > spans[:, 0])
+            learned |= (last > start) & (first < end) & (last > first)
     if one.whole:
         if words.add_bos and words.bos is not None and ids[:1].tolist() != [words.bos]:
             ids, learned = np.append(np.int32(words.bos), ids), np.append(False, learned)
