@@ -224,9 +224,13 @@ def test_a_constraint_holds_and_is_told_what_came():
     assert found[0].logprob == pytest.approx(float(before.log_softmax(-1)[found[0].id]))
 
 
-def test_a_tiny_temperature_takes_the_likeliest():
-    logits = logits_of(2, dtype=torch.float32)
-    assert Chooser(Sampler(1e-30), vocab_size=VOCAB).choose(logits).id == int(logits.argmax())
+@pytest.mark.parametrize("temperature", [1e-30, 1e-46, 1e-320])
+def test_a_tiny_temperature_takes_the_likeliest(temperature):
+    for dtype in (torch.float32, torch.float64):
+        logits = logits_of(2, dtype=dtype)
+        sampler = Sampler(temperature, top_p=0.9)
+        assert Chooser(sampler, vocab_size=VOCAB).choose(logits).id == int(logits.argmax())
+        assert sampler.choose(logits[None]).tolist() == [int(logits.argmax())]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from hippodrome.generate.constraint import Constraint
 
 
+_COLD = 1e-20
+"""A temperature below this is that of 0: logits that differ at all leave no chance to the lesser, and in
+float32 a division by it might be none."""
+
+
 class Sampler(NamedTuple):
     """How the next token is chosen.
 
@@ -66,7 +71,7 @@ class Sampler(NamedTuple):
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is taken, and nothing is left to chance."""
-        return self.temperature == 0 or self.top_k == 1
+        return self.temperature < _COLD or self.top_k == 1
 
     @property
     def edits(self) -> bool:
