@@ -52,7 +52,7 @@ def close(found, expected, dtype):
     assert (found - expected).abs().max() <= TOLERANCE[dtype] * scale
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 9])
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.mark.parametrize("name", list(STACKS))
 def test_replays_are_steps(name, dtype, rows):

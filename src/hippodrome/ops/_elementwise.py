@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.ops._tape import Tape
+from hippodrome.ops.linear.numba_ import ROWS
 
 aten = torch.ops.aten
 Form = Callable[..., Any]
@@ -171,6 +172,17 @@ def _look_up(tape: Tape, func: Any, table: Tensor, ids: Tensor, *options: Any) -
     return y
 
 
+def _by_library(tape: Tape, y: Tensor, call: Callable[[], Tensor]) -> Tensor:
+    """A product of many rows, which a library does best: a return to Python, small beside it."""
+    tape.kept.append(y)
+    tape.call(lambda: (y.copy_(call()), None)[1])
+    return y
+
+
+def _many(tape: Tape, func: Any, *arguments: Any) -> Tensor:
+    return _by_library(tape, func(*arguments), lambda: func(*arguments))
+
+
 def _product(tape: Tape, func: Any, *arguments: Tensor, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """x w and x w + bias, where w lies by columns, as the weight of a linear map does."""
     from hippodrome.ops.linear import _numba_kernel as kernel
@@ -183,6 +195,8 @@ def _product(tape: Tape, func: Any, *arguments: Tensor, beta: Number = 1, alpha:
         raise Unheld("a product with something added that is no bias has no form on a tape")
     y: Tensor = func(*arguments)
     (rows, inner), outer = x.shape, w.shape[1]
+    if rows > ROWS:
+        return _by_library(tape, y, lambda: func(*arguments))
     sizes = (rows, inner, outer, x.stride(0), w.stride(1))
     addresses = (x.data_ptr(), w.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr())
     given = (sizes, addresses, kernel.SAMPLES[x.dtype])
@@ -224,5 +238,10 @@ FORMS: dict[Any, Form] = {
     aten.embedding.default: _look_up,
     aten.mm.default: _product,
     aten.addmm.default: _product,
+    **(
+        {torch.ops.mkldnn._linear_pointwise.default: _many}
+        if hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        else {}
+    ),
 }
 """The form of each operation that a tape holds."""
