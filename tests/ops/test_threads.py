@@ -1,6 +1,7 @@
 """The kernels' thread pool: calls from several Python threads at once, and from forked workers."""
 
 import multiprocessing
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -96,3 +97,25 @@ def test_an_error_in_a_tile_reaches_the_caller(threads_of):
 
     with pytest.raises(ValueError, match="the last range fails"):
         run_tiles(kernel, 4)
+
+
+def places(count):
+    """The cores that each thread of the team may run on."""
+    seen = []
+    _threads._together(lambda: seen.append(os.sched_getaffinity(0)), count)
+    return sorted(seen, key=min)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds no threads")
+def test_threads_are_bound_to_cores_of_their_own_and_let_go():
+    cores, before = os.sched_getaffinity(0), torch.get_num_threads()
+    for count in {1, min(2, len(cores))}:
+        with _threads.on_threads(count) as chosen:
+            assert torch.get_num_threads() == count
+            assert places(count) == [{core} for core in chosen]
+        assert places(count) == [cores] * count
+    with _threads.on_threads(len(cores) + 1) as chosen:
+        assert chosen == []
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="threads are 1 or more"), _threads.on_threads(0):
+        pass

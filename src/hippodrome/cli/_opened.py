@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -92,13 +92,8 @@ def show(text: str) -> None:
 
 @contextmanager
 def on_threads(count: int | None) -> Iterator[None]:
-    """PyTorch's and our kernels on so many threads, and afterwards on as many as before."""
-    import torch
+    """PyTorch's and our kernels on so many threads, each bound to a core; afterwards all is as before."""
+    from hippodrome.ops import _threads
 
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
+    with nullcontext() if count is None else _threads.on_threads(count):
         yield
-    finally:
-        torch.set_num_threads(before)

@@ -104,7 +104,8 @@ class _Program:
             self._threads = threads
         self._lines[0, kernel.FAILED] = 0
         self._lines[1:, kernel.TAKEN : kernel.DONE + 1] = 0
-        _threads.run_compiled(int(kernel.run.address), self._lines.ctypes.data, threads)
+        body: Any = kernel.run.address
+        _threads.run_compiled(body, self._lines.ctypes.data, threads)
         if failed := int(self._lines[0, kernel.FAILED]):
             raise ArithmeticError(f"call {failed - 1} of a tape failed")
 

@@ -199,3 +199,43 @@ def _note(kernel: Callable[..., None], tiles: int, count: int, arguments: tuple[
     notes = _NOTES.get()
     if notes is not None:
         notes.note(kernel, tiles, count, arguments)
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[list[int]]:
+    """Kernels and products called from this thread run on so many threads, each bound to a core of its own.
+
+    Threads that stay on their cores find there what they read last. Yields the numbers of the cores, none
+    where threads are not bound: under another system than Linux, in a forked process, or where there are
+    fewer cores than threads. Afterwards all is as before.
+
+    Raises:
+        ValueError: fewer than one thread.
+    """
+    if count < 1:
+        raise ValueError(f"threads are 1 or more; got {count}. Give at most the number of cores.")
+    before = torch.get_num_threads()
+    bound = sys.platform.startswith("linux") and not is_forked() and _team() is not None
+    cores = sorted(os.sched_getaffinity(0)) if bound else []
+    chosen = cores[:count] if count <= len(cores) else []
+    torch.set_num_threads(count)
+    try:
+        if chosen:
+            _bind([{core} for core in chosen])
+        yield chosen
+    finally:
+        if chosen:
+            _bind([set(cores)] * count)
+        torch.set_num_threads(before)
+
+
+def _bind(places: list[set[int]]) -> None:
+    """Let each thread of the team run on one of these sets of cores."""
+    left = iter(places)
+
+    def bind() -> None:
+        place = next(left, None)
+        if place is not None:
+            os.sched_setaffinity(0, place)
+
+    _together(bind, len(places))
