@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hippodrome.text import template as templates
-from hippodrome.text.template import LETTERS, Template
+from hippodrome.text import _sandbox
+from hippodrome.text._sandbox import LETTERS
+from hippodrome.text.template import Template
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
@@ -195,11 +196,34 @@ def test_a_template_reaches_nothing_of_python(source: str) -> None:
         "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
         "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
         "{% set x = 'x' * 9999999 %}{% for i in range(99999) %}{{ x }}{% endfor %}",
+        "{% set n = namespace(x='xx') %}"
+        "{% for i in range(60) %}{% set n.x %}{{ n.x }}{{ n.x }}{% endset %}{% endfor %}",
+        "{% macro twice(x) %}{{ x }}{{ x }}{% endmacro %}{% set n = namespace(x='xx') %}"
+        "{% for i in range(60) %}{% set n.x = twice(n.x) %}{% endfor %}",
+        "{% set x %}{% for i in range(4000) %}" + "x" * 99999 + "{% endfor %}{% endset %}",
+        "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{% set x = ['x' * 9999999] * 9999999 %}{{ x }}",
+        "{% set x = ['x' * 9999999] * 9999999 %}{{ x | tojson }}",
+        "{% set x = ['x' * 9999999] * 9999999 %}{{ x | string | length }}",
+        "{% set x = ['x' * 9999999] * 9999999 %}{{ '' ~ x }}",
+        "{% set x = ['x' * 9999999] * 9999999 %}{{ namespace(a=x) }}",
+        "{% set x = ['x' * 9999999] * 9999999 %}{{ dict(a=x).values() }}",
+        "{{ messages | tojson(indent=999999999) }}",
+        "{{ messages | tojson(separators=('x' * 9999999, 'x' * 9999999), indent=9) * 99 }}",
+        "{{ [1] | batch(999999999, 'x') | list }}",
+        "{{ [1] | slice(999999999) | list }}",
+        "{{ ([[0] * 9999999] * 9999999) | sum(start=[]) }}",
+        "{% set x = 'x' * 9999999 %}{{ (['a'] * 99999) | map('replace', 'a', x) | list | length }}",
+        "{% set x = 'x' * 9999999 %}{{ ([x] * 99999) | map('upper') | list | length }}",
+        "{% set x = 'x' * 9999999 %}{% set n = namespace(x=[]) %}"
+        "{% for i in range(4000) %}{% set n.x = n.x + [x[i:]] %}{% endfor %}",
+        "{% set x = 'x' * 9999999 %}{% set n = namespace(x=[]) %}"
+        "{% for i in range(4000) %}{% set n.x = n.x + [x.upper()] %}{% endfor %}",
     ],
 )
 def test_a_template_that_would_not_end_is_stopped(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # As many steps as a test has time for; what is counted is the same.
-    monkeypatch.setattr(templates, "STEPS", 2**12)
+    monkeypatch.setattr(_sandbox, "STEPS", 2**12)
     began = time.process_time()
     with pytest.raises(ValueError, match="chat template"):
         Template(source, SPECIAL).render(TALK)
