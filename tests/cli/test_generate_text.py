@@ -68,7 +68,7 @@ def test_constraints(cli, language_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_state_goes_on_as_if_it_had_not_been_put_down(cli, language_run: Path, tmp_path: Path) -> None:
-    words = ("generate", language_run, "--presence-penalty", 0.3, "--json")
+    words = ("generate", language_run, "--frequency-penalty", 2, "--json")
     (whole,) = texts(cli(*words, "--prompt", "The quick", "--tokens", 20, "--seed", 5, "--logprobs", 0))
     file = tmp_path / "a.state"
     (first,) = texts(
@@ -78,6 +78,10 @@ def test_a_state_goes_on_as_if_it_had_not_been_put_down(cli, language_run: Path,
     )
     (rest,) = texts(cli(*words, "--state", file, "--tokens", 12, "--logprobs", 0))
     assert [t["id"] for t in first["logprobs"] + rest["logprobs"]] == [t["id"] for t in whole["logprobs"]]
+    again = tmp_path / "b.state"
+    (second,) = texts(cli(*words, "--state", file, "--tokens", 5, "--save-state", again, "--logprobs", 0))
+    (third,) = texts(cli(*words, "--state", again, "--tokens", 7, "--logprobs", 0))
+    assert second["logprobs"] + third["logprobs"] == rest["logprobs"]
     more = cli("generate", language_run, "--state", file, "--prompt", " and", "--tokens", 3, "--json")
     assert texts(more)[0]["prompt"].endswith(" and")
 

@@ -191,6 +191,39 @@ def test_a_text_read_in_parts_and_written_in_parts_is_one_text(model, tmp_path):
     assert found.replace("\ufffd", "") == want.replace("\ufffd", "")
 
 
+def test_what_was_written_is_counted_however_often_it_was_put_down(model, tmp_path):
+    """Penalties count all that the model wrote: a text saved twice goes on as one that was not."""
+    words, ids = words_of(), [65, 66]
+    sampler = Sampler(1.0, frequency_penalty=1.5, presence_penalty=0.5)
+
+    def chooser(prompt: tuple[int, ...], written: tuple[int, ...] = (), **options) -> Chooser:
+        return Chooser(sampler, vocab_size=256, prompt=prompt, output=written, **options)
+
+    whole = Session(model, words.tokenizer)
+    whole.read(ids)
+    said(whole.write(chooser((65, 66), seed=4), max_new_tokens=18))
+    session, now = Session(model, words.tokenizer), chooser((65, 66), seed=4)
+    session.read(ids)
+    for count in (7, 5, 6):
+        said(session.write(now, max_new_tokens=count))
+        session.save(tmp_path / "a", chooser=now)
+        session = Session(model, words.tokenizer)
+        snap = session.load(tmp_path / "a")
+        place = len(session.ids) - snap.written
+        now = chooser(session.ids[:place], session.ids[place:], seed=snap.seed, drawn=snap.drawn)
+    assert session.ids == whole.ids
+    assert snap.written == 18
+    # A token that ends the text is no part of it, and what was written before it still is.
+    end = int(session.point.logits.argmax())
+    said(session.write(chooser(()), max_new_tokens=9, ends=range(256)))
+    assert session.reason == "stop"
+    session.save(tmp_path / "a")
+    assert session.load(tmp_path / "a").written == 18
+    session.read([end])
+    session.save(tmp_path / "a")
+    assert session.load(tmp_path / "a").written == 0
+
+
 def test_writing_without_end_and_gone_back_to(model):
     words = words_of()
     session = Session(model, words.tokenizer)

@@ -176,9 +176,9 @@ def _one(
         found = session.load(asked.state, spec=run.spec)
         known = list(session.ids)
         before = words.tokenizer.decode(known)
-        if seed is None and not ids:
-            seed, drawn = found.seed, found.drawn
+        if not ids:
             written = known[len(known) - found.written :]
+            seed, drawn = (found.seed, found.drawn) if seed is None else (seed, 0)
     session.read(ids)
     read_in = time.perf_counter() - began
     chooser = Chooser(

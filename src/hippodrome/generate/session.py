@@ -51,6 +51,8 @@ class Session:
     def __init__(self, model: Model, tokenizer: "Tokenizer", *, chunk: int = CHUNK) -> None:
         self.model, self.tokenizer, self.chunk = model, tokenizer, chunk
         self.chosen = []
+        self._wrote: tuple[tuple[int, ...], int] = ((), 0)
+        """The tokens of a point, and how many at their end the model wrote with none read between."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -101,7 +103,7 @@ class Session:
         stream: TextStream,
         stop: StopText,
     ) -> Generator[str, None, None]:
-        ids, read = list(point.ids), len(point.ids)
+        ids, read, before = list(point.ids), len(point.ids), self._written
         logits, device = point.logits, point.logits.device
         self.chosen, self.reason = [], None
         room = None if most is None else read + most
@@ -131,6 +133,7 @@ class Session:
                 if len(ids) > read:
                     state = with_room(self.model, decoder.state, len(ids), None)
                     self.point = Point(tuple(ids), state, logits)
+                    self._wrote = (self.point.ids, before + len(ids) - read)
         text, met = stop.push(stream.flush())
         self.reason = "stop" if met else self.reason
         yield text + stop.flush()
@@ -152,13 +155,11 @@ class Session:
         if self.point is None:
             raise ValueError("there is nothing to save yet: no token has been read.")
         ids, state, logits = self.point
-        written = [token.id for token in self.chosen]
-        count = len(written) if written and ids[-len(written) :] == tuple(written) else 0
         found = snapshot.Snapshot(
             state,
             torch.tensor([ids]),
             logits,
-            written=count,
+            written=self._written,
             seed=None if chooser is None else chooser.seed,
             drawn=0 if chooser is None else chooser.drawn,
             notes=notes or {},
@@ -178,5 +179,11 @@ class Session:
                 "Save it from one text."
             )
         self.point = Point(tuple(found.ids[0].tolist()), found.state, found.logits)
+        self._wrote = (self.point.ids, found.written)
         self.chosen, self.reason = [], None
         return found
+
+    @property
+    def _written(self) -> int:
+        ids, count = self._wrote
+        return count if ids is self.ids else 0
