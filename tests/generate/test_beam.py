@@ -106,6 +106,19 @@ def test_a_search_that_is_wide_enough_finds_the_best_of_all():
     assert {beam.finish_reason for beam in found} == {"length"}
 
 
+def test_padding_of_the_vocabulary_is_never_found():
+    model, most = MODELS["both"](2.0).double(), 5
+    prompt = torch.randint(VOCAB, (1, 4))
+    found = beams(model, prompt, width=3, count=3, max_new_tokens=4, length_penalty=0.0, vocab_size=most)[0]
+    assert any(i >= most for beam in beams(model, prompt, width=3, count=3)[0] for i in beam.ids)
+    for beam in found:
+        with torch.no_grad():
+            ids = torch.tensor([beam.ids])
+            logits = model(torch.cat([prompt, ids], 1))[0][0, 3:-1, :most].log_softmax(-1)
+        assert max(beam.ids) < most
+        assert beam.score == pytest.approx(float(logits.gather(1, ids[0, :, None]).sum()), rel=1e-9)
+
+
 def test_a_width_of_one_is_greedy():
     model = MODELS["both"]().double()
     prompt = torch.randint(VOCAB, (2, 4))

@@ -131,6 +131,13 @@ def test_an_answer_that_is_broken_off_leaves_the_conversation_whole(model):
     assert said(talk.ask("More")) == alone(model, words, laid_out(words, before), Sampler(0.9), 2, 50)
 
 
+def test_a_message_of_which_nothing_is_left_is_no_message(model):
+    talk = Conversation(model, words_of("{{ messages[-1].content | trim }}"), max_new_tokens=3)
+    with pytest.raises(ValueError, match="prompt is empty"):
+        talk.ask(" ")
+    assert talk.messages == []
+
+
 def test_saved_and_taken_up_by_another(model, tmp_path):
     words = words_of()
     first = Conversation(model, words, sampler=Sampler(0.9), seed=2, max_new_tokens=10, system="S")

@@ -35,6 +35,7 @@ def beams(
     length_penalty: float = 1.0,
     early_stopping: bool | Literal["never"] = False,
     count: int = 1,
+    vocab_size: int | None = None,
     chunk: int = CHUNK,
 ) -> list[list[Beam]]:
     """The best continuations of each prompt, the best first.
@@ -55,6 +56,7 @@ def beams(
         early_stopping: True stops when ``width`` have ended; False when no running one of its present length
             would be better than the worst of those; "never" when none could be that, however long.
         count: continuations that are returned for each prompt, ``width`` at most.
+        vocab_size: ids that may be chosen are below this, as in ``Chooser``; None for all that the model has.
         chunk: tokens of a prompt that are read at once.
 
     Raises:
@@ -74,11 +76,11 @@ def beams(
     with evaluation(model), torch.no_grad():
         logits, state = prefill(model, prompts, chunk=chunk, max_length=room)
         # The running continuations of a search lie together; those of searches that are over have left.
-        scores = _scores(logits)
+        scores = _scores(logits[:, :vocab_size])
         parents, ids, going = _advance(searches, scores)
         decoder = Decoder(model, rows.take(state, parents), fixed=True) if going else None
         while decoder is not None:
-            scores = _scores(decoder.next(torch.tensor(ids, device=logits.device)))
+            scores = _scores(decoder.next(torch.tensor(ids, device=logits.device))[:, :vocab_size])
             before = len(parents)
             parents, ids, going = _advance(going, scores)
             if not going:

@@ -88,12 +88,12 @@ class Conversation:
         """The answer to a message, piece by piece. Whoever stops asking for pieces ends the answer there.
 
         Raises:
-            ValueError: the template refuses the messages; they stay as they were.
+            ValueError: the template refuses the messages, or writes nothing; they stay as they were.
         """
         asked = [*self.messages, {"role": "user", "content": text}]
-        ids = self._laid_out(asked)
+        answer = self._answer(self._laid_out(asked))
         self.messages = asked
-        return self._answer(ids)
+        return answer
 
     def retry(self) -> Generator[str, None, None]:
         """Another answer to the last message of the user.
@@ -101,11 +101,14 @@ class Conversation:
         Raises:
             ValueError: there is none.
         """
-        while self.messages and self.messages[-1]["role"] == "assistant":
-            self.messages.pop()
-        if not self.messages or self.messages[-1]["role"] != "user":
+        asked = list(self.messages)
+        while asked and asked[-1]["role"] == "assistant":
+            asked.pop()
+        if not asked or asked[-1]["role"] != "user":
             raise ValueError("there is no message yet that could be answered again.")
-        return self._answer(self._laid_out(self.messages))
+        answer = self._answer(self._laid_out(asked))
+        self.messages = asked
+        return answer
 
     def save(self, path: str | Path, *, spec: Mapping[str, Any] | None = None) -> None:
         """Writes the conversation to a file: its messages and the model's state.
