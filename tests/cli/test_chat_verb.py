@@ -72,6 +72,7 @@ def test_reset_and_retry(cli, folder: Path) -> None:
         ("/save", "needs the name of a file"),
         ("/save here", "nothing to save yet"),
         ("/load none", "no file none"),
+        ("/save ~nobody-of-this-name/talk", "nothing to save yet"),
         ("/jump", "no command /jump"),
     ],
 )
@@ -89,6 +90,25 @@ def test_what_a_template_refuses_is_told_and_forgotten(cli, folder: Path, tmp_pa
     answer = cli(*words, stdin="no\nHello\n")
     assert "not that" in answer.err
     assert answer.out == cli(*words, stdin="Hello\n").out
+
+
+def test_a_template_that_is_given_knows_the_special_tokens(cli, folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    (copy / "tokenizer_config.json").write_text('{"eos_token": "!"}')
+    (tmp_path / "named.jinja").write_text(TEMPLATE.replace("[/]", "{{ eos_token }}"))
+    (tmp_path / "spelt.jinja").write_text(TEMPLATE.replace("[/]", "!"))
+    answers = [
+        cli("chat", copy, *WORDS, "--template", tmp_path / f"{name}.jinja", stdin="One\nTwo\n").out
+        for name in ("named", "spelt")
+    ]
+    assert answers[0] == answers[1] != ""
+
+
+def test_a_loaded_conversation_has_its_own_first_message(cli, folder: Path) -> None:
+    answer = cli("chat", folder, "--system", "Be brief.", "--load", "talk")
+    assert answer.code == 2
+    assert "leave --system out" in answer.err
 
 
 def test_what_cannot_chat_is_refused(cli, classify_run: Path) -> None:

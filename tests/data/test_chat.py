@@ -155,7 +155,9 @@ def test_a_template_of_ones_own_and_a_vocabulary_that_is_learned(tmp_path: Path)
     task = open_source(path, length=80, tokenizer=260, template=str(own), learn="all")
     assert task.facts["vocab_size"] == 260
     assert task.words is not None
-    assert decode(task.words, documents(task)[0][0]).startswith("[user]hello hello")
+    tokens, learned = documents(task)[0]
+    assert decode(task.words, tokens).startswith("[user]hello hello")
+    assert learned[-1] == task.words.ends[0], "the token that ends a text, and not the letters of its name"
 
 
 def test_plain_text_with_a_separator_is_packed(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`hippodrome chat`: a conversation with a language model in the terminal."""
 
+import os
 import signal
 import sys
 import threading
@@ -75,13 +76,15 @@ def command(
     from hippodrome.generate.conversation import Conversation
 
     sampler = sampler_of(Sampling(temperature, top_k, top_p, min_p, repetition_penalty))
+    if load is not None and system is not None:
+        raise ValueError("--load brings the message that stands before all others; leave --system out")
     with on_threads(threads):
         model = opened(run, device, dtype, tokenizer)
         words = words_of(model)
         if template is not None:
-            from hippodrome.text.template import Template
+            from hippodrome.text.plain import with_source
 
-            words = words._replace(template=Template(text_of(template), {}))
+            words = with_source(words, text_of(template))
         talk = Conversation(
             model.model, words, sampler=sampler, seed=seed, max_new_tokens=tokens, system=system
         )
@@ -135,7 +138,8 @@ class _Room:
 
     def _carry_out(self, text: str) -> None:
         name, _, rest = text.partition(" ")
-        path = Path(rest.strip()).expanduser()
+        # The method of Path raises RuntimeError for the home of somebody who is not there.
+        path = Path(os.path.expanduser(rest.strip()))
         if name == "/help":
             for what, does in COMMANDS.items():
                 _say(f"{what:<12} {does}")

@@ -12,7 +12,6 @@ from hippodrome.data.base import Task, fault, shown
 from hippodrome.data.text import choose_words, token_bytes
 from hippodrome.text import plain
 from hippodrome.text.folder import Words
-from hippodrome.text.template import Template
 
 FORMS = (
     '{"messages": [{"role": ..., "content": ...}, ...]}, {"prompt": ..., "completion": ...} or {"text": ...}'
@@ -158,10 +157,7 @@ def _with_template(words: Words, choice: str | None) -> tuple[Words, str]:
             f"a chat template is 'plain' or the path of a file in Jinja; {choice!r} cannot be read: {error}. "
             "Correct the path, or leave it out."
         ) from None
-    special = {} if words.template is None else words.template.special
-    named = {"bos_token": words.bos, "eos_token": words.ends[-1], "pad_token": words.pad}
-    own = {name: words.tokenizer.id_to_token(id) or "" for name, id in named.items() if id is not None}
-    return words._replace(template=Template(source, {**own, **special})), choice
+    return plain.with_source(words, source), choice
 
 
 def _text(line: dict[str, Any], words: Words, learn: str) -> Text:

@@ -1,4 +1,4 @@
-"""A chat template for tokenizers that came without one."""
+"""A chat template for tokenizers that came without one, or with another."""
 
 import json
 
@@ -31,6 +31,15 @@ def with_ends(words: Words) -> Words:
     return words._replace(ends=(ids[0],))
 
 
+def with_source(words: Words, source: str) -> Words:
+    """The words with this chat template, to which the special tokens are known by their names."""
+    known = {} if words.template is None else words.template.special
+    end = words.ends[-1] if words.ends else None
+    named = {"bos_token": words.bos, "eos_token": end, "pad_token": words.pad}
+    own = {name: _spelling(words, id) or "" for name, id in named.items() if id is not None}
+    return words._replace(template=Template(source, {**own, **known}))
+
+
 def with_template(words: Words) -> Words:
     """The words with a chat template: their own, else one line with the role, the content, and the end.
 
@@ -42,10 +51,19 @@ def with_template(words: Words) -> Words:
     words = with_ends(words)
     # The tokenizer's own name for the end comes last: that of a turn.
     end = words.ends[-1]
-    for text in (words.tokenizer.id_to_token(end), words.tokenizer.decode([end], skip_special_tokens=False)):
-        if text and words.tokenizer.encode(text, add_special_tokens=False).ids == [end]:
-            return words._replace(template=Template(SOURCE.replace("END", json.dumps(text)), {}))
-    raise ValueError(
-        f"token {end} ends a text and no text is read as it, so no chat can be written with it. Give a chat "
-        "template that ends turns in another way."
-    )
+    text = _spelling(words, end)
+    if text is None:
+        raise ValueError(
+            f"token {end} ends a text and no text is read as it, so no chat can be written with it. Give a "
+            "chat template that ends turns in another way."
+        )
+    return words._replace(template=Template(SOURCE.replace("END", json.dumps(text)), {}))
+
+
+def _spelling(words: Words, id: int) -> str | None:
+    """The text that is read as this token alone. Of a byte that is not its name, which is a letter."""
+    tokenizer = words.tokenizer
+    for text in (tokenizer.id_to_token(id), tokenizer.decode([id], skip_special_tokens=False)):
+        if text and tokenizer.encode(text, add_special_tokens=False).ids == [id]:
+            return text
+    return None
