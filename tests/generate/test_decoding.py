@@ -1,6 +1,7 @@
 """Text streams never cut a character in two, and hold little back whatever comes."""
 
 import itertools
+import random
 import time
 
 import pytest
@@ -80,13 +81,33 @@ def test_an_empty_prompt_is_told():
         text(LanguageModel.example(), TOKENIZER, "", max_new_tokens=1)
 
 
-def test_a_space_in_the_middle_of_a_text_is_part_of_it():
-    """A tokenizer that drops the space at the beginning of a text, as those of Llama do."""
-    words = {word: i for i, word in enumerate(["<unk>", "<0xC3>", "<0xA9>", "▁The", "▁fox", "▁", "s"])}
-    tokenizer = Tokenizer(models.BPE(vocab=words, merges=[], byte_fallback=True, unk_token="<unk>"))
+def fallback_tokenizer(words: list[str]) -> Tokenizer:
+    """One with single bytes that drops the space at the beginning of a text, as those of Llama do."""
+    ids = {word: i for i, word in enumerate(["<unk>", *words])}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[], byte_fallback=True, unk_token="<unk>"))
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
+    return tokenizer
+
+
+def test_bytes_that_turn_out_to_be_no_text_leave_what_was_shown():
+    """The library reads bytes in a row as a whole, and fails where it had to take letters back."""
+    tokenizer = fallback_tokenizer([*(f"<0x{i:02X}>" for i in range(256)), "▁The", "fox"])
+    stream = TextStream(tokenizer, [257])
+    raw = [1 + byte for byte in b"U\x8c"]
+    assert [stream.push(i) for i in [*raw, 257, 258, 257]] == ["U", "", "\ufffd The", "fox", " The"]
+    for seed in range(40):
+        draw = random.Random(seed)
+        ids = [draw.choice([1 + draw.randrange(256), 257, 258]) for _ in range(40)]
+        stream = TextStream(tokenizer)
+        found = "".join(map(stream.push, ids)) + stream.flush()
+        assert found.count("The") == ids.count(257)
+        assert found.count("fox") == ids.count(258)
+
+
+def test_a_space_in_the_middle_of_a_text_is_part_of_it():
+    tokenizer = fallback_tokenizer(["<0xC3>", "<0xA9>", "▁The", "▁fox", "▁", "s"])
     assert "".join(map(TextStream(tokenizer, [3]).push, [4, 6, 4])) == " foxs fox"
     assert "".join(map(TextStream(tokenizer).push, [4, 6, 4])) == "foxs fox"
     # Half a character before the text is no context.

@@ -27,14 +27,18 @@ class TextStream:
 
     def __init__(self, tokenizer: "Tokenizer", before: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
-        last = list(before[-_BEFORE:])
-        # Half a character before would no longer be there once it is whole, which the decoder cannot bear.
-        self._restart(last if "\ufffd" not in tokenizer.decode(last) else [])
+        self._restart(before[-_BEFORE:])
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty where it completes none."""
         self.held.append(token)
-        text = self.stream.step(self.tokenizer, token)
+        try:
+            text = self.stream.step(self.tokenizer, token)
+        except Exception:  # the library's own class of errors
+            # Bytes in a row were read as letters, and one more has shown that they are none. What was shown
+            # stays; the bytes since then are marked.
+            text = self.tokenizer.decode(self.held)
+            self._restart([token])
         if text:
             self.held = []
             return text
@@ -54,7 +58,9 @@ class TextStream:
     def _restart(self, before: Sequence[int] = ()) -> None:
         from tokenizers.decoders import DecodeStream
 
-        self.stream = DecodeStream(ids=list(before), skip_special_tokens=True)
+        # Half a character before would no longer be there once it is whole, which the decoder cannot bear.
+        context = [] if "\ufffd" in self.tokenizer.decode(list(before)) else list(before)
+        self.stream = DecodeStream(ids=context, skip_special_tokens=True)
         self.held = []
 
 
