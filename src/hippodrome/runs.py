@@ -178,7 +178,7 @@ def load(path: str | Path, device: str = "cpu") -> Run:
     if (folder / "tokenizer.json").exists():
         from hippodrome.text.folder import read
 
-        words = read(folder)
+        words = read(folder, head["spec"].get("vocab_size"))
     settings = TrainSettings.model_validate(head["settings"])
     tokenizer = None if words is None else words.tokenizer
     return Run(model, head["spec"], tokenizer, head["task"], folder, settings, result, words)
@@ -267,7 +267,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{folder} is not a run folder: it is a file") from None
         what = "there is no such folder" if not folder.exists() else "it has no config.json"
         raise ValueError(f"{folder} is not a run folder: {what}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     version = head.get("format") if isinstance(head, dict) else None
     if not isinstance(version, int):

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +145,96 @@ def test_nothing_in_a_pickle_runs(folder: Path, tmp_path: Path) -> None:
         ({"hidden_act": "gelu"}, "hidden_act 'silu'"),
         ({"state_size": "large"}, "state_size is a whole number"),
         ({"time_step_limit": [0.0]}, "bounds of step sizes are two numbers"),
+        ({"vocab_size": 10**14}, "no model of the sizes in its config.json can be made"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and the weights are 21 tensors"),
+        ({"model_type": None, "d_model": 16, "n_layer": 2, "ssm_cfg": ["Mamba2"]}, "ssm_cfg is a table; got"),
     ],
 )
 def test_a_configuration_that_does_not_fit(folder: Path, change: dict[str, Any], sentence: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     refused(folder, sentence)
+
+
+def test_settings_within_settings_without_an_end(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "mamba2", "a": ' + "[" * 10**5 + "]" * 10**5 + "}")
+    refused(folder, "config.json cannot be read")
+    assert not checkpoints.is_checkpoint(folder)
+
+
+def test_the_whole_file_holds_where_an_older_index_lies_beside_it(folder: Path) -> None:
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert checkpoints.open_model(folder).spec["vocab_size"] == 12
+
+
+def test_whole_numbers_are_no_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    held = load_file(path)
+    save_file({**held, "lm_head.weight": held["lm_head.weight"].to(torch.int8)}, path)
+    refused(folder, "lm_head.weight holds int8, which is no weight in full")
+    save_file({}, path)
+    refused(folder, "the weights are 0 tensors")
+
+
+def test_what_a_run_says_of_where_it_came_from_is_checked(folder: Path, tmp_path: Path) -> None:
+    checkpoints.convert(folder, tmp_path / "run")
+    path = tmp_path / "run" / "origin.json"
+    said = json.loads(path.read_text())
+    for text, sentence in (
+        (path.read_text()[:40], "cannot be read"),
+        (json.dumps({**said, "layout": "mamba2-fh"}), "no layout that is known.*did you mean 'mamba2-hf'"),
+        (json.dumps({**said, "dtypes": {"lm_head.weight": "load"}}), "the type of each of its tensors"),
+        (json.dumps({"layout": "mamba2-hf"}), "the type of each of its tensors"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            checkpoints.export(tmp_path / "run", tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+
+
+def test_another_type_of_the_weights_is_told_to_who_loads_them(folder: Path, tmp_path: Path) -> None:
+    # transformers loads weights in what config.json says, whatever type they have.
+    checkpoints.export(folder, tmp_path / "half", dtype="bfloat16")
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {t.dtype for t in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.bfloat16}
+
+
+PROBE = """
+import sys
+from pathlib import Path
+from hippodrome import checkpoints
+
+
+def memory(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+kept = [checkpoints.open_model(sys.argv[1])]
+for folder in sys.argv[2:]:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    before = memory("VmRSS")
+    kept.append(checkpoints.open_model(folder))
+    print(memory("VmHWM") - before, sum(p.nbytes for p in kept[-1].model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells of the peak so")
+def test_loading_takes_the_weights_once_in_memory(folder: Path, tmp_path: Path) -> None:
+    # A head as large as the table, last in the model: while it is read it is there twice.
+    stack = config.stack_spec("mamba2", 128, 16, options={"mamba2": {"head_dim": 64, "expand": 8}})
+    spec = {**SPEC, "vocab_size": 2**14, "backbone": stack}
+    model = config.build(spec)
+    places = [tmp_path / layout for layout in ("mamba2-hf", "mamba2")]
+    for place in places:
+        writing.export(model, writing.origin_of(spec, place.name, torch.float32), place)
+    checkpoints.convert(places[0], tmp_path / "run")
+    words = [sys.executable, "-c", PROBE, *map(str, (folder, *places, tmp_path / "run"))]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True)
+    told = [tuple(map(int, line.split())) for line in answer.stdout.splitlines()]
+    assert len(told) == 3
+    assert all(peak < 1.12 * size for peak, size in told), told  # a tenth, and what Python takes
 
 
 def test_the_tokenizer_of_another_model(folder: Path, tmp_path: Path) -> None:

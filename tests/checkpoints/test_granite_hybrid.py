@@ -83,8 +83,13 @@ def test_what_is_not_built_is_refused(tmp_path: Path) -> None:
     source = saved(granite(), tmp_path / "theirs")
     config = json.loads((source / "config.json").read_text())
     for change, said in (
-        ({"layer_types": ["mamba", "attention"]}, "names each of the 3 layers, mamba or attention"),
-        ({"layer_types": ["mamba", "mlp", "mamba"]}, "names each of the 3 layers"),
+        (
+            {"layer_types": ["mamba", "attention"]},
+            "full_attention, one for each of the 3 layers; got",
+        ),
+        ({"layer_types": ["mamba", "mlp", "mamba"]}, "one for each of the 3 layers; got .*'mlp'"),
+        ({"layer_types": [["mamba"], "mamba", "mamba"]}, "one for each of the 3 layers; got"),
+        ({"logits_scaling": 0}, "logits_scaling is a number above zero; got 0.0"),
         ({"position_embedding_type": "alibi"}, "position_embedding_type None or 'nope' or 'rope'"),
         ({"mamba_d_head": 4}, "got 4 times 4, and 32"),
         ({"hidden_act": "gelu"}, "hidden_act 'silu'"),

@@ -14,6 +14,7 @@ from tests.checkpoints.test_zamba2 import zamba2
 from typer.testing import CliRunner
 
 from hippodrome import checkpoints
+from hippodrome.checkpoints import reading
 from hippodrome.checkpoints.families import bamba as bambas
 from hippodrome.checkpoints.families import jamba as jambas
 from hippodrome.checkpoints.families import zamba2 as zambas
@@ -37,6 +38,33 @@ def test_configurations_of_published_sizes_are_the_recipes(family: Any, theirs: 
     assert_within(family.RECIPE.model.stack(), spec["backbone"])
 
 
+SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"}
+"""Fields that a configuration must have; what else a file leaves out is what the class takes by default."""
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("Mamba", set()),
+        ("Mamba2", {"num_heads", "head_dim"}),
+        ("FalconMamba", set()),
+        ("Jamba", set()),
+        ("Bamba", set()),
+        ("Zamba2", set()),
+        ("NemotronH", {"layers_block_type"}),
+        ("RecurrentGemma", set()),
+        ("GraniteMoeHybrid", set()),
+        ("FalconH1", set()),
+    ],
+)
+def test_a_field_that_a_file_leaves_out_is_what_the_class_takes(name: str, needed: set[str]) -> None:
+    whole = getattr(transformers, f"{name}Config")().to_dict()
+    found = reading.layout_of(whole)
+    assert found is not None
+    short = {k: v for k, v in whole.items() if k in SIZES | needed | {"model_type"}}
+    assert found[0].read(short).spec == found[0].read(whole).spec
+
+
 def assert_within(part: Any, whole: Any, path: str = "") -> None:
     """Whether all that one spec says stands in the other; how long a chunk is changes speed alone."""
     if isinstance(part, dict):
@@ -55,7 +83,7 @@ def assert_within(part: Any, whole: Any, path: str = "") -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda: jamba(num_experts=1, mamba_proj_bias=True),
+        lambda: jamba(num_experts=1, mamba_proj_bias=True, tie_word_embeddings=True),
         lambda: nemotron("ME*-", n_group=4, topk_group=2, moe_latent_size=12, mlp_bias=True, use_bias=True),
         lambda: zamba2(use_shared_attention_adapter=True, use_mem_rope=True, add_bias_linear=True),
     ],
@@ -63,7 +91,8 @@ def assert_within(part: Any, whole: Any, path: str = "") -> None:
 )
 @torch.no_grad()
 def test_half_precision_runs_whole_and_token_by_token(made: Any, tmp_path: Path) -> None:
-    source = saved(made().to(torch.bfloat16), tmp_path / "theirs")
+    source = saved(made().to(torch.bfloat16), tmp_path / "theirs", max_shard_size="8KB")
+    assert len(list(source.glob("model-*.safetensors"))) > 1
     model, wide = checkpoints.open_model(source).model, checkpoints.open_model(source, dtype="float32").model
     ids = ids_of(24)
     expected = wide(ids)[0]

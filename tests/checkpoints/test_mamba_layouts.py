@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tests.checkpoints._layouts import check_layout, check_logits, moved, saved
+from tests.checkpoints._layouts import check_layout, check_logits, check_way_back, moved, saved
 
 from hippodrome import checkpoints
 
@@ -83,9 +82,12 @@ def test_the_authors_own_layout_with_a_padded_vocabulary(kind: str, tmp_path: Pa
     check_logits(run, again)
     checkpoints.export(tmp_path / "hf", tmp_path / "back", layout=kind)
     before = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    after = load_file(tmp_path / "back" / "model.safetensors")
-    assert set(before) - {"lm_head.weight"} == set(after)
+    # What the authors' program loads: one pickle, and in it the head, which shares the table's numbers.
+    after = torch.load(tmp_path / "back" / "pytorch_model.bin", weights_only=True)
+    assert set(before) == set(after)
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert after["lm_head.weight"].data_ptr() == after["backbone.embedding.weight"].data_ptr()
+    assert sorted(p.name for p in (tmp_path / "back").iterdir()) == ["config.json", "pytorch_model.bin"]
 
 
 def test_parts_and_half_precision(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_parts_and_half_precision(tmp_path: Path) -> None:
     kinds = {name: p.dtype for name, p in run.model.named_parameters()}
     wide = {name for name, kind in kinds.items() if kind == torch.float32}
     assert set(kinds.values()) == {torch.float32, torch.bfloat16}
-    assert {name.rsplit(".", 1)[1] for name in wide} == {"A_log", "dt_bias"}
+    assert {name.rsplit(".", 1)[1] for name in wide} == {"A_log", "D", "dt_bias"}
     wide = checkpoints.open_model(source, dtype="float32")
     check_logits(wide, theirs.float())
     checkpoints.export(source, tmp_path / "back", shard=8000)
@@ -104,3 +106,12 @@ def test_parts_and_half_precision(tmp_path: Path) -> None:
     again = checkpoints.open_model(tmp_path / "back")
     torch.testing.assert_close(again.model.state_dict(), run.model.state_dict(), rtol=0, atol=0)
     assert transformers.Mamba2ForCausalLM.from_pretrained(tmp_path / "back").dtype == torch.bfloat16
+
+
+def test_what_is_stored_in_full_beside_half_precision_keeps_its_bits(tmp_path: Path) -> None:
+    theirs = mamba2().to(torch.bfloat16)
+    numbers = torch.Generator().manual_seed(3)
+    for name, p in theirs.named_parameters():
+        if name.endswith(("A_log", "D", "dt_bias")):
+            p.data = torch.rand(p.shape, generator=numbers)
+    check_way_back(saved(theirs, tmp_path / "theirs"), tmp_path, type(theirs))

@@ -87,6 +87,21 @@ def test_the_bound_below_step_sizes_holds_in_the_step_too(tmp_path: Path) -> Non
     assert (unbounded - full(theirs, ids)[:, -1]).abs().max() > 1e-3
 
 
+def test_fields_by_older_names(tmp_path: Path) -> None:
+    theirs = nemotron("M", time_step_min=0.5, use_conv_bias=False, conv_kernel=3, n_groups=3)
+    source = saved(theirs, tmp_path / "theirs")
+    config = json.loads((source / "config.json").read_text())
+    older = {
+        "mamba_dt_min": "time_step_min",
+        "mamba_conv_bias": "use_conv_bias",
+        "mamba_d_conv": "conv_kernel",
+        "mamba_n_groups": "n_groups",
+    }
+    said = {old: config.pop(new) for old, new in older.items()}
+    (source / "config.json").write_text(json.dumps({**config, **said}))
+    check_logits(checkpoints.open_model(source), theirs)
+
+
 def test_a_correction_in_float32_beside_half_precision_stays_as_it_is(tmp_path: Path) -> None:
     theirs = nemotron("ME").to(torch.bfloat16)
     source = saved(theirs, tmp_path / "theirs")
@@ -112,7 +127,8 @@ def test_what_is_not_built_is_refused(tmp_path: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     for change, said in (
         ({"layers_block_type": None, "hybrid_override_pattern": "M-X*"}, "E for experts; got 'M-X\\*'"),
-        ({"layers_block_type": ["mamba", "mixer"]}, "layers_block_type is a list of .*; got 'mixer'"),
+        ({"layers_block_type": ["mamba", "mixer"]}, "layers_block_type is a list of .*'mixer'"),
+        ({"layers_block_type": "M-E*"}, "layers_block_type is a list of .*; got 'M-E\\*'"),
         ({"layers_block_type": None}, "has hybrid_override_pattern; this one's has not"),
         ({"attention_bias": True}, "attention_bias False; this one's is True"),
         ({"mlp_hidden_act": "mish"}, "this one's is 'mish'"),

@@ -94,7 +94,10 @@ def test_what_is_not_built_is_refused(tmp_path: Path) -> None:
     source = saved(gemma(), tmp_path / "theirs")
     config = json.loads((source / "config.json").read_text())
     for change, said in (
-        ({"block_types": ["recurrent", "mamba"]}, "block_types are recurrent and attention"),
+        (
+            {"block_types": ["recurrent", "mamba"]},
+            "a list of recurrent, attention, one at least; got",
+        ),
         ({"block_types": []}, "one at least; got \\[\\]"),
         ({"logits_soft_cap": 0.0}, "A cap of the logits is above zero; got 0.0"),
         ({"lru_width": 25}, "gate_blocks must divide the channels of the recurrence; got 2 for 25"),

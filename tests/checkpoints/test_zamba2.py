@@ -87,7 +87,7 @@ def test_copies_of_shared_blocks_are_read_and_written_or_refused(tmp_path: Path)
     torch.testing.assert_close(full(again, ids), full(theirs, ids), rtol=0, atol=0)
     name = "model.layers.4.shared_transformer.self_attn.q_proj.weight"
     save_file({**held, name: held[name] + 1}, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"{name}.*differ"):
+    with pytest.raises(ValueError, match=f"{name}.*differ. Both stand for one matrix: take the files"):
         checkpoints.open_model(source)
 
 
@@ -114,7 +114,10 @@ def test_what_is_not_built_is_refused(tmp_path: Path) -> None:
         ({"use_shared_mlp_adapter": False}, "use_shared_mlp_adapter True"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings True"),
         ({"layers_block_type": ["mamba"] * 3}, "one hybrid layer at least"),
-        ({"layers_block_type": ["mamba", "hybrid"]}, "mamba or hybrid for each of 3 layers"),
+        (
+            {"layers_block_type": ["mamba", "hybrid"]},
+            "mamba, linear_attention, hybrid, one for each of the 3",
+        ),
         ({"n_mamba_heads": 5}, "got 5 and 32"),
         ({"layers_block_type": None}, "num_hidden_layers 54; this one's is 3"),
         ({"adapter_rank": 4}, r"adapter_list.0.0.weight has shape \(3, 16\), config.json asks for \(4, 16\)"),

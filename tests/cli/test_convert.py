@@ -51,8 +51,10 @@ def test_into_a_run_and_back(folder: Path, tmp_path: Path) -> None:
     call("convert", run, "--out", back, "--to", "origin")
     assert (back / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert Tokenizer.from_file(str(back / "tokenizer.json")).get_vocab_size() == 256
-    call("convert", folder, "--out", tmp_path / "own", "--to", "mamba", "--shard", "8kB")
-    assert len(list((tmp_path / "own").glob("model-*.safetensors"))) > 1
+    call("convert", folder, "--out", tmp_path / "own", "--to", "mamba")
+    assert (tmp_path / "own" / "pytorch_model.bin").stat().st_size > 10**4
+    call("convert", run, "--out", tmp_path / "parts", "--to", "origin", "--shard", "8kB")
+    assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 1
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,12 @@ def test_a_sentence_and_nothing_written(
     told = call("convert", folder, "--out", tmp_path / "out", *words, code=2)
     assert sentence in " ".join(told.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_has_no_data_of_its_own(folder: Path, tmp_path: Path) -> None:
+    """Not even that of the folder in which the command is typed."""
+    for words in (("evaluate", folder), ("quantize", folder, "--on", "own", "--out", tmp_path / "q")):
+        assert "name a source" in call(*words, code=2)
 
 
 def test_a_checkpoint_opens_from_python_and_estimators_say_how(folder: Path) -> None:

@@ -4,19 +4,14 @@
 checkpoint; ``export`` writes a run in the layout it came from, or in another that can say what it is.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from hippodrome import runs
-from hippodrome.checkpoints import reading, writing
+from hippodrome.checkpoints import origin, reading, writing
+from hippodrome.checkpoints.origin import layouts
 from hippodrome.checkpoints.reading import is_checkpoint
-from hippodrome.checkpoints.writing import layouts
 
-__all__ = ["convert", "export", "is_checkpoint", "layouts", "open_model"]
-
-ORIGIN = "origin.json"
-"""In a run folder: the layout, the configuration and the dtypes that its weights came with."""
+__all__ = ["convert", "export", "is_checkpoint", "layouts", "open_model", "origin"]
 
 
 def open_model(
@@ -41,16 +36,19 @@ def open_model(
     from hippodrome.text import folder as words
 
     folder = Path(path)
+    place = _place(folder, tokenizer)
+    if tokenizer is not None and words.read(place) is None:
+        raise ValueError(f"{tokenizer} has no tokenizer.json")
     if not is_checkpoint(folder):
         run = runs.load(folder, device)
         if dtype is not None:
             reading.cast(run.model, reading.chosen_dtype(dtype, {}))
-        return run._replace(**_words(folder, tokenizer, run)) if tokenizer is not None else run
+        if tokenizer is None:
+            return run
+        found = words.read(place, run.spec.get("vocab_size"))
+        return run._replace(tokenizer=None if found is None else found.tokenizer, words=found)
     loaded = reading.load(folder, dtype)
-    vocabulary = loaded.spec["vocab_size"]
-    found = words.read(_place(folder, tokenizer), vocabulary)
-    if tokenizer is not None and found is None:
-        raise ValueError(f"{tokenizer} has no tokenizer.json")
+    found = words.read(place, loaded.spec["vocab_size"])
     return runs.Run(
         model=loaded.model.to(runs.device_of(device)),
         spec=loaded.spec,
@@ -63,16 +61,6 @@ def open_model(
     )
 
 
-def _words(folder: Path, tokenizer: str | Path, run: runs.Run) -> dict[str, Any]:
-    """The fields of a run that another tokenizer changes."""
-    from hippodrome.text import folder as words
-
-    found = words.read(_place(folder, tokenizer), run.spec.get("vocab_size"))
-    if found is None:
-        raise ValueError(f"{tokenizer} has no tokenizer.json")
-    return {"tokenizer": found.tokenizer, "words": found}
-
-
 def convert(source: Path, out: Path, *, dtype: str | None = None, tokenizer: Path | None = None) -> runs.Run:
     """Makes a run folder of a checkpoint: what every verb reads, the tokenizer files, and ``origin.json``.
 
@@ -83,16 +71,16 @@ def convert(source: Path, out: Path, *, dtype: str | None = None, tokenizer: Pat
     run = open_model(source, dtype=dtype, tokenizer=tokenizer)
     if "origin" not in run.details:
         raise ValueError(f"{source} is a run folder already. Name a layout to write it in with --to")
-    origin = run.details["origin"]
-    details = {k: v for k, v in run.details.items() if k != "origin"}
+    came = run.details["origin"]
+    saved = run._replace(details={k: v for k, v in run.details.items() if k != "origin"})
 
     def fill(folder: Path) -> None:
-        (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        origin.write(folder, came)
         if run.words is not None:
             carry(run.words, _place(source, tokenizer), folder)
 
-    runs.save(run._replace(details=details), out, fill)
-    return runs.load(out)
+    runs.save(saved, out, fill)
+    return run._replace(folder=out)
 
 
 def export(
@@ -118,28 +106,26 @@ def export(
             f"{source} has its weights in {run.details['quantized']}, and layouts of other programs hold "
             f"them in full: write the run that it was made of"
         )
-    origin = run.details.get("origin")
-    if origin is None and (run.folder / ORIGIN).exists():
-        origin = json.loads((run.folder / ORIGIN).read_text(encoding="utf-8"))
-    if layout is None and origin is None:
+    came = run.details.get("origin") or origin.read(run.folder)
+    if layout is None and came is None:
         raise ValueError(
             f"{source} was trained here and came from no other layout: name one to write it in, of "
             f"{', '.join(layouts())}"
         )
-    if layout is not None and (origin is None or origin["layout"] != layout):
+    if layout is not None and (came is None or came["layout"] != layout):
         kind = next(run.model.parameters()).dtype
-        origin = writing.origin_of(run.spec, layout, kind)
-    assert origin is not None
+        came = writing.origin_of(run.spec, layout, kind)
+    assert came is not None
     chosen = None if dtype is None else reading.chosen_dtype(dtype, {})
 
     def fill(folder: Path) -> None:
         if run.words is not None:
             carry(run.words, _place(source, tokenizer), folder)
 
-    return writing.export(run.model, origin, out, fill, dtype=chosen, shard=shard)
+    return writing.export(run.model, came, out, fill, dtype=chosen, shard=shard)
 
 
 def _place(folder: Path, tokenizer: str | Path | None) -> Path:
     """Where the tokenizer files lie."""
     place = folder if tokenizer is None else Path(tokenizer)
-    return place.parent if place.is_file() else place
+    return place.parent if place.name == "tokenizer.json" else place

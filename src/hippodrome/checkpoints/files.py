@@ -14,11 +14,10 @@ SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 class Stored(NamedTuple):
-    """A tensor of a checkpoint that is not read yet: its shape and dtype, its file, and how to read it."""
+    """A tensor of a checkpoint that is not read yet: its shape and dtype, and how to read it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    file: Path
     read: Callable[[], Tensor]
 
 
@@ -28,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path.parent} has no {path.name}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a table of names and values; got a {type(found).__name__}")
@@ -43,11 +42,12 @@ def stored(folder: Path) -> dict[str, Stored]:
             more than tensors.
     """
     for name, opened in ((SAFE, _safe), (PICKLED, _pickled)):
+        # The whole file first, as in transformers, which leaves an old index beside one that it writes anew.
+        if (folder / name).exists():
+            return opened(folder / name)
         index = folder / f"{name}.index.json"
         if index.exists():
             return _in_parts(index, opened)
-        if (folder / name).exists():
-            return opened(folder / name)
     others = sorted(p.name for p in folder.glob("*") if p.suffix in (".safetensors", ".bin", ".pt", ".pth"))
     found = f"; it has {', '.join(others[:4])}" if others else ""
     raise ValueError(
@@ -78,7 +78,7 @@ def _in_parts(index: Path, opened: Callable[[Path], dict[str, Stored]]) -> dict[
     return found
 
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -90,6 +90,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+"""Types of numbers by their names in safetensors."""
 
 
 def _safe(path: Path) -> dict[str, Stored]:
@@ -116,10 +117,10 @@ def _safe(path: Path) -> dict[str, Stored]:
     with opened() as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
             piece = file.get_slice(name)
-            kind = _DTYPES.get(piece.get_dtype())
+            kind = DTYPES.get(piece.get_dtype())
             if kind is None:
                 raise ValueError(f"{path}: {name} is of type {piece.get_dtype()}, which is not read here")
-            found[name] = Stored(tuple(piece.get_shape()), kind, path, reader(name))
+            found[name] = Stored(tuple(piece.get_shape()), kind, reader(name))
     return found
 
 
@@ -142,9 +143,7 @@ def _pickled(path: Path) -> dict[str, Stored]:
 
         return give
 
-    return {
-        name: Stored(tuple(tensor.shape), tensor.dtype, path, reader(name)) for name, tensor in held.items()
-    }
+    return {name: Stored(tuple(tensor.shape), tensor.dtype, reader(name)) for name, tensor in held.items()}
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from hippodrome.mixers.mamba import Mamba
 from hippodrome.mixers.mamba2 import Mamba2
 from hippodrome.mixers.rg_lru import RGLRU
 from hippodrome.models.base import Model
+from hippodrome.train.weights import cast_unsaved
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -72,13 +73,19 @@ def load(folder: Path, dtype: str | None = None) -> Loaded:
             f"that are read: {known}"
         )
     family, name = found
-    reading = family.read(config)
     stored = files.stored(folder)
-    target = chosen_dtype(dtype, stored)
-    with Unfilled():
-        model: Model = configuration.build(reading.spec)
+    for field in ("num_hidden_layers", "n_layer"):
+        if isinstance(config.get(field), int) and config[field] > len(stored):
+            # Before a spec is made, which would take as long and as much as somebody wrote there.
+            raise ValueError(
+                f"{folder} does not fit its config.json: {field} is {config[field]}, and the weights are "
+                f"{len(stored)} tensors"
+            )
+    reading = family.read(config)
+    model = built(reading.spec, folder)
     names = renaming.table(family.LAYOUTS[name], shapes(model), reading.lists)
-    check(names, {k: v.shape for k, v in stored.items()}, model, folder)
+    check(names, stored, model, folder)
+    target = chosen_dtype(dtype, stored)
     check_tied(names, stored, folder)
     fill(model, names, stored, target)
     order = {k: str(v.dtype).removeprefix("torch.") for k, v in stored.items() if not names.is_ignored(k)}
@@ -99,6 +106,18 @@ def chosen_dtype(dtype: str | None, stored: Mapping[str, files.Stored]) -> torch
     return DTYPES[dtype]
 
 
+def built(spec: Mapping[str, Any], folder: Path) -> Model:
+    """The model of a spec, its large tensors not filled. Raises ValueError where it fits in no memory."""
+    try:
+        with Unfilled():
+            model: Model = configuration.build(spec)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        # Sizes that nobody means, of a file that was tampered with: whatever PyTorch makes of them.
+        why = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{folder}: no model of the sizes in its config.json can be made: {why}") from None
+    return model
+
+
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor that a file holds, tied ones under their first name."""
     first = {name for name, _ in model.named_parameters()}
@@ -106,10 +125,9 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in model.state_dict().items() if name not in again}
 
 
-def check(
-    names: renaming.Table, there: Mapping[str, tuple[int, ...]], model: nn.Module, folder: Path
-) -> None:
-    """Refuse a checkpoint by name where tensors are missing, unexpected, or of another shape."""
+def check(names: renaming.Table, stored: Mapping[str, files.Stored], model: nn.Module, folder: Path) -> None:
+    """Refuse a checkpoint by name where tensors are missing, unexpected, of another shape or not in full."""
+    there = {name: one.shape for name, one in stored.items()}
     wanted: dict[str, tuple[int, ...]] = {}
     ours = shapes(model)
     for one in names.made:
@@ -129,6 +147,11 @@ def check(
         for name, shape in wanted.items()
         if name in there and there[name] != shape
     ]
+    problems += [
+        f"{name} holds {str(stored[name].dtype).removeprefix('torch.')}, which is no weight in full"
+        for name in sorted(needed & set(there))
+        if not stored[name].dtype.is_floating_point
+    ]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ValueError(f"{folder} does not fit its config.json: {'; '.join(problems[:5])}{more}")
@@ -140,10 +163,12 @@ def check_tied(names: renaming.Table, stored: Mapping[str, files.Stored], folder
         if copy in names.names() or copy not in stored:
             continue
         if source not in stored or not torch.equal(stored[copy].read(), stored[source].read()):
-            raise ValueError(
-                f"{folder}: config.json ties {copy} to {source}, and they differ. Set tie_word_embeddings to "
-                f"false there if the head is a matrix of its own"
+            what = (
+                "Set tie_word_embeddings to false there if the head is a matrix of its own"
+                if copy.endswith("head.weight")
+                else "Both stand for one matrix: take the files from where the checkpoint comes from"
             )
+            raise ValueError(f"{folder}: config.json ties {copy} to {source}, and they differ. {what}")
 
 
 def choosing(model: nn.Module) -> list[MoE]:
@@ -152,10 +177,9 @@ def choosing(model: nn.Module) -> list[MoE]:
 
 
 def rates(model: nn.Module) -> list[nn.Parameter]:
-    """The rates of decay and step sizes of the mixers that checkpoints hold."""
+    """The rates of decay, step sizes and skips D of the mixers that checkpoints hold."""
     mixers = [m for m in model.modules() if isinstance(m, Mamba | Mamba2 | RGLRU)]
-    groups = [group for mixer in mixers for group in mixer.parameter_groups()]
-    return [p for group in groups if group.max_lr is not None for p in group.parameters]
+    return [p for mixer in mixers for group in mixer.parameter_groups() for p in group.parameters]
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:
@@ -176,15 +200,14 @@ def fill(
     """Put the tensors of theirs into the model, one of ours after the other.
 
     Rates of decay and step sizes stay in float32 at least: rounded to bfloat16 they are other time scales.
+    So do the skips, which files of bfloat16 hold in float32 too.
     """
     ours = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     wide = {id(tensor) for tensor in (*rates(model), *(moe.correction for moe in choosing(model)))}
-    for one in names.made:
+    # The largest first: while one is read it is there twice, which matters where all others are there too.
+    for one in sorted(names.made, key=lambda one: ours[one.ours].numel(), reverse=True):
         held = {p.name: stored[p.name].read() for row in one.rows for p in row}
         tensor = ours[one.ours]
         kind = torch.promote_types(dtype, torch.float32) if id(tensor) in wide else dtype
         tensor.data = renaming.assembled(one, held, tensor.shape, kind)
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point() and name in module._non_persistent_buffers_set:
-                module._buffers[name] = buffer.to(dtype)
+    cast_unsaved(model, dtype)

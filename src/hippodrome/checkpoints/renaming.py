@@ -94,26 +94,16 @@ def assembled(one: Made, theirs: Mapping[str, Tensor], shape: Shape, dtype: torc
         start = 0
         for piece in row:
             part = cut(theirs[piece.name], piece, one.rule.dim)
-            if one.rule.view:
-                into.copy_(part.reshape(into.shape))
-                break
             into.narrow(one.rule.dim, start, part.shape[one.rule.dim]).copy_(part)
             start += part.shape[one.rule.dim]
     return made.neg_() if one.rule.negated else made
 
 
-def parts(one: Made, ours: Tensor, shapes: Mapping[str, Shape] | None) -> list[tuple[Piece, Tensor]]:
-    """The pieces of theirs that a tensor of ours holds: what ``assembled`` did, undone.
-
-    ``shapes`` of theirs are needed where a rule says that the shapes differ; without, ours is given.
-    """
+def parts(one: Made, ours: Tensor) -> list[tuple[Piece, Tensor]]:
+    """The pieces of theirs that a tensor of ours holds: what ``assembled`` did, undone."""
     found: list[tuple[Piece, Tensor]] = []
     ours = -ours if one.rule.negated else ours
     for row, tensor in zip(one.rows, ours if one.rule.stack else [ours], strict=True):
-        if one.rule.view:
-            shape = tensor.shape if shapes is None else shapes[row[0].name]
-            found.append((row[0], tensor.reshape(shape)))
-            continue
         length = tensor.shape[one.rule.dim]
         sizes = one.sizes or [length // len(row)] * len(row)
         found += zip(row, tensor.split(sizes, one.rule.dim), strict=True)
@@ -121,10 +111,8 @@ def parts(one: Made, ours: Tensor, shapes: Mapping[str, Shape] | None) -> list[t
 
 
 def expected(one: Made, ours: Shape) -> list[tuple[Piece, Shape]]:
-    """The shape of each piece of theirs that fits a tensor of ours; none where the shapes may differ."""
-    if one.rule.view:
-        return []
-    return [(p, tuple(t.shape)) for p, t in parts(one, torch.empty(ours, device="meta"), None)]
+    """The shape of each piece of theirs that fits a tensor of ours."""
+    return [(p, tuple(t.shape)) for p, t in parts(one, torch.empty(ours, device="meta"))]
 
 
 def cut(tensor: Tensor, piece: Piece, dim: int) -> Tensor:

@@ -15,17 +15,13 @@ from torch import Tensor, nn
 from hippodrome import config as configuration
 from hippodrome.checkpoints import renaming
 from hippodrome.checkpoints.families import families
-from hippodrome.checkpoints.files import SAFE
+from hippodrome.checkpoints.files import PICKLED, SAFE
+from hippodrome.checkpoints.origin import layouts
 from hippodrome.checkpoints.reading import shapes
 from hippodrome.train.checkpoint import write_folder
 
 SHARD = 5 * 10**9
 """Bytes of the largest file of weights; a larger model is written in parts with an index."""
-
-
-def layouts() -> list[str]:
-    """The names of all layouts."""
-    return sorted(name for family in families().values() for name in family.LAYOUTS)
 
 
 def origin_of(spec: Mapping[str, Any], layout: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -68,7 +64,7 @@ def export(
         folder: made if need be; it appears whole or not at all.
         fill: writes what else belongs in the folder.
         dtype: of all tensors; None takes each one's own where it is known, else that which it has here.
-        shard: largest file of weights, in bytes.
+        shard: largest file of weights, in bytes, where the layout's program reads several.
 
     Raises:
         ValueError: the folder is not empty.
@@ -77,7 +73,12 @@ def export(
 
     def write(place: Path) -> None:
         _weights(model, origin, place, dtype, shard)
-        text = json.dumps(origin["config"], indent=2, ensure_ascii=False) + "\n"
+        config = dict(origin["config"])
+        if dtype is not None:
+            # What other programs load the weights in, by either name of the field.
+            said = [name for name in ("dtype", "torch_dtype") if name in config]
+            config |= dict.fromkeys(said, str(dtype).removeprefix("torch."))
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (place / "config.json").write_text(text, encoding="utf-8")
         if fill is not None:
             fill(place)
@@ -93,6 +94,12 @@ def _weights(
     from safetensors.torch import save_file
 
     known = {name: getattr(torch, kind) for name, kind in origin["dtypes"].items()}
+    layout = _family(origin).LAYOUTS[origin["layout"]]
+    if layout.pickled:
+        held = {name: t.to(dtype or known.get(name, t.dtype)) for name, t in theirs(model, origin)}
+        copies = {copy: held[source] for copy, source in layout.tied.items() if copy not in held}
+        torch.save({**held, **copies}, folder / PICKLED)
+        return
     files: list[dict[str, Tensor]] = [{}]
     where: dict[str, int] = {}
     room, total = shard, 0
@@ -129,9 +136,14 @@ def _weights(
     (folder / f"{SAFE}.index.json").write_text(text, encoding="utf-8")
 
 
+def _family(origin: Mapping[str, Any]) -> Any:
+    """The family of the layout."""
+    return next(f for f in families().values() if origin["layout"] in f.LAYOUTS)
+
+
 def theirs(model: nn.Module, origin: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a model under the names of its layout, one by one."""
-    family = next(f for f in families().values() if origin["layout"] in f.LAYOUTS)
+    family = _family(origin)
     reading = family.read(origin["config"])
     names = renaming.table(family.LAYOUTS[origin["layout"]], shapes(model), reading.lists)
     values = {**dict(model.named_buffers()), **dict(model.named_parameters())}
@@ -141,7 +153,7 @@ def theirs(model: nn.Module, origin: Mapping[str, Any]) -> Iterator[tuple[str, T
         if copy in origin["dtypes"] and copy not in names.names():
             copies.setdefault(source, []).append(copy)
     for one in names.made:
-        for piece, tensor in renaming.parts(one, values[one.ours].detach().cpu(), origin.get("shapes")):
+        for piece, tensor in renaming.parts(one, values[one.ours].detach().cpu()):
             held = waiting.setdefault(piece.name, {})
             held[piece.part] = tensor
             if len(held) < piece.of:

@@ -43,7 +43,7 @@ def command(
         run = checkpoints.convert(source, out, dtype=dtype, tokenizer=tokenizer)
         weights = (out / "model.safetensors").stat().st_size
         facts = {
-            "layout": _layout(out),
+            "layout": run.details["origin"]["layout"],
             "parameters": sum(p.numel() for p in run.model.parameters()),
             "dtype": str(next(run.model.parameters()).dtype).removeprefix("torch."),
             "bytes": weights,
@@ -70,15 +70,6 @@ def command(
         return
     for path in paths:
         typer.echo(f"{path} ({size(path.stat().st_size)})")
-
-
-def _layout(folder: Path) -> str:
-    """The layout that a run folder's weights came in."""
-    from json import loads
-
-    from hippodrome.checkpoints import ORIGIN
-
-    return str(loads((folder / ORIGIN).read_text(encoding="utf-8"))["layout"])
 
 
 def _bytes(text: str) -> int:

@@ -207,9 +207,7 @@ def _begin(folder: Path, task: "Task", data: dict[str, Any], beside: list[str]) 
 
 def _carry(folder: Path, task: "Task", data: dict[str, Any], begin: _Begin | None) -> None:
     """Leaves in a run's folder how text is read, ended and laid out, and what layout the weights came in."""
-    import json
-
-    from hippodrome.checkpoints import ORIGIN
+    from hippodrome import checkpoints
     from hippodrome.text.folder import carry
 
     if task.kind != "language" or not folder.is_dir():
@@ -219,18 +217,14 @@ def _carry(folder: Path, task: "Task", data: dict[str, Any], begin: _Begin | Non
     if task.words is not None:
         carry(task.words, place if (place / "tokenizer.json").is_file() else None, folder)
     if begin is not None and begin.origin is not None:
-        (folder / ORIGIN).write_text(json.dumps(begin.origin, indent=2) + "\n", encoding="utf-8")
+        checkpoints.origin.write(folder, begin.origin)
 
 
 def _origin(run: "Run") -> dict[str, Any] | None:
     """The layout that a model came in, where it was another program's."""
-    import json
+    from hippodrome import checkpoints
 
-    from hippodrome.checkpoints import ORIGIN
-
-    there = run.folder / ORIGIN
-    own = json.loads(there.read_text(encoding="utf-8")) if there.is_file() else None
-    return run.details.get("origin", own)
+    return run.details.get("origin") or checkpoints.origin.read(run.folder)
 
 
 def _spec(

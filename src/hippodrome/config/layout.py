@@ -23,7 +23,6 @@ class Rule(BaseModel):
     )
     stack: str | None = Field(default=None, description="the letter that counts along the first axis of ours")
     negated: bool = Field(default=False, description="whether theirs has the numbers with the other sign")
-    view: bool = Field(default=False, description="whether theirs has the same numbers in another shape")
 
 
 class Layout(BaseModel):
@@ -40,4 +39,7 @@ class Layout(BaseModel):
     )
     ignored: list[str] = Field(
         default=[], description="regular expressions of names that follow from the configuration"
+    )
+    pickled: bool = Field(
+        default=False, description="whether its own program reads one pickle, with every copy in it"
     )

@@ -55,7 +55,9 @@ RECIPE = Recipe(
     ],
     notes="The authors pad the vocabulary of the GPT-NeoX-20B tokenizer to a multiple of 16, so to 50288.",
     layouts={
-        "mamba2": Layout(rules=[AUTHORS, *RULES], tied={"lm_head.weight": "backbone.embedding.weight"}),
+        "mamba2": Layout(
+            rules=[AUTHORS, *RULES], tied={"lm_head.weight": "backbone.embedding.weight"}, pickled=True
+        ),
         "mamba2-hf": Layout(
             rules=[TRANSFORMERS, *RULES], tied={"lm_head.weight": "backbone.embeddings.weight"}
         ),

@@ -57,7 +57,9 @@ RECIPE = Recipe(
         "tokenizer of GPT-NeoX-20B, whose 50277 tokens are padded to 50280."
     ),
     layouts={
-        "mamba": Layout(rules=[AUTHORS, *RULES], tied={"lm_head.weight": "backbone.embedding.weight"}),
+        "mamba": Layout(
+            rules=[AUTHORS, *RULES], tied={"lm_head.weight": "backbone.embedding.weight"}, pickled=True
+        ),
         "mamba-hf": Layout(
             rules=[TRANSFORMERS, *RULES], tied={"lm_head.weight": "backbone.embeddings.weight"}
         ),

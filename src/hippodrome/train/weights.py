@@ -117,12 +117,16 @@ def load(model: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None
             shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
         stand_in(model, names)
         there = model.state_dict()
-        own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        own = {
+            **dict(model.named_buffers(remove_duplicate=False)),
+            **dict(model.named_parameters(remove_duplicate=False)),
+        }
         missing = sorted(set(there) - aliases(model) - set(names))
         problems = [*(f"{name} is missing" for name in missing), *_misfits(shapes, there)]
         if problems:
             raise ValueError(f"{path} does not fit the model: {_said(problems)}")
-        for name in names:
+        # The largest first: while it is read it is there twice, which matters where all others are too.
+        for name in sorted(names, key=lambda name: shapes[name].numel(), reverse=True):
             # Opened anew for each: what was read before would stay mapped as long as the file is open.
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(name)
@@ -134,13 +138,15 @@ def load(model: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None
                 del tensor
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+    if dtype is not None:
+        cast_unsaved(model, dtype)
+
+
+def cast_unsaved(model: nn.Module, dtype: torch.dtype) -> None:
+    """Another dtype for the buffers of fractions that no file holds."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            if (
-                buffer.is_floating_point()
-                and dtype is not None
-                and name in module._non_persistent_buffers_set
-            ):
+            if buffer.is_floating_point() and name in module._non_persistent_buffers_set:
                 module._buffers[name] = buffer.to(dtype)
 
 

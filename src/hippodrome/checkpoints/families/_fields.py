@@ -1,7 +1,7 @@
 """Fields of a configuration file: present, of their type, and where one value alone is built, that one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -43,6 +43,13 @@ class Fields:
             raise self._wrong(name, "a number", value)
         return float(value)
 
+    def above(self, name: str, default: float | None = None) -> float:
+        """A number above zero."""
+        value = self.number(name, default)
+        if not value > 0:
+            raise self._wrong(name, "a number above zero", value)
+        return value
+
     def flag(self, name: str, default: bool | None = None) -> bool:
         """True or false."""
         value = self._value(name, default)
@@ -56,6 +63,15 @@ class Fields:
         if not isinstance(value, str):
             raise self._wrong(name, "text", value)
         return value
+
+    def words(self, name: str, found: Any, known: Iterable[str], count: int | None = None) -> list[str]:
+        """``found`` under that name: words of those known, as many as ``count`` or one at least."""
+        known = list(known)
+        ours = isinstance(found, list) and all(isinstance(x, str) and x in known for x in found)
+        if not ours or (not found if count is None else len(found) != count):
+            many = "one at least" if count is None else f"one for each of the {count} layers"
+            raise self._wrong(name, f"a list of {', '.join(known)}, {many}", found)
+        return list(found)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Whatever stands there; the default where nothing or null does."""

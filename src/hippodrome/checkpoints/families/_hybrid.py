@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hippodrome.checkpoints.families._fields import Fields, plain
+from hippodrome.checkpoints.families.mamba2 import limits
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -79,6 +80,33 @@ def rope(fields: Fields, share: float = 1.0) -> dict[str, float]:
     base = own.number("rope_theta", fields.number("rope_theta", 10000.0))
     turned = own.number("partial_rotary_factor", share)
     return {"rope_base": base, **({} if turned == 1.0 else {"rope_share": turned})}
+
+
+def mamba2(fields: Fields, width: int, eps: float, inner: int | None = None) -> dict[str, Any]:
+    """The options of Mamba-2, ``inner`` channels of all heads together; None takes mamba_expand widths.
+
+    Raises ValueError where the heads do not make up those channels.
+    """
+    whole = fields.whole("mamba_expand", 2) * width if inner is None else inner
+    count, size = fields.whole("mamba_n_heads", 128), fields.get("mamba_d_head", "auto")
+    size = whole // count if size == "auto" else fields.whole("mamba_d_head")
+    if size * count != whole:
+        said = "mamba_expand times hidden_size" if inner is None else "mamba_d_ssm"
+        raise ValueError(
+            f"config.json of a {fields.family} checkpoint has mamba_n_heads times mamba_d_head equal to "
+            f"{said}; got {count} times {size}, and {whole}"
+        )
+    return {
+        "d_state": fields.whole("mamba_d_state", 256),
+        "taps": fields.whole("mamba_d_conv", 4),
+        **({"expand": fields.whole("mamba_expand", 2)} if inner is None else {"d_inner": inner}),
+        "head_dim": size,
+        "groups": fields.whole("mamba_n_groups", 1),
+        "norm_eps": eps,
+        "conv_bias": fields.flag("mamba_conv_bias", True),
+        "proj_bias": fields.flag("mamba_proj_bias", False),
+        **limits(fields.get("time_step_limit", [0.0, float("inf")])),
+    }
 
 
 def natural(fields: Fields, name: str, default: int) -> int:

@@ -5,8 +5,7 @@ from typing import Any
 
 from hippodrome.checkpoints.families import Reading
 from hippodrome.checkpoints.families._fields import Fields, plain
-from hippodrome.checkpoints.families._hybrid import heads, joined, rope
-from hippodrome.checkpoints.families.granite_hybrid import mamba2
+from hippodrome.checkpoints.families._hybrid import heads, joined, mamba2, rope
 from hippodrome.checkpoints.families.mamba import language
 from hippodrome.config import stack_spec
 from hippodrome.recipes.falcon_h1_0_5b import RECIPE
@@ -41,7 +40,8 @@ def read(config: Mapping[str, Any]) -> Reading:
     else:
         ssm["norm"] = False
     before = fields.number("ssm_in_multiplier", 1.0)
-    folded = 1.0 if ssm["proj_bias"] else before
+    # A bias would be scaled too.
+    folded, kept = (1.0, before) if ssm["proj_bias"] else (before, 1.0)
     factors = [folded * factor for factor in _factors(fields, "ssm_multipliers", 5)]
     if any(factor != 1.0 for factor in factors):
         ssm["in_scales"] = factors
@@ -54,7 +54,7 @@ def read(config: Mapping[str, Any]) -> Reading:
     gate, down = _factors(fields, "mlp_multipliers", 2)
     beside = {
         "scales": [fields.number("ssm_out_multiplier", 1.0), fields.number("attention_out_multiplier", 1.0)],
-        "scales_in": [before / folded, fields.number("attention_in_multiplier", 1.0)],
+        "scales_in": [kept, fields.number("attention_in_multiplier", 1.0)],
     }
     options = {
         "mamba2": ssm,

@@ -5,9 +5,8 @@ from typing import Any
 
 from hippodrome.checkpoints.families import Reading
 from hippodrome.checkpoints.families._fields import Fields
-from hippodrome.checkpoints.families._hybrid import LAYERS, heads, joined, natural, only_used, rope
+from hippodrome.checkpoints.families._hybrid import LAYERS, heads, joined, mamba2, natural, only_used, rope
 from hippodrome.checkpoints.families.mamba import language
-from hippodrome.checkpoints.families.mamba2 import limits
 from hippodrome.config import stack_spec
 from hippodrome.recipes.granite_4_h_tiny import RECIPE
 
@@ -57,7 +56,7 @@ def read(config: Mapping[str, Any]) -> Reading:
     )
     spec = language(stack, fields.whole("vocab_size"), fields.flag("tie_word_embeddings", False))
     spec["embedding_scale"] = fields.number("embedding_multiplier", 1.0)
-    spec["logit_scale"] = 1 / fields.number("logits_scaling", 1.0)
+    spec["logit_scale"] = 1 / fields.above("logits_scaling", 1.0)
     attends = [i for i, kind in enumerate(mixers) if kind == "attention"]
     recurs = [i for i, kind in enumerate(mixers) if kind == "mamba2"]
     lists = {
@@ -70,41 +69,9 @@ def read(config: Mapping[str, Any]) -> Reading:
     return Reading(spec, lists)
 
 
-def mamba2(fields: Fields, width: int, eps: float, inner: int | None = None) -> dict[str, Any]:
-    """The options of Mamba-2, ``inner`` channels of all heads together; None takes mamba_expand widths.
-
-    Raises ValueError where the heads do not make up those channels.
-    """
-    whole = fields.whole("mamba_expand", 2) * width if inner is None else inner
-    count, size = fields.whole("mamba_n_heads", 128), fields.get("mamba_d_head", "auto")
-    size = whole // count if size == "auto" else fields.whole("mamba_d_head")
-    if size * count != whole:
-        said = "mamba_expand times hidden_size" if inner is None else "mamba_d_ssm"
-        raise ValueError(
-            f"config.json of a {fields.family} checkpoint has mamba_n_heads times mamba_d_head equal to "
-            f"{said}; got {count} times {size}, and {whole}"
-        )
-    return {
-        "d_state": fields.whole("mamba_d_state", 256),
-        "taps": fields.whole("mamba_d_conv", 4),
-        **({"expand": fields.whole("mamba_expand", 2)} if inner is None else {"d_inner": inner}),
-        "head_dim": size,
-        "groups": fields.whole("mamba_n_groups", 1),
-        "norm_eps": eps,
-        "conv_bias": fields.flag("mamba_conv_bias", True),
-        "proj_bias": fields.flag("mamba_proj_bias", False),
-        **limits(fields.get("time_step_limit", [0.0, float("inf")])),
-    }
-
-
 def _mixers(fields: Fields) -> list[str]:
     """The kind of mixer in each layer, by either name of the list; Mamba-2 where there is none."""
     count = fields.whole("num_hidden_layers")
     kinds = fields.get("layer_types", fields.get("layers_block_type", ["mamba"] * count))
-    known = {name for name, kind in LAYERS.items() if kind in ("mamba2", "attention")}
-    if not isinstance(kinds, list) or len(kinds) != count or not set(kinds) <= known:
-        raise ValueError(
-            f"config.json of a {fields.family} checkpoint: layer_types names each of the {count} layers, "
-            f"mamba or attention; got {kinds!r}"
-        )
-    return [LAYERS[kind] for kind in kinds]
+    known = [name for name, kind in LAYERS.items() if kind in ("mamba2", "attention")]
+    return [LAYERS[kind] for kind in fields.words("layer_types", kinds, known, count)]

@@ -16,9 +16,21 @@ def layout(config: Mapping[str, Any]) -> str | None:
     """The layout of a configuration, or None."""
     if config.get("model_type") == "mamba":
         return "mamba-hf"
+    return "mamba" if authors_layer(config) == "Mamba1" else None
+
+
+def authors_layer(config: Mapping[str, Any]) -> Any:
+    """The kind of layer in a configuration of the authors; None in one that is not theirs."""
     own = "ssm_cfg" in config and "d_model" in config and "n_layer" in config
-    cell = (config.get("ssm_cfg") or {}).get("layer", "Mamba1") if own else ""
-    return "mamba" if cell == "Mamba1" else None
+    return cell_of(Fields(config, "Mamba")).get("layer", "Mamba1") if own else None
+
+
+def cell_of(fields: Fields) -> dict[str, Any]:
+    """What the authors' configuration says of the layers."""
+    found = fields.get("ssm_cfg", {})
+    if not isinstance(found, Mapping):
+        raise ValueError(f"config.json of a {fields.family} checkpoint: ssm_cfg is a table; got {found!r}")
+    return dict(found)
 
 
 def read(config: Mapping[str, Any]) -> Reading:
@@ -71,14 +83,17 @@ def _authors(config: Mapping[str, Any]) -> dict[str, Any]:
     fields = Fields(config, "Mamba")
     check_authors(fields)
     width = fields.whole("d_model")
-    cell = dict(fields.get("ssm_cfg", {}))
+    cell = cell_of(fields)
     cell.pop("layer", None)
     names = {"d_state": "d_state", "d_conv": "taps", "expand": "expand", "dt_rank": "dt_rank"}
     names |= {"conv_bias": "conv_bias", "bias": "proj_bias"}
-    unknown = sorted(set(cell) - set(names))
+    # Where training began, and which of their kernels ran.
+    began = {"dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "use_fast_path"}
+    unknown = sorted(set(cell) - set(names) - began)
     if unknown:
         raise ValueError(f"ssm_cfg of a Mamba checkpoint has {unknown[0]!r}, which is not built here")
-    options = {names[k]: v for k, v in cell.items() if not (k == "dt_rank" and v == "auto")}
+    kept = {k: v for k, v in cell.items() if k in names and not (k == "dt_rank" and v == "auto")}
+    options = {names[k]: v for k, v in kept.items()}
     options.setdefault("dt_rank", ceil(width / 16))
     return language(
         stack_spec("mamba", width, fields.whole("n_layer"), options={"mamba": options}, mlp=False),

@@ -6,7 +6,14 @@ from typing import Any
 
 from hippodrome.checkpoints.families import Reading
 from hippodrome.checkpoints.families._fields import Fields, plain, spelled
-from hippodrome.checkpoints.families.mamba import check_authors, language, padded, plain_stack
+from hippodrome.checkpoints.families.mamba import (
+    authors_layer,
+    cell_of,
+    check_authors,
+    language,
+    padded,
+    plain_stack,
+)
 from hippodrome.config import stack_spec
 from hippodrome.recipes.mamba2_130m import RECIPE
 
@@ -17,8 +24,7 @@ def layout(config: Mapping[str, Any]) -> str | None:
     """The layout of a configuration, or None."""
     if config.get("model_type") == "mamba2":
         return "mamba2-hf"
-    own = "ssm_cfg" in config and "d_model" in config and "n_layer" in config
-    return "mamba2" if own and (config.get("ssm_cfg") or {}).get("layer") == "Mamba2" else None
+    return "mamba2" if authors_layer(config) == "Mamba2" else None
 
 
 def read(config: Mapping[str, Any]) -> Reading:
@@ -74,7 +80,7 @@ def _authors(config: Mapping[str, Any]) -> dict[str, Any]:
     fields = Fields(config, "Mamba-2")
     check_authors(fields)
     width = fields.whole("d_model")
-    cell = dict(fields.get("ssm_cfg", {}))
+    cell = cell_of(fields)
     cell.pop("layer", None)
     cell.pop("chunk_size", None)  # it changes speed alone
     names = {

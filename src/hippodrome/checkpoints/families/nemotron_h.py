@@ -12,6 +12,13 @@ from hippodrome.config.allocation import from_symbols
 from hippodrome.recipes.nemotron_h_8b import RECIPE
 
 LAYOUTS = RECIPE.layouts
+OLDER = {
+    "mamba_n_groups": "n_groups",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_conv_bias": "use_conv_bias",
+    "mamba_dt_min": "time_step_min",
+}
+"""Fields by the names that older files have for them; where both stand there, these hold."""
 
 
 def layout(config: Mapping[str, Any]) -> str | None:
@@ -25,7 +32,7 @@ def read(config: Mapping[str, Any]) -> Reading:
     ``time_step_min`` bounds step sizes below, as in the full forward of ``transformers``; its step with a
     cache forgets that, and ``time_step_limit`` says nothing there.
     """
-    fields = Fields(config, "Nemotron-H")
+    fields = Fields({**config, **{OLDER[k]: v for k, v in config.items() if k in OLDER}}, "Nemotron-H")
     fields.only("mamba_hidden_act", "silu")
     fields.only("attention_bias", False)
     fields.only("tie_word_embeddings", False)
@@ -87,13 +94,7 @@ def _layers(fields: Fields) -> list[str]:
     """The kinds of all layers, from a list of them or from the pattern in symbols."""
     listed = fields.get("layers_block_type", fields.get("layer_types"))
     if listed is not None:
-        unknown = [kind for kind in listed if kind not in LAYERS] if isinstance(listed, list) else [listed]
-        if unknown or not listed:
-            raise ValueError(
-                f"config.json of a Nemotron-H checkpoint: layers_block_type is a list of "
-                f"{', '.join(LAYERS)}; got {unknown[0] if unknown else listed!r}"
-            )
-        return [LAYERS[kind] for kind in listed]
+        return [LAYERS[kind] for kind in fields.words("layers_block_type", listed, LAYERS)]
     symbols = fields.text("hybrid_override_pattern")
     found = from_symbols(symbols) if symbols else None
     if found is None:

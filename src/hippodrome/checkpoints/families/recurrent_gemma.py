@@ -24,12 +24,8 @@ def read(config: Mapping[str, Any]) -> Reading:
     """The spec of a configuration."""
     fields = Fields(config, "RecurrentGemma")
     width, layers = fields.whole("hidden_size"), fields.whole("num_hidden_layers")
-    kinds = fields.get("block_types", ["recurrent", "recurrent", "attention"])
-    if not isinstance(kinds, list) or not kinds or not set(kinds) <= set(NAMES):
-        raise ValueError(
-            f"config.json of a RecurrentGemma checkpoint: block_types are {' and '.join(NAMES)}, one at "
-            f"least; got {kinds!r}"
-        )
+    usual = ["recurrent", "recurrent", "attention"]
+    kinds = fields.words("block_types", fields.get("block_types", usual), NAMES)
     count, hidden = fields.whole("num_attention_heads"), fields.whole("intermediate_size")
     function = activation(fields, "hidden_activation", "gelu_pytorch_tanh")
     attention = {

@@ -94,11 +94,7 @@ def _uses(fields: Fields, depth: int) -> list[int]:
     if kinds is None:
         fields.only("num_hidden_layers", 54)
         return [6, 12, 18, 24, 30, 36, 42, 47, 51]
-    if not isinstance(kinds, list) or len(kinds) != depth or not set(kinds) <= {*PLAIN, HYBRID}:
-        raise ValueError(
-            f"config.json of a Zamba2 checkpoint: layers_block_type says mamba or hybrid for each of "
-            f"{depth} layers; got {kinds!r}"
-        )
+    kinds = fields.words("layers_block_type", kinds, (*PLAIN, HYBRID), depth)
     uses = [i for i, kind in enumerate(kinds) if kind == HYBRID]
     if not uses:
         raise ValueError(
