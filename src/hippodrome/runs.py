@@ -25,7 +25,7 @@ from hippodrome import config
 from hippodrome.config.unfilled import Unfilled
 from hippodrome.data.base import Task
 from hippodrome.models.base import Model, accepts_dt
-from hippodrome.train import weights
+from hippodrome.train import low_rank, weights
 from hippodrome.train.checkpoint import random_states, restore_random, write_atomically, write_folder
 from hippodrome.train.fit import evaluate as evaluate_model
 from hippodrome.train.fit import fit
@@ -124,6 +124,8 @@ def train(
         torch.manual_seed(settings.seed)
         model: Model = config.build(full)
         weights.start(model, start_from or {})
+        if settings.lora is not None:
+            low_rank.chosen(model, settings.lora)
     finally:
         restore_random(before, torch.device("cpu"))
     main = is_main(settings)

@@ -211,4 +211,25 @@ def test_what_cannot_be_fine_tuned_is_refused(
         "lora.on=q_proj",
         *QUICK,
     )
+    small = tmp_path / "small"
+    call("quantize", begun, "--out", small)
+    assert "in int8, which are trained no further" in refusal("train", talks, "--start-from", small)
+    assert not (tmp_path / "d").exists(), "what cannot be trained leaves no folder"
     assert "leave --depth out" in refusal("train", talks, "--start-from", begun, "--depth", "3", *QUICK)
+
+
+def test_what_a_new_task_adds_trains_beside_corrections(begun: Path, tmp_path: Path) -> None:
+    """A head that was drawn by chance and held fast would be learned around."""
+    data = tmp_path / "rows.ts"
+    head = "@problemName Rows\n@timeStamps false\n@univariate true\n@equalLength true\n@seriesLength 6\n"
+    rows = [f"{i % 2},{i},2,3,{i},5:{'ab'[i % 2]}\n" for i in range(12)]
+    data.write_text(head + "@classLabel true a b\n@data\n" + "".join(rows))
+    given = ["--start-from", begun, "--lora", "2", *QUICK[:6], "-s", "training.validations=1"]
+    call("train", data, "--out", tmp_path / "run", *given)
+    run = runs.load(tmp_path / "run")
+    assert run.details["kind"] == "classification"
+    assert run.settings.lora is not None
+    assert set(run.settings.lora.also) == {"input", "head"}
+    learned = load_file(tmp_path / "run" / low_rank.FILE)
+    assert {name.split(".")[0] for name in learned} == {"backbone", "input", "head"}
+    assert all("in_proj" in name or "out_proj" in name for name in learned if name.startswith("backbone"))

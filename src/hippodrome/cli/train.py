@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hippodrome.data.base import Task
+    from hippodrome.models.base import Model
     from hippodrome.runs import Run
 
 PANEL = "Race and train"
@@ -173,6 +174,11 @@ def _begin(folder: Path, task: "Task", data: dict[str, Any], beside: list[str]) 
     if beside:
         raise ValueError(f"--start-from brings the model's own backbone: leave {', '.join(beside)} out")
     run = checkpoints.open_model(folder)
+    if "quantized" in run.details:
+        raise ValueError(
+            f"{folder} has its weights in int8, which are trained no further: start from the run that it was "
+            "made of"
+        )
     if any(p.dtype in (torch.bfloat16, torch.float16) for p in run.model.parameters()):
         run.model.float()  # small steps would be lost in the rounding of such weights
     both = [one for one in (run.tokenizer, task.tokenizer) if one is not None]
@@ -201,8 +207,20 @@ def _begin(folder: Path, task: "Task", data: dict[str, Any], beside: list[str]) 
         tables = ("embedding",) if run.spec.get("tie", True) else ("embedding", "head")
         return _Begin(spec, tensors, True, tables if new else (), _origin(run))
     spec = {"backbone": run.spec["backbone"]}
-    with_facts = config.validate({"kind": task.kind, **task.facts, **spec})
-    return _Begin(spec, weights.carried(run.model, config.build(with_facts)), False, (), None)
+    fresh = config.build(config.validate({"kind": task.kind, **task.facts, **spec}))
+    tensors = weights.carried(run.model, fresh)
+    return _Begin(spec, tensors, False, _drawn(fresh, tensors, run.model), None)
+
+
+def _drawn(model: "Model", tensors: dict[str, "Tensor"], source: "Model") -> tuple[str, ...]:
+    """The modules of a model with parameters that begin as they are drawn, in part at least."""
+    there = source.state_dict()
+    new = [
+        name
+        for name, value in model.named_parameters()
+        if name not in tensors or name not in there or there[name].shape != value.shape
+    ]
+    return tuple(dict.fromkeys(owner for name in new if (owner := name.rpartition(".")[0])))
 
 
 def _carry(folder: Path, task: "Task", data: dict[str, Any], begin: _Begin | None) -> None:

@@ -10,6 +10,22 @@ from hippodrome.layers.definite_projection import DefiniteProjection
 from hippodrome.ops.linear import linear
 
 
+def refusal(base: nn.Linear, rank: int) -> str | None:
+    """Why a map takes no correction of this rank; None where it takes one."""
+    most = min(base.in_features, base.out_features)
+    if not 1 <= rank <= most:
+        return (
+            f"a map from {base.in_features} to {base.out_features} channels takes a correction of rank 1 to "
+            f"{most}; got {rank}. Take a smaller rank, or leave this map out."
+        )
+    if isinstance(base, DefiniteProjection):
+        return (
+            "a map whose rows are tied to keep their signs takes no correction of low rank, which would "
+            "break the tie. Leave it out."
+        )
+    return None
+
+
 class LowRank(nn.Module):
     """y = base(x) + (alpha / r) B A x, which is the map with W + (alpha / r) B A in the place of W.
 
@@ -40,17 +56,9 @@ class LowRank(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        most = min(base.in_features, base.out_features)
-        if not 1 <= rank <= most:
-            raise ValueError(
-                f"a map from {base.in_features} to {base.out_features} channels takes a correction of rank 1 "
-                f"to {most}; got {rank}. Take a smaller rank, or leave this map out."
-            )
-        if isinstance(base, DefiniteProjection):
-            raise ValueError(
-                "a map whose rows are tied to keep their signs takes no correction of low rank, which would "
-                "break the tie. Leave it out."
-            )
+        refused = refusal(base, rank)
+        if refused is not None:
+            raise ValueError(refused)
         self.in_features, self.out_features, self.rank = base.in_features, base.out_features, rank
         self.scale = 1.0 if alpha is None else alpha / rank
         self.base = base.requires_grad_(False)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hippodrome.layers.low_rank import LowRank
+from hippodrome.layers.low_rank import LowRank, refusal
 from hippodrome.train.checkpoint import write_atomically
 from hippodrome.train.settings import LowRankSettings
 
@@ -21,20 +21,36 @@ def insert(model: nn.Module, settings: LowRankSettings, seed: int = 0) -> list[s
     """Freezes a model and puts a correction around every linear map that ``settings.on`` names.
 
     A name fits a map whose dotted name it is, or the end of it (``mixer.in_proj``, ``in_proj``), ``*`` and
-    ``?`` standing for letters; numbers at the end of a map's name do not count. A map that stands in several
-    places gets one correction. What ``settings.also`` names in the same way trains as it is. Returns the
-    names of the maps.
+    ``?`` standing for letters; numbers at the end of a map's name may be left out. A map that stands in
+    several places gets one correction. What ``settings.also`` names in the same way trains as it is. Returns
+    the names of the maps.
 
     Raises:
         ValueError: a name that fits no linear map, with those there are, or a map that takes none; a name of
             ``also`` that fits nothing.
     """
+    maps, whole = chosen(model, settings)
     # The frozen model first: what is put in afterwards is all that trains.
     model.requires_grad_(False)
-    there = {name: module for name, module in _modules(model) if isinstance(module, nn.Linear)}
+    for module in whole:
+        module.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     made: dict[int, LowRank] = {}
-    chosen: list[str] = []
+    for name, base in maps.items():
+        if id(base) not in made:
+            made[id(base)] = LowRank(base, settings.rank, settings.alpha, generator)
+        _put(model, name, made[id(base)])
+    return list(maps)
+
+
+def chosen(model: nn.Module, settings: LowRankSettings) -> tuple[dict[str, nn.Linear], list[nn.Module]]:
+    """The maps by name that ``insert`` corrects, and the modules that train whole; the model stays as it is.
+
+    Raises:
+        ValueError: as ``insert``.
+    """
+    there = {name: module for name, module in _modules(model) if isinstance(module, nn.Linear)}
+    maps: dict[str, nn.Linear] = {}
     for pattern in settings.on:
         fitting = [name for name in there if _fits(pattern, name)]
         if not fitting:
@@ -43,22 +59,18 @@ def insert(model: nn.Module, settings: LowRankSettings, seed: int = 0) -> list[s
                 f"no linear map of the model is called {pattern!r}; it has {', '.join(kinds) or 'none'}. "
                 "Name some of them with -s lora.on=NAME,NAME"
             )
-        chosen += [name for name in fitting if name not in chosen]
+        maps |= {name: there[name] for name in fitting}
+    for name, base in maps.items():
+        refused = refusal(base, settings.rank)
+        if refused is not None:
+            raise ValueError(f"{name}: {refused}")
+    whole: list[nn.Module] = []
     for pattern in settings.also:
-        whole = [module for name, module in _modules(model) if name and _fits(pattern, name)]
-        if not whole:
+        found = [module for name, module in _modules(model) if name and _fits(pattern, name)]
+        if not found:
             raise ValueError(f"nothing in the model is called {pattern!r}. Leave it out of -s lora.also")
-        for module in whole:
-            module.requires_grad_(True)
-    for name in chosen:
-        base = there[name]
-        if id(base) not in made:
-            try:
-                made[id(base)] = LowRank(base, settings.rank, settings.alpha, generator)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        _put(model, name, made[id(base)])
-    return chosen
+        whole += found
+    return maps, whole
 
 
 def parts(model: nn.Module) -> dict[str, Tensor]:
@@ -133,8 +145,7 @@ def _bare(name: str) -> str:
 
 
 def _fits(pattern: str, name: str) -> bool:
-    bare = _bare(name)
-    return fnmatchcase(bare, pattern) or fnmatchcase(bare, f"*.{pattern}")
+    return any(fnmatchcase(one, end) for one in (name, _bare(name)) for end in (pattern, f"*.{pattern}"))
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
