@@ -29,6 +29,8 @@ def test_a_run_in_int8_is_a_run_like_any_other(cli, language_run, tmp_path):
     again = cli("evaluate", out, "--json").json()["metrics"]
     assert again["nats"] == pytest.approx(metrics["after"]["nats"], rel=1e-6)
     assert cli("generate", out, "--prompt", "The ", "--tokens", "3", "--seed", "1").code == 0
+    words = ("--prompt", "The ", "--tokens", "3", "--seed", "1")
+    assert cli("generate", out, *words, "--dtype", "int8").out == cli("generate", out, *words).out
     before, after = runs.load(language_run), runs.load(out)
     assert after.spec == before.spec
     assert after.words is not None

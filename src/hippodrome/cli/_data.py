@@ -76,7 +76,7 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
         given |= {"look_back": run.spec["look_back"], "horizon": run.spec["horizon"]}
     if source is None:
         source = str(details["name"] if details["name"] in BUILT_IN else details.get("source", ""))
-        if source not in BUILT_IN and not Path(source).exists():
+        if not source or (source not in BUILT_IN and not Path(source).exists()):
             raise ValueError(f"the data of this run ({source or 'unknown'}) is not here; name a source")
     given["kind"] = _asked(details["kind"], source)
     task = open_task(source, {**{k: v for k, v in given.items() if v is not None}, **options})

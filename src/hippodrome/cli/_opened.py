@@ -49,7 +49,8 @@ def opened(run: Path, device: str, dtype: str | None = None, tokenizer: Path | N
         from hippodrome.quantize.weight_only import weight_only
 
         found = checkpoints.open_model(run, present(device), tokenizer=tokenizer)
-        weight_only(found.model)
+        if "quantized" not in found.details:
+            weight_only(found.model)
         return found
     return checkpoints.open_model(run, present(device), dtype=dtype, tokenizer=tokenizer)
 
