@@ -83,6 +83,12 @@ def test_a_line_that_cannot_be_ends_nothing(cli, folder: Path, line: str, said: 
     assert answer.out == cli("chat", folder, *WORDS, stdin="Hello\n").out
 
 
+def test_bytes_that_are_no_letters_end_nothing(cli, folder: Path) -> None:
+    answer = cli("chat", folder, *WORDS, stdin=b"One\nTw\xff\nThree\n")
+    assert answer.code == 0, answer.err
+    assert answer.out == cli("chat", folder, *WORDS, stdin="One\nTw\ufffd\nThree\n").out
+
+
 def test_what_a_template_refuses_is_told_and_forgotten(cli, folder: Path, tmp_path: Path) -> None:
     strict = "{% if messages[-1].content == 'no' %}{{ raise_exception('not that') }}{% endif %}" + TEMPLATE
     (tmp_path / "t.jinja").write_text(strict)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hippodrome.cli import _text
 
@@ -81,7 +82,8 @@ def test_a_state_goes_on_as_if_it_had_not_been_put_down(cli, language_run: Path,
     again = tmp_path / "b.state"
     (second,) = texts(cli(*words, "--state", file, "--tokens", 5, "--save-state", again, "--logprobs", 0))
     (third,) = texts(cli(*words, "--state", again, "--tokens", 7, "--logprobs", 0))
-    assert second["logprobs"] + third["logprobs"] == rest["logprobs"]
+    parts = second["logprobs"] + third["logprobs"]
+    assert [t["id"] for t in parts] == [t["id"] for t in rest["logprobs"]]
     more = cli("generate", language_run, "--state", file, "--prompt", " and", "--tokens", 3, "--json")
     assert texts(more)[0]["prompt"].endswith(" and")
 
@@ -168,6 +170,36 @@ def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(cli, language_ru
     assert shown.out.startswith(f"== 1 ==\nThe {found[0]['text']}\n== 2 ==\nA")
 
 
+def test_what_beams_find_goes_on_in_the_prompt(cli, language_run: Path, tmp_path: Path) -> None:
+    """A tokenizer of words that drops the space at the beginning of a text, as those of Llama do."""
+    copy = tmp_path / "run"
+    shutil.copytree(language_run, copy)
+    tokenizer = Tokenizer(models.WordLevel({f"▁w{i}": i for i in range(100)}, "▁w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.save(str(copy / "tokenizer.json"))
+    words = ("generate", copy, "--tokens", 4, "--prompt", "w3 w4", "--json")
+    (greedy,) = texts(cli(*words, "--temperature", 0))
+    (found,) = texts(cli(*words, "--beams", 1))
+    # Of the 256 tokens that the model has this tokenizer knows 100.
+    assert re.fullmatch(r"( w\d\d?){4}", found["text"])
+    assert found["text"] == greedy["text"]
+
+
+def test_what_cannot_be_is_told_before_anything_is_shown(cli, language_run: Path, tmp_path: Path) -> None:
+    words = ("generate", language_run, "--prompt", "The ", "--tokens", 3)
+    nowhere = tmp_path / "none" / "a.state"
+    for more, said in (
+        (("--stop", ""), "stop string"),
+        (("--top-p", 2), "top_p is above 0"),
+        (("--save-state", tmp_path), "is a folder"),
+        (("--save-state", nowhere), "is in no folder that is there"),
+    ):
+        answer = cli(*words, *more)
+        assert (answer.code, answer.out) == (2, "")
+        assert said in answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -206,17 +238,23 @@ def test_what_does_not_go_together_is_refused_in_a_line(
 def test_files_that_are_no_text_are_named(cli, language_run: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"ab\xe4c")
     (tmp_path / "half").write_text("{")
+    (tmp_path / "deep").write_text("[" * 100_000)
     (tmp_path / "none").write_text("\n \n")
     for option, name, said in (
         ("--prompts", "raw", "raw is no text in UTF-8"),
         ("--json-schema", "raw", "raw is no text in UTF-8"),
         ("--json-schema", "half", "half is no JSON"),
+        ("--json-schema", "deep", "deep is no JSON"),
         ("--prompts", "none", "no line has any text"),
     ):
         more = () if option == "--prompts" else ("--prompt", "a")
         answer = cli("generate", language_run, option, tmp_path / name, *more)
         assert answer.code == 2
         assert said in answer.err
+    for words, stdin in ((("--prompt", "a\udcff"), None), ((), b"a\xff")):
+        answer = cli("generate", language_run, *words, stdin=stdin)
+        assert answer.code == 2
+        assert "UTF-8" in answer.err
 
 
 def test_letters_that_command_a_terminal_are_marked_there(monkeypatch, capsys) -> None:

@@ -250,6 +250,7 @@ def test_packing_wastes_little_and_splits_nothing() -> None:
         ('{"prompt": "x"}', r"line 2: a prompt and its completion are texts"),
         ('{"conversations": []}', r"line 2: a line is .*; got the keys 'conversations'"),
         ('{"text": 5}', r"line 2: a line is"),
+        ('{"text": "half \\ud83d a letter"}', r"line 2: expected a JSON object in UTF-8.*surrogates not"),
     ],
 )
 def test_a_line_that_does_not_fit_is_told_by_number(
@@ -276,6 +277,19 @@ def test_options_that_cannot_be_meant_are_refused(folder: Path, tmp_path: Path) 
             open_source(path, **{"tokenizer": str(folder), **given})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="3 documents or more"):
         open_source(written(tmp_path / "two.jsonl", [talk("hello", "day")] * 2))
+
+
+def test_letters_may_be_written_as_pairs_of_halves(tmp_path: Path) -> None:
+    path = written(tmp_path / "chat.jsonl", [talk("hello", "day")] * 3)
+    path.write_text(path.read_text() + '{"text": "a \\uD83D\\uDD5B"}\n')
+    assert open_source(path).details["lines"] == 4
+
+
+def test_a_text_too_short_for_three_parts_is_told(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("ab")
+    with pytest.raises(ValueError, match="more than 4 tokens to train on"):
+        open_source(path, tokenizer=str(folder), length=4)
 
 
 def test_logs_in_json_lines_stay_a_text(tmp_path: Path) -> None:

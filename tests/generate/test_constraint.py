@@ -251,6 +251,12 @@ def test_a_token_that_breaks_the_constraint_is_refused():
         regex("abc", BYTES).accept(256)
 
 
+def test_a_pattern_that_grows_beyond_bounds_is_told():
+    constraint = regex("a{1000000}", BYTES)
+    with pytest.raises(ValueError, match="too large to keep to"):
+        constraint.accept(ord("a"))
+
+
 def test_a_copy_goes_its_own_way():
     first = regex("a(b|c)d", BYTES)
     first.accept(ord("a"))

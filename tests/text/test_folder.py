@@ -90,6 +90,13 @@ def test_reads_and_writes_as_transformers_does(made: Path) -> None:
     assert encode(words, rendered, special=False)[:2].count(words.bos) == 1
 
 
+def test_half_a_letter_is_no_text(made: Path) -> None:
+    words = read(made)
+    assert words is not None
+    with pytest.raises(ValueError, match=r"'fox \\udcff' holds half a letter"):
+        encode(words, "fox \udcff")
+
+
 def test_generation_config_says_before_config_what_ends(copy: Path) -> None:
     change(copy / "generation_config.json", eos_token_id=[4, 2], bos_token_id=None)
     words = read(copy)

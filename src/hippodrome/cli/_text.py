@@ -86,7 +86,9 @@ def sampler_of(sampling: Sampling, temperature: float = 0.8) -> "Sampler":
 
 
 def _check(asked: TextOptions) -> None:
-    """Raises ValueError where options do not go together."""
+    """Raises ValueError where options do not go together, or one cannot be meant."""
+    from hippodrome.generate.decoding import StopText
+
     several = asked.prompts is not None or len(asked.prompt) > 1 or asked.rows > 1
     of_state = "--state" if asked.state is not None else "--save-state"
     rules = (
@@ -112,6 +114,13 @@ def _check(asked: TextOptions) -> None:
     for broken, sentence in rules:
         if broken:
             raise ValueError(sentence)
+    # Before anything is read, which may take long, or shown.
+    sampler_of(asked.sampling)
+    StopText(asked.stops)
+    place = asked.save_state
+    if place is not None and (place.is_dir() or not place.parent.is_dir()):
+        what = "is a folder" if place.is_dir() else "is in no folder that is there"
+        raise ValueError(f"--save-state writes a file, and {place} {what}. Name another")
 
 
 def _begins(asked: TextOptions) -> list[str]:
@@ -124,7 +133,10 @@ def _begins(asked: TextOptions) -> list[str]:
         return found
     if asked.prompt or asked.state is not None:
         return asked.prompt or [""]
-    return [sys.stdin.read()]
+    try:
+        return [sys.stdin.read()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input is no text in UTF-8: {error.reason}") from None
 
 
 def _ids(begin: str, asked: TextOptions, words: "Words") -> list[int]:
@@ -155,8 +167,8 @@ def _constraint(asked: TextOptions, words: "Words") -> "Grammar | None":
 
     try:
         schema = json.loads(text_of(asked.json_schema))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{asked.json_schema} is no JSON: {error}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{asked.json_schema} is no JSON that can be read: {error}") from None
     return json_schema(schema, words.tokenizer, words.ends)
 
 
@@ -271,21 +283,30 @@ def _searched(
     import torch
 
     from hippodrome.generate.beam import beams
+    from hippodrome.generate.decoding import TextStream
 
     if not all(ids):
         raise ValueError("the prompt is empty: give at least one character to go on from")
     if asked.rows > width:
         raise ValueError(f"--n asks for {asked.rows} texts, and --beams {width} finds no more than {width}")
     began = time.perf_counter()
-    prompts = [torch.tensor(row) for row in ids]
     found = beams(
-        run.model, prompts, width=width, max_new_tokens=asked.tokens, ends=words.ends, count=asked.rows
+        run.model,
+        [torch.tensor(row) for row in ids],
+        width=width,
+        max_new_tokens=asked.tokens,
+        ends=words.ends,
+        count=asked.rows,
+        vocab_size=_known(words),
     )
     took = time.perf_counter() - began
     texts = []
-    for begin, each in zip(begins, found, strict=True):
+    for begin, row, each in zip(begins, ids, found, strict=True):
         for beam in each:
-            text = words.tokenizer.decode([i for i in beam.ids if i not in words.ends])
+            # Some tokenizers drop the space at the beginning of a text; in the middle it is part of it.
+            stream = TextStream(words.tokenizer, () if asked.chat else row)
+            shown = [stream.push(i) for i in beam.ids if i not in words.ends]
+            text = "".join(shown) + stream.flush()
             texts.append(Text(begin, text, beam.finish_reason, len(beam.ids), score=beam.score))
     if not asked.json:
         for number, one in enumerate(texts):

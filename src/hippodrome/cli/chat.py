@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,6 +105,9 @@ class _Room:
     def __init__(self, talk: "Conversation", run: "Run") -> None:
         self.talk, self.run = talk, run
         self.person = sys.stdin.isatty()
+        # Bytes that are no letters are marked, and end no conversation.
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
 
     def stay(self) -> None:
         """Until /quit or the end of the lines."""

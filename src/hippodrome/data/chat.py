@@ -118,6 +118,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             found = json.loads(line)
+            if b"\\ud" in line.lower():  # half a letter perhaps, which no tokenizer reads
+                json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise fault(
                 f"{path}, line {number}",

@@ -126,8 +126,10 @@ def encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
     if is_bytes(tokenizer):
         return np.frombuffer(text.encode(), dtype=np.uint8)
     kind: Any = np.uint16 if max(tokenizer.get_vocab().values(), default=0) < 2**16 else np.int32
+    none = np.zeros(0, dtype=kind)
     return np.concatenate(
-        [
+        [none]
+        + [
             np.array(tokenizer.encode(piece, add_special_tokens=False).ids, dtype=kind)
             for piece in _pieces(text)
         ]

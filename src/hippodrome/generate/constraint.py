@@ -94,6 +94,9 @@ class Grammar:
             ValueError: one that may not come next.
         """
         if self._ended or token >= self._words or not self._matcher.consume_token(token):
+            told = _first_line(self._matcher)
+            if told.startswith("lexer error"):  # which a token that may not come is not
+                raise ValueError(f"the constraint is too large to keep to ({told}). Give a shorter one.")
             raise ValueError(
                 f"token {token} breaks the constraint. Choose among those that mask_ leaves, and stop when "
                 "the text has ended."

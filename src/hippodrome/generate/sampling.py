@@ -51,7 +51,7 @@ class Sampler(NamedTuple):
     def check(self) -> None:
         """Raises ValueError where a number is out of its range."""
         rules = (
-            ("temperature", "0 or more", 0 <= self.temperature < math.inf),
+            ("temperature", "0 or more and finite", 0 <= self.temperature < math.inf),
             ("top_k", "1 or more", self.top_k is None or self.top_k >= 1),
             ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
             ("min_p", "from 0 to 1", self.min_p is None or 0 <= self.min_p <= 1),

@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        if not path.exists():
+        if not path.is_file():
             raise ValueError(f"there is no file {path} with a state") from None
         raise ValueError(
             f"{path} cannot be read as a state: {' '.join(str(error).split())}. It may have been cut off; "

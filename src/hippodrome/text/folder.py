@@ -106,8 +106,17 @@ def encode(words: Words, text: str, *, special: bool = True) -> list[int]:
         text: any text; of a chat what the template made of it, with ``special=False``, because a template
             writes the first token itself.
         special: whether to add what the tokenizer adds around a text, the beginning of it mostly.
+
+    Raises:
+        ValueError: a text with surrogates, which is none in UTF-8.
     """
-    ids = words.tokenizer.encode(text, add_special_tokens=special).ids
+    try:
+        ids = words.tokenizer.encode(text, add_special_tokens=special).ids
+    except TypeError:  # of the library, for letters that cannot be written in UTF-8
+        raise ValueError(
+            f"a text is Unicode that can be written in UTF-8; {text[:40]!r} holds half a letter, or comes "
+            "from bytes in another encoding. Give it in UTF-8."
+        ) from None
     if special and words.add_bos and words.bos is not None and ids[:1] != [words.bos]:
         return [words.bos, *ids]
     return ids
