@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models
 from hippodrome import checkpoints, config, runs
 from hippodrome.checkpoints import writing
 from hippodrome.models.language import LanguageModel
+from hippodrome.train.settings import TrainSettings
 
 SPEC = {
     "kind": "language",
@@ -235,6 +236,26 @@ def test_loading_takes_the_weights_once_in_memory(folder: Path, tmp_path: Path) 
     told = [tuple(map(int, line.split())) for line in answer.stdout.splitlines()]
     assert len(told) == 3
     assert all(peak < 1.12 * size for peak, size in told), told  # a tenth, and what Python takes
+
+
+@torch.no_grad()
+def test_a_run_of_any_mixer_in_half_precision_keeps_its_rates(tmp_path: Path) -> None:
+    spec = {**SPEC, "backbone": config.stack_spec("liquid_s4+s4d+lru+gated_delta_net", 16)}
+    model = config.build(spec).eval()
+    made = runs.Run(model, config.validate(spec), None, {"kind": "language"}, tmp_path, TrainSettings(), None)
+    runs.save(made, tmp_path / "run")
+    half = checkpoints.open_model(tmp_path / "run", dtype="bfloat16").model
+    full = dict(model.named_parameters())
+    slow = [p for block in half.backbone.blocks for g in block.parameter_groups() if g.max_lr for p in g[0]]
+    assert len(slow) > 8
+    for name, p in half.named_parameters():
+        if any(p is one for one in slow):
+            assert torch.equal(p, full[name]), name
+        else:
+            assert p.dtype == torch.bfloat16, name
+    ids = torch.arange(12)[None]
+    got, expected = half(ids)[0].float(), model(ids)[0]
+    assert (got - expected).abs().max() < 0.03 * expected.abs().max()
 
 
 def test_the_tokenizer_of_another_model(folder: Path, tmp_path: Path) -> None:

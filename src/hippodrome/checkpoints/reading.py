@@ -13,9 +13,9 @@ from hippodrome.checkpoints import files, renaming
 from hippodrome.checkpoints.families import families
 from hippodrome.config.unfilled import Unfilled
 from hippodrome.layers.moe import MoE
+from hippodrome.mixers.base import Mixer
 from hippodrome.mixers.mamba import Mamba
 from hippodrome.mixers.mamba2 import Mamba2
-from hippodrome.mixers.rg_lru import RGLRU
 from hippodrome.models.base import Model
 from hippodrome.train.weights import cast_unsaved
 
@@ -177,9 +177,11 @@ def choosing(model: nn.Module) -> list[MoE]:
 
 
 def rates(model: nn.Module) -> list[nn.Parameter]:
-    """The rates of decay, step sizes and skips D of the mixers that checkpoints hold."""
-    mixers = [m for m in model.modules() if isinstance(m, Mamba | Mamba2 | RGLRU)]
-    return [p for mixer in mixers for group in mixer.parameter_groups() for p in group.parameters]
+    """The rates of decay and step sizes of all mixers, and the skips D of Mamba and Mamba-2."""
+    mixers = [m for m in model.modules() if isinstance(m, Mixer)]
+    groups = [(mixer, group) for mixer in mixers for group in mixer.parameter_groups()]
+    slow = [g for mixer, g in groups if g.max_lr is not None or isinstance(mixer, Mamba | Mamba2)]
+    return [p for group in slow for p in group.parameters]
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:
