@@ -17,7 +17,7 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the mixers and recipes, with their papers, the built-in sources, and the layouts of checkpoints."""
+    """List the mixers and recipes with their papers, the built-in sources and the layouts of checkpoints."""
     from hippodrome.config.find import suggest
 
     if what is not None and what not in WHAT:

@@ -144,7 +144,7 @@ def _look(typingctx, words, index):
     return int64(words, int64), generate
 
 
-@cfunc(void(types.CPointer(int64)), nopython=True, cache=True)
+@cfunc(void(types.CPointer(int64)), cache=True)
 def run(program):
     """Run all calls of a program in order: every thread of a team calls this once.
 

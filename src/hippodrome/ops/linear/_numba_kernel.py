@@ -1,8 +1,8 @@
 """Numba kernel of the linear map of few rows: one tile is sixteen outputs, whose weights are read in order.
 
 One stream of memory, straight on, is what the processor's prefetching follows best: four or eight rows of
-weights side by side were slower, for bfloat16 by half. The inputs are widened once, and four rows of them meet
-each weight while it is in a register. A row's sums are taken in the same order however many rows there are.
+weights side by side were slower, for bfloat16 by half. The inputs are widened once, and four rows of them
+meet each weight while it is in a register. A row's sums are taken in the same order however many rows there are.
 """
 
 from numba import njit
