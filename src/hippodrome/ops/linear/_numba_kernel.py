@@ -2,7 +2,8 @@
 
 One stream of memory, straight on, is what the processor's prefetching follows best: four or eight rows of
 weights side by side were slower, for bfloat16 by half. The inputs are widened once, and four rows of them
-meet each weight while it is in a register. A row's sums are taken in the same order however many rows there are.
+meet each weight while it is in a register. A row's sums are taken in the same order however
+many rows there are.
 """
 
 from numba import njit
