@@ -1,10 +1,7 @@
-"""`hippodrome chat`: turns, commands, files of conversations, and Ctrl-C, in process and as a process."""
+"""`hippodrome chat`: turns, commands, files of conversations, and Ctrl-C."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +86,25 @@ def test_bytes_that_are_no_letters_end_nothing(cli, folder: Path) -> None:
     assert answer.out == cli("chat", folder, *WORDS, stdin="One\nTw\ufffd\nThree\n").out
 
 
+def test_where_nobody_reads_any_more_or_nobody_writes(cli, folder: Path, monkeypatch) -> None:
+    """Output into `head`, say, and input that was closed."""
+    from hippodrome.cli import _text, chat
+
+    def gone(text: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    for verb in (chat, _text):
+        monkeypatch.setattr(verb, "show", gone)
+    for words in (("chat", folder, *WORDS), ("generate", folder, *WORDS, "--prompt", "a")):
+        answer = cli(*words, stdin="One\nTwo\n")
+        assert (answer.code, answer.err) == (141, "")
+    monkeypatch.setattr(chat.sys, "stdin", None)
+    with pytest.raises(ValueError, match="no standard input"):
+        chat._Room(None, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no standard input"):
+        _text._begins(_text.TextOptions(**dict.fromkeys(_text.TextOptions._fields)))  # type: ignore[arg-type]
+
+
 def test_what_a_template_refuses_is_told_and_forgotten(cli, folder: Path, tmp_path: Path) -> None:
     strict = "{% if messages[-1].content == 'no' %}{{ raise_exception('not that') }}{% endif %}" + TEMPLATE
     (tmp_path / "t.jinja").write_text(strict)
@@ -123,22 +139,28 @@ def test_what_cannot_chat_is_refused(cli, classify_run: Path) -> None:
     assert "classification" in answer.err
 
 
-def test_ctrl_c_stops_an_answer_and_not_the_program(folder: Path, tmp_path: Path) -> None:
-    """A process of its own: interrupted while it answers, it takes the next line and ends well."""
-    code = "from hippodrome.cli import main; main()"
-    words = [sys.executable, "-c", code, "chat", str(folder), "--tokens", "1000000", "--seed", "1"]
-    process = subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(b"Go on and on\n")
-    process.stdin.flush()
-    assert os.read(process.stdout.fileno(), 1)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(b"/stats\n/save talk\n/quit\n", timeout=120)
-    assert process.returncode == 0, told
-    assert b"(stopped)" in told
-    assert b"wrote" in told
+def test_ctrl_c_stops_an_answer_and_not_the_program(cli, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Interrupted while it answers it takes the next line; twice before the next token, it ends."""
+    from hippodrome.cli import chat
+
+    monkeypatch.chdir(tmp_path)
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text)
+        for _ in range({3: 1, 5: 2}.get(len(shown), 0)):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(chat, "show", show)
+    words = ("chat", folder, "--tokens", 1_000_000, "--seed", 1)
+    before = signal.getsignal(signal.SIGINT)
+    answer = cli(*words, stdin="Go on and on\n/stats\n/save talk\n/quit\n")
+    assert answer.code == 0, answer.err
+    assert "(stopped)" in answer.err
+    assert "wrote 3 " in answer.err
+    assert len(shown) == 3
     assert (tmp_path / "talk").exists()
-    assert b"Traceback" not in told
+    answer = cli(*words, stdin="Go on and on\n/save other\n")
+    assert answer.code == 130
+    assert not (tmp_path / "other").exists()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,6 +1,9 @@
 """How the command line is put together: the group of verbs, its way of telling errors, and its start."""
 
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -27,6 +30,11 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read the output has left, `head` say: nothing is wrong, and nobody is there to be told.
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(128 + 13) from None
         except (ValueError, OSError, ImportError) as error:
             typer.echo(f"Error: {sentence(error)}", err=True)
             raise typer.Exit(2) from None

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TextIO
 
 import typer
 
@@ -81,6 +81,13 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def standard_input() -> TextIO:
+    """Where prompts and messages come from. Raises ValueError where it was closed."""
+    if sys.stdin is None:
+        raise ValueError("there is no standard input to read from: it was closed")
+    return sys.stdin
 
 
 def show(text: str) -> None:

@@ -1,7 +1,6 @@
 """What `hippodrome generate` does with a model of text: prompts in, texts out, as they come."""
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from hippodrome.cli._opened import Sampling, show, text_of, words_of
+from hippodrome.cli._opened import Sampling, show, standard_input, text_of, words_of
 from hippodrome.cli._output import as_json
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _begins(asked: TextOptions) -> list[str]:
     if asked.prompt or asked.state is not None:
         return asked.prompt or [""]
     try:
-        return [sys.stdin.read()]
+        return [standard_input().read()]
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input is no text in UTF-8: {error.reason}") from None
 

@@ -21,6 +21,7 @@ from hippodrome.cli._opened import (
     on_threads,
     opened,
     show,
+    standard_input,
     text_of,
     words_of,
 )
@@ -104,7 +105,7 @@ class _Room:
 
     def __init__(self, talk: "Conversation", run: "Run") -> None:
         self.talk, self.run = talk, run
-        self.person = sys.stdin.isatty()
+        self.person = standard_input().isatty()
         # Bytes that are no letters are marked, and end no conversation.
         if isinstance(sys.stdin, TextIOWrapper):
             sys.stdin.reconfigure(errors="replace")
@@ -125,6 +126,8 @@ class _Room:
                     self._carry_out(text)
                 else:
                     self._answer(partial(self.talk.ask, text))
+            except BrokenPipeError:
+                raise
             except (ValueError, OSError) as error:
                 # What is wrong with one line ends no conversation.
                 _say(str(error))
