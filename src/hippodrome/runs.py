@@ -141,17 +141,8 @@ def train(
     fitted = fit(
         model, task.train, task.valid, task.collate, settings, folder, resume=resume, on_event=on_event
     )
-    result = Result(
-        folder,
-        fitted.status,
-        fitted.message,
-        parameters,
-        fitted.steps,
-        fitted.tokens,
-        fitted.seconds,
-        fitted.best,
-        fitted.best_step,
-    )
+    spent = (fitted.steps, fitted.tokens, fitted.seconds)
+    result = Result(folder, fitted.status, fitted.message, parameters, *spent, fitted.best, fitted.best_step)
     if main:
         if fitted.weights:
             weights.write(folder / "model.safetensors", fitted.weights, weights.aliases(model))

