@@ -104,7 +104,8 @@ class Block(nn.Module):
     def _channels(self, x: Tensor) -> Tensor:
         if self.mlp is None or self.mlp_norm is None:
             return x
-        return self._added(x, self.dropout(self.mlp(self.mlp_norm(x))))
+        y = self.mlp(self.mlp_norm(x))
+        return self._added(x, self.dropout(y) if self.dropout.training else y)
 
     def _added(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y if self.scale == 1.0 else torch.add(x, y, alpha=self.scale)

@@ -23,8 +23,8 @@ def attention_update(
     v: Float[Tensor, "b s kv e"],
     seen: Int[Tensor, "b"],
     *,
-    heads: int,
-    scale: float,
+    heads: int | None = None,
+    scale: float | None = None,
     ring: bool = False,
     backend: str | None = None,
 ) -> Float[Tensor, "b _"]:
@@ -38,8 +38,8 @@ def attention_update(
         k: keys, turned, (b, s, kv, e).
         v: values, likewise.
         seen: tokens of each row before this one, (b).
-        heads: of queries.
-        scale: of the scores.
+        heads: of queries; None takes as many as qkv has channels for.
+        scale: of the scores; None takes 1 / sqrt(e).
         ring: whether the token after the last slot overwrites the first; otherwise it is refused.
         backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
@@ -48,6 +48,8 @@ def attention_update(
     """
     b, s, kv, e = k.shape
     half = 0 if frequencies is None else frequencies.shape[0]
+    heads = qkv.shape[-1] // max(e, 1) - 2 * kv if heads is None else heads
+    scale = e**-0.5 if scale is None else scale
     if heads < 1 or heads % max(kv, 1) or 2 * half > e or qkv.shape != (b, (heads + 2 * kv) * e):
         raise ValueError(
             f"attention_update: {heads} heads over {kv} of keys with {e} channels, {2 * half} turned, "
