@@ -6,7 +6,7 @@ with no other file touched. Nothing is imported before it is asked for: listing 
 
 from hippodrome.config.allocation import SYMBOLS, allocate, periodic
 from hippodrome.config.find import FAMILIES, choices, find, kinds, suggest
-from hippodrome.config.layout import Layout, Rule
+from hippodrome.config.layout import MAMBA2_PARTS, MAMBA_PARTS, Layout, Rule
 from hippodrome.config.patterns import (
     BOTH_WAYS,
     bare,
@@ -27,6 +27,8 @@ from hippodrome.config.sizes import grid, own_options, width_step, with_sizes, w
 __all__ = [
     "BOTH_WAYS",
     "FAMILIES",
+    "MAMBA2_PARTS",
+    "MAMBA_PARTS",
     "SYMBOLS",
     "Claim",
     "Layout",

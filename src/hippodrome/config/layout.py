@@ -43,3 +43,33 @@ class Layout(BaseModel):
     pickled: bool = Field(
         default=False, description="whether its own program reads one pickle, with every copy in it"
     )
+
+
+MAMBA_PARTS = (
+    "in_proj.weight",
+    "in_proj.bias",
+    "conv1d.weight",
+    "conv1d.bias",
+    "x_proj.weight",
+    "dt_proj.weight",
+    "dt_proj.bias",
+    "A_log",
+    "D",
+    "out_proj.weight",
+    "out_proj.bias",
+)
+"""The tensors of a Mamba layer, by the names that its authors gave them, which all layouts and we kept."""
+
+MAMBA2_PARTS = (
+    "in_proj.weight",
+    "in_proj.bias",
+    "conv1d.weight",
+    "conv1d.bias",
+    "dt_bias",
+    "A_log",
+    "D",
+    "norm.weight",
+    "out_proj.weight",
+    "out_proj.bias",
+)
+"""Those of a Mamba-2 layer."""

@@ -1,19 +1,7 @@
 """Bamba 9B: Mamba-2 with attention in three of 32 layers and a perceptron in each."""
 
-from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA2_PARTS, Claim, Layout, Recipe, RecipeModel, Rule
 
-MIXER = (
-    "in_proj.weight",
-    "in_proj.bias",
-    "conv1d.weight",
-    "conv1d.bias",
-    "dt_bias",
-    "A_log",
-    "D",
-    "norm.weight",
-    "out_proj.weight",
-    "out_proj.bias",
-)
 KINDS = ("weight", "bias")
 BLOCK, THEIRS = "backbone.blocks.{i}", "model.layers.{i}"
 MAMBA, MAMBA_THERE = "backbone.blocks.{mamba[i]}.mixer", "model.layers.{mamba[i]}.mamba"
@@ -21,7 +9,7 @@ ATTENTION, HEADS = "backbone.blocks.{attention[i]}.mixer", "model.layers.{attent
 RULES = [
     Rule(ours="embedding.weight", theirs=["model.embed_tokens.weight"]),
     Rule(ours=f"{BLOCK}.norm.weight", theirs=[f"{THEIRS}.input_layernorm.weight"]),
-    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MIXER],
+    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MAMBA2_PARTS],
     *[
         Rule(
             ours=f"{ATTENTION}.in_proj.{kind}",

@@ -1,19 +1,7 @@
 """Falcon-H1 0.5B: attention and Mamba-2 side by side in every layer, a perceptron after it."""
 
-from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA2_PARTS, Claim, Layout, Recipe, RecipeModel, Rule
 
-MIXER = (
-    "in_proj.weight",
-    "in_proj.bias",
-    "conv1d.weight",
-    "conv1d.bias",
-    "dt_bias",
-    "A_log",
-    "D",
-    "norm.weight",
-    "out_proj.weight",
-    "out_proj.bias",
-)
 KINDS = ("weight", "bias")
 THERE = "model.layers.{i}"
 BOTH, CHANNELS = "backbone.blocks.{2i}", "backbone.blocks.{2i+1}"
@@ -21,7 +9,7 @@ RULES = [
     Rule(ours="embedding.weight", theirs=["model.embed_tokens.weight"]),
     Rule(ours=f"{BOTH}.norm.weight", theirs=[f"{THERE}.input_layernorm.weight"]),
     Rule(ours=f"{CHANNELS}.norm.weight", theirs=[f"{THERE}.pre_ff_layernorm.weight"]),
-    *[Rule(ours=f"{BOTH}.mixer.mixers.0.{part}", theirs=[f"{THERE}.mamba.{part}"]) for part in MIXER],
+    *[Rule(ours=f"{BOTH}.mixer.mixers.0.{part}", theirs=[f"{THERE}.mamba.{part}"]) for part in MAMBA2_PARTS],
     *[
         rule
         for kind in KINDS

@@ -1,24 +1,12 @@
 """Falcon-Mamba 7B: Mamba with norms without weights over step sizes, input and output vectors."""
 
-from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA_PARTS, Claim, Layout, Recipe, RecipeModel, Rule
 
-PARTS = (
-    "norm.weight",
-    "mixer.in_proj.weight",
-    "mixer.in_proj.bias",
-    "mixer.conv1d.weight",
-    "mixer.conv1d.bias",
-    "mixer.x_proj.weight",
-    "mixer.dt_proj.weight",
-    "mixer.dt_proj.bias",
-    "mixer.A_log",
-    "mixer.D",
-    "mixer.out_proj.weight",
-    "mixer.out_proj.bias",
-)
+BLOCK, THEIRS = "backbone.blocks.{i}", "backbone.layers.{i}"
 RULES = [
     Rule(ours="embedding.weight", theirs=["backbone.embeddings.weight"]),
-    *[Rule(ours=f"backbone.blocks.{{i}}.{part}", theirs=[f"backbone.layers.{{i}}.{part}"]) for part in PARTS],
+    Rule(ours=f"{BLOCK}.norm.weight", theirs=[f"{THEIRS}.norm.weight"]),
+    *[Rule(ours=f"{BLOCK}.mixer.{x}", theirs=[f"{THEIRS}.mixer.{x}"]) for x in MAMBA_PARTS],
     Rule(ours="backbone.norm.weight", theirs=["backbone.norm_f.weight"]),
     Rule(ours="head.weight", theirs=["lm_head.weight"]),
 ]

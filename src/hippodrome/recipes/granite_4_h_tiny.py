@@ -1,20 +1,8 @@
 """Granite 4.0 H Tiny: Mamba-2, four layers of attention without positions, and a mixture after each."""
 
-from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA2_PARTS, Claim, Layout, Recipe, RecipeModel, Rule
 
 COUNTED = "computed from copies of the released configuration, at second hand, as transformers builds it"
-MIXER = (
-    "in_proj.weight",
-    "in_proj.bias",
-    "conv1d.weight",
-    "conv1d.bias",
-    "dt_bias",
-    "A_log",
-    "D",
-    "norm.weight",
-    "out_proj.weight",
-    "out_proj.bias",
-)
 KINDS = ("weight", "bias")
 THERE = "model.layers.{i}"
 MAMBA, MAMBA_THERE = "backbone.blocks.{mamba_blocks[i]}.mixer", "model.layers.{mamba_layers[i]}.mamba"
@@ -29,7 +17,7 @@ RULES = [
     Rule(ours="embedding.weight", theirs=["model.embed_tokens.weight"]),
     Rule(ours="backbone.blocks.{2i}.norm.weight", theirs=[f"{THERE}.input_layernorm.weight"]),
     Rule(ours=f"{CHANNELS}.norm.weight", theirs=[f"{THERE}.post_attention_layernorm.weight"]),
-    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MIXER],
+    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MAMBA2_PARTS],
     *[
         Rule(
             ours=f"{ATTENTION}.in_proj.{kind}",

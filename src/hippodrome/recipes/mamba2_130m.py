@@ -1,22 +1,11 @@
 """Mamba-2 at 130 million parameters, as its authors released it."""
 
-from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA2_PARTS, Claim, Layout, Recipe, RecipeModel, Rule
 
-PARTS = (
-    "norm.weight",
-    "mixer.in_proj.weight",
-    "mixer.in_proj.bias",
-    "mixer.conv1d.weight",
-    "mixer.conv1d.bias",
-    "mixer.dt_bias",
-    "mixer.A_log",
-    "mixer.D",
-    "mixer.norm.weight",
-    "mixer.out_proj.weight",
-    "mixer.out_proj.bias",
-)
+BLOCK, THEIRS = "backbone.blocks.{i}", "backbone.layers.{i}"
 RULES = [
-    *[Rule(ours=f"backbone.blocks.{{i}}.{part}", theirs=[f"backbone.layers.{{i}}.{part}"]) for part in PARTS],
+    Rule(ours=f"{BLOCK}.norm.weight", theirs=[f"{THEIRS}.norm.weight"]),
+    *[Rule(ours=f"{BLOCK}.mixer.{x}", theirs=[f"{THEIRS}.mixer.{x}"]) for x in MAMBA2_PARTS],
     Rule(ours="backbone.norm.weight", theirs=["backbone.norm_f.weight"]),
     Rule(ours="head.weight", theirs=["lm_head.weight"]),
 ]

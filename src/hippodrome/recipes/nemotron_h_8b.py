@@ -1,19 +1,7 @@
 """Nemotron-H 8B: one mixer or perceptron a layer, four of 52 layers attention."""
 
-from hippodrome.config import Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA2_PARTS, Layout, Recipe, RecipeModel, Rule
 
-MIXER = (
-    "in_proj.weight",
-    "in_proj.bias",
-    "conv1d.weight",
-    "conv1d.bias",
-    "dt_bias",
-    "A_log",
-    "D",
-    "norm.weight",
-    "out_proj.weight",
-    "out_proj.bias",
-)
 AROUND = {
     "shared.fc1": "shared_experts.up_proj",
     "shared.fc2": "shared_experts.down_proj",
@@ -27,7 +15,7 @@ ATTENTION, HEADS = "backbone.blocks.{attention[i]}.mixer", "backbone.layers.{att
 RULES = [
     Rule(ours="embedding.weight", theirs=["backbone.embeddings.weight"]),
     Rule(ours="backbone.blocks.{i}.norm.weight", theirs=["backbone.layers.{i}.norm.weight"]),
-    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MIXER],
+    *[Rule(ours=f"{MAMBA}.{part}", theirs=[f"{MAMBA_THERE}.{part}"]) for part in MAMBA2_PARTS],
     Rule(
         ours=f"{ATTENTION}.in_proj.weight", theirs=[f"{HEADS}.{x}_proj.weight" for x in "qkv"], sizes="heads"
     ),

@@ -1,19 +1,7 @@
 """Zamba2 as transformers configures it by default: Mamba-2 and a transformer block that nine layers share."""
 
-from hippodrome.config import Claim, Layout, Recipe, RecipeModel, Rule
+from hippodrome.config import MAMBA2_PARTS, Claim, Layout, Recipe, RecipeModel, Rule
 
-MIXER = (
-    "in_proj.weight",
-    "in_proj.bias",
-    "conv1d.weight",
-    "conv1d.bias",
-    "dt_bias",
-    "A_log",
-    "D",
-    "norm.weight",
-    "out_proj.weight",
-    "out_proj.bias",
-)
 BLOCK, HEARS = "backbone.stack.blocks.{plain[i]}", "backbone.stack.blocks.{uses[u]}"
 PLAIN, HYBRID = "model.layers.{plain[i]}", "model.layers.{uses[u]}.mamba_decoder"
 SHARED, SOURCE = "backbone.shared.{s}", "model.layers.{uses[s]}.shared_transformer"
@@ -34,8 +22,8 @@ RULES = [
     Rule(ours="embedding.weight", theirs=["model.embed_tokens.weight"]),
     Rule(ours=f"{BLOCK}.norm.weight", theirs=[f"{PLAIN}.input_layernorm.weight"]),
     Rule(ours=f"{HEARS}.norm.weight", theirs=[f"{HYBRID}.input_layernorm.weight"]),
-    *[Rule(ours=f"{BLOCK}.mixer.{part}", theirs=[f"{PLAIN}.mamba.{part}"]) for part in MIXER],
-    *[Rule(ours=f"{HEARS}.mixer.{part}", theirs=[f"{HYBRID}.mamba.{part}"]) for part in MIXER],
+    *[Rule(ours=f"{BLOCK}.mixer.{part}", theirs=[f"{PLAIN}.mamba.{part}"]) for part in MAMBA2_PARTS],
+    *[Rule(ours=f"{HEARS}.mixer.{part}", theirs=[f"{HYBRID}.mamba.{part}"]) for part in MAMBA2_PARTS],
     *[Rule(ours=f"{SHARED}.{ours}", theirs=[f"{SOURCE}.{theirs}"]) for ours, theirs in BLOCKS.items()],
     Rule(ours=f"{SHARED}.attention.in_proj.weight", theirs=[f"{SOURCE}.{x}" for x in QKV], sizes="heads"),
     Rule(ours=f"{OWN}.linear.weight", theirs=["model.layers.{uses[u]}.linear.weight"]),
