@@ -273,6 +273,8 @@ def test_a_converted_run_keeps_what_it_needs_and_is_whole_or_not_there(folder: P
     assert runs.load(tmp_path / "run").spec == run.spec
     with pytest.raises(ValueError, match="is there already"):
         checkpoints.convert(folder, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"'\.' names no folder that can be made anew"):
+        checkpoints.convert(folder, Path())
     with pytest.raises(ValueError, match="a run folder already"):
         checkpoints.convert(tmp_path / "run", tmp_path / "again")
     (folder / "model.safetensors").write_bytes(b"broken")

@@ -75,8 +75,11 @@ def write_atomically(
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     """Makes a folder that appears whole, with all that ``fill`` writes into it, or not at all.
 
-    Raises ValueError where something is there already; what ``fill`` raises, having removed what it wrote.
+    Raises ValueError where something is there already, or no folder is named; what ``fill`` raises, having
+    removed what it wrote.
     """
+    if folder.name in ("", ".."):
+        raise ValueError(f"{str(folder)!r} names no folder that can be made anew. Name one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already and is not an empty folder. Name another")
     aside = folder.with_name(f".{folder.name}.tmp")
