@@ -120,6 +120,19 @@ def test_padding_of_the_vocabulary_is_never_written(model):
     assert max(token for piece in found for token in piece.ids) == 9
 
 
+def test_a_prompt_that_comes_several_times_is_read_once(model):
+    read: list[tuple[int, ...]] = []
+    last = model.last
+    model.last = lambda ids, state, **more: read.append(tuple(ids.shape)) or last(ids, state, **more)
+    asked = ["abc", "ddfgh", "abc", "abc"]
+    options = {"sampler": SAMPLER, "max_new_tokens": 9, "seed": 4}
+    found = by_row(list(pieces(model, TOKENIZER, asked, **options)), 4)
+    assert sum(rows * t for rows, t in read) <= 2 * 5, "two prompts, the shorter one padded"
+    for row, prompt in enumerate(asked):
+        alone = list(pieces(model, TOKENIZER, [prompt], **{**options, "seed": 4 + row}))
+        assert by_row(alone, 1) == [found[row]]
+
+
 def test_rows_that_end_leave_the_batch(model):
     ids = [torch.tensor(TOKENIZER.encode(prompt).ids) for prompt in PROMPTS]
     lengths: list[int] = []

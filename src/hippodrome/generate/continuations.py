@@ -103,9 +103,7 @@ class Continuations:
         with evaluation(self.model):
             if None not in self.reasons:
                 return
-            logits, self.state = prefill(
-                self.model, self.prompts, self._begin, chunk=self.chunk, max_length=self._room
-            )
+            logits, self.state = self._read()
             decoder = Decoder(self.model, self.state, fixed=self._fixed)
             made = 0
             while True:
@@ -121,6 +119,17 @@ class Continuations:
                     decoder = Decoder(self.model, rows.take(decoder.state, going), fixed=self._fixed)
                     self.held, ids = [self.held[place] for place in going], [ids[place] for place in going]
                 logits = decoder.next(torch.tensor(ids, device=logits.device))
+
+    def _read(self) -> tuple[Tensor, Any]:
+        """The logits after the prompts, and the state. A prompt that several rows have is read once."""
+        options: dict[str, Any] = {"chunk": self.chunk, "max_length": self._room}
+        prompts = [tuple(ids.tolist()) for ids in self.prompts]
+        numbers = {ids: number for number, ids in enumerate(dict.fromkeys(prompts))}
+        if self._begin is not None or len(numbers) == len(prompts):
+            return prefill(self.model, self.prompts, self._begin, **options)
+        logits, state = prefill(self.model, [torch.tensor(ids) for ids in numbers], **options)
+        places = [numbers[ids] for ids in prompts]
+        return logits[places], rows.take(state, places)
 
     def _step(self, logits: Tensor, made: int) -> list[Chosen | None]:
         """What each row that goes on chooses, and which rows end with it."""
