@@ -62,7 +62,7 @@ def command(
     an encoder with those of a masked language model, say. A language model goes on as it is, on text or on
     conversations in JSON lines, with its own tokenizer and chat template; --lora trains corrections of low
     rank alone, which are merged at the end (with the embedding, where the model learns a token for the end of
-    a turn that it did not know).
+    a turn that it did not know, and with the layers that another task adds).
 
     Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
     -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout,
