@@ -77,6 +77,22 @@ def test_a_kernel_that_fails_says_so():
         tape.replay()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nothing_runs_after_a_call_that_failed(threads):
+    torch.set_num_threads(threads)
+    rows = np.ones((3, 1001), np.float32)
+    tape = Tape()
+    first, second = (rows[0], rows[1]), (rows[1], rows[2])
+    for kernel, arguments in ((doubled, first), (refusing, (rows[1],)), (doubled, second)):
+        kernel(0, 0, *arguments)
+        tape.note(kernel, 1001, SOLO, arguments)
+    tape.close()
+    for _ in range(20):
+        with pytest.raises(ArithmeticError, match="call 1 of a tape failed"):
+            tape.replay()
+    assert (rows[2] == 1).all()
+
+
 def test_two_python_threads_replay_at_once(threads_of):
     tapes = [chain(3000, 8) for _ in range(3)]
 

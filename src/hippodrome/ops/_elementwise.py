@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hippodrome.ops._tape import Tape
 from hippodrome.ops.linear.numba_ import ROWS
+from hippodrome.ops.quantized_linear import tiled_
 
 aten = torch.ops.aten
 Form = Callable[..., Any]
@@ -162,7 +163,7 @@ def _look_up(tape: Tape, func: Any, table: Tensor, ids: Tensor, *options: Any) -
     if not ids.is_contiguous():
         raise Unheld("looking up numbers that do not lie in order has no form on a tape")
     arguments = (
-        (table.shape[1], table.stride(0)),
+        (table.shape[0], table.shape[1], table.stride(0)),
         (ids.data_ptr(), table.data_ptr(), y.data_ptr()),
         np.zeros(1, np.int64),
         kernel.SAMPLES[table.dtype],
@@ -238,6 +239,8 @@ FORMS: dict[Any, Form] = {
     aten.embedding.default: _look_up,
     aten.mm.default: _product,
     aten.addmm.default: _product,
+    # Else the tape would hold what the tiles are widened to: all int8 weights in full.
+    tiled_.OP: _many,
     **(
         {torch.ops.mkldnn._linear_pointwise.default: _many}
         if hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -155,12 +155,14 @@ def apply(first, last, code, sizes, strides, numbers, addresses, sample, second,
 
 @njit(nogil=True, cache=True)
 def look_up(first, last, sizes, addresses, whole, sample):
-    """Rows [first, last) of y: those of a table by their numbers; ``sizes``: channels and the table's stride.
+    """Rows [first, last) of y: those of a table by their numbers; ``sizes``: its rows, channels and stride.
 
-    ``addresses``: numbers (int64), table and y; an id is in range, or the token would have failed before.
+    ``addresses``: numbers (int64), table and y. Raises IndexError for a number that is no row.
     """
-    d, step = sizes
+    count, d, step = sizes
     ids, table, y = at(addresses[0], whole), at(addresses[1], sample), at(addresses[2], sample)
     for row in range(first, last):
+        if not 0 <= ids[row] < count:
+            raise IndexError("the table has no such row")
         for c in range(0, d, LANES):
             store_some(y, row * d + c, d - c, load_some(table, ids[row] * step + c, d - c))

@@ -149,7 +149,8 @@ def run(program):
     """Run all calls of a program in order: every thread of a team calls this once.
 
     A thread takes pieces of a call until none is left, and goes on when all are done. So nobody waits for a
-    thread that has not come yet, its core busy with something else: the others do its work.
+    thread that has not come yet, its core busy with something else: the others do its work. After a call that
+    failed none runs.
     """
     words = carray(program, (LINE,))
     calls, relieve = words[CALLS], words[YIELD]
@@ -169,3 +170,5 @@ def run(program):
             looks += 1
             if looks > PATIENCE and relieve != 0:
                 _ask(relieve)
+        if _look(words, FAILED) != 0:
+            break

@@ -78,7 +78,10 @@ def read(first, last, sizes, scale, addresses, sample, caches, wides):
     k, v = at(addresses[2], caches), at(addresses[3], caches)
     room = -(-e // LANES) * LANES
     query, sums = scratch(room, wides), scratch(room, wides)
-    scores = scratch(slots + LANES, wides)
+    most = 0
+    for row in range(first // heads, (last + heads - 1) // heads):
+        most = max(most, min(seen[row], slots))
+    scores = scratch(most + LANES, wides)
     for tile in range(first, last):
         row, head = tile // heads, tile % heads
         filled = min(seen[row], slots)

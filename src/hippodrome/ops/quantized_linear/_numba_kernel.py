@@ -96,7 +96,7 @@ def product(first, last, sizes, addresses, sample):
 
 @njit(nogil=True, cache=True)
 def rows_of(first, last, sizes, addresses, sample):
-    """Rows [first, last) of y (ids, inner), each a row of the table; one that is not in it gives NaN.
+    """Rows [first, last) of y (ids, inner), each a row of the table. Raises IndexError where it has none.
 
     ``sizes``: inner, outer and the stride of rows of weight; ``addresses``: ids (int64), weight, scale and y.
     """
@@ -105,8 +105,8 @@ def rows_of(first, last, sizes, addresses, sample):
     scale, y = at(addresses[2], _SCALE), at(addresses[3], sample)
     for r in range(first, last):
         row = ids[r]
-        inside = 0 <= row < outer
-        s = scale[row] if inside else np.float32(np.nan)
-        row = row if inside else 0
+        if not 0 <= row < outer:
+            raise IndexError("the table has no such row")
+        s = scale[row]
         for k in range(0, inner, LANES):
             store_some(y, r * inner + k, inner - k, load_some(weight, row * step + k, inner - k) * s)

@@ -97,7 +97,7 @@ def _rows(ids: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Ten
     if ids.stride(0) != 1:
         ids = ids.contiguous()
     # Read past PyTorch: a tape refuses what goes by values, and this goes on alike whatever they are. At a
-    # replay nobody is told, and the kernel keeps within the table by itself.
+    # replay the kernel, which looks too, fails.
     asked = (ctypes.c_int64 * ids.shape[0]).from_address(ids.data_ptr())[:]
     if not 0 <= min(asked) <= max(asked) < outer:
         raise IndexError(f"the table has rows 0 to {outer - 1}; asked for {min(asked)} to {max(asked)}")

@@ -56,6 +56,10 @@ def _tiled(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
         return y
 
 
+OP = torch.ops.hippodrome.quantized_linear.many
+"""What ``_tiled`` is to the dispatcher."""
+
+
 def _tile(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     if x.dtype == torch.float32:
         return linear(x, weight * scale[:, None], bias)
