@@ -115,6 +115,19 @@ def test_a_recorded_token_continues_where_the_loop_was(monkeypatch):
         torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
 
 
+def test_a_graph_of_weights_that_were_replaced_is_dropped(monkeypatch):
+    model = model_of(Mamba(16))
+    monkeypatch.setattr(graph, "refusal", lambda ids, in_place: None)
+    monkeypatch.setattr(graph, "record", recorded_later)
+    decoder, ids = Decoder(model, model.init_state(2)), torch.tensor([1, 2])
+    for _ in range(5):
+        decoder.next(ids)
+    assert decoder._replay is not None
+    model.to(torch.bfloat16)
+    assert decoder.next(ids).dtype == torch.bfloat16
+    assert "replaced" in str(decoder.uncaptured)
+
+
 def test_what_no_graph_can_hold_is_said_and_runs_as_before(monkeypatch):
     model = model_of(Mamba(16))
     ids = torch.randint(50, (6, 2))

@@ -1,11 +1,13 @@
 """Recorded tokens: replays give what the loop gives, and what cannot be recorded goes on as before."""
 
+import ctypes
 import multiprocessing
 import threading
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
@@ -19,6 +21,7 @@ from hippodrome.mixers.min_gru import MinGRU
 from hippodrome.mixers.mlp import PointwiseMLP
 from hippodrome.mixers.mom import MixtureOfMemories
 from hippodrome.models.language import LanguageModel
+from hippodrome.quantize.weight_only import weight_only
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 STACKS = {
@@ -142,6 +145,105 @@ def test_parameters_that_change_are_noticed():
                     p.mul_(1.1)
             close(decoder.next(torch.tensor([i])), model.advance_(torch.tensor([i]), own), torch.float32)
     assert "a parameter was written to" in str(decoder.uncaptured)
+
+
+def other_values(model):
+    return {name: 1.1 * p.detach() for name, p in model.state_dict().items()}
+
+
+def move(model):
+    for p in model.parameters():
+        p.data = 1.1 * p.data
+
+
+CHANGES = {
+    "converted": lambda model: model.to(torch.bfloat16),
+    "rounded": weight_only,
+    "loaded": lambda model: model.load_state_dict(other_values(model), assign=True),
+    "moved": move,
+    "another part": lambda model: setattr(model.backbone.blocks, "0", Block(Mamba(16))),
+    "another tensor": lambda model: setattr(
+        model.embedding, "weight", nn.Parameter(torch.randn_like(model.embedding.weight))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_weights_that_are_replaced_are_noticed(change):
+    torch.manual_seed(0)
+    model = model_of([Mamba(16)])
+    decoder, own = Decoder(model, model.init_state(1)), model.init_state(1)
+    with torch.no_grad():
+        for i in range(8):
+            if i == 5:
+                assert decoder._replay is not None
+                CHANGES[change](model)
+            found, expected = decoder.next(torch.tensor([i])), model.advance_(torch.tensor([i]), own)
+            assert found.dtype == expected.dtype
+            close(found, expected, expected.dtype)
+    assert "replaced" in str(decoder.uncaptured)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_an_id_beyond_the_table_is_refused_by_a_replay_too_and_leaves_the_state(rounded):
+    torch.manual_seed(0)
+    model = model_of([Mamba(16)])
+    if rounded:
+        weight_only(model)
+    decoder, own = Decoder(model, model.init_state(1)), model.init_state(1)
+    with torch.no_grad():
+        for i in range(8):
+            if i > 4:
+                assert decoder._replay is not None
+                for wrong in (60, -1):
+                    with pytest.raises(IndexError):
+                        decoder.next(torch.tensor([wrong]))
+            close(decoder.next(torch.tensor([i])), model.advance_(torch.tensor([i]), own), torch.float32)
+    with pytest.raises((RuntimeError, TypeError)):
+        decoder.next(torch.tensor([1, 2]))
+
+
+def test_what_was_taken_for_constant_and_is_not_is_found_out():
+    class Spying(nn.Module):
+        def forward(self, x):
+            return x * (1 + ctypes.c_float.from_address(x.data_ptr()).value)
+
+    torch.manual_seed(0)
+    model = model_of([Mamba(16)])
+    model.backbone.norm = Spying()
+    decoder, own = Decoder(model, model.init_state(1)), model.init_state(1)
+    with torch.no_grad():
+        for i in range(6):
+            assert torch.equal(decoder.next(torch.tensor([i])), model.advance_(torch.tensor([i]), own))
+    assert "another result" in str(decoder.uncaptured)
+
+
+def test_a_large_state_is_not_copied_to_record_a_token(monkeypatch):
+    monkeypatch.setattr(tape, "LARGEST", 100)
+    model = model_of([Mamba(16)])
+    decoder = Decoder(model, model.init_state(1))
+    for i in range(5):
+        decoder.next(torch.tensor([i]))
+    assert "a token on up to 100 is recorded" in str(decoder.uncaptured)
+
+
+def test_a_recording_of_many_rows_holds_no_int8_weights_in_full():
+    model = model_of([Mamba(32)])
+    weight_only(model)
+    decoder, own = Decoder(model, model.init_state(9)), model.init_state(9)
+    with torch.no_grad():
+        for ids in torch.randint(60, (6, 9)):
+            close(decoder.next(ids), model.advance_(ids, own), torch.float32)
+    assert decoder.uncaptured is None
+    held = [x for x in tree_leaves(decoder._replay.tape.kept) if isinstance(x, torch.Tensor)]
+    shapes = {tuple(x.shape) for x in held if x.is_floating_point()}
+    weights = {tuple(x.shape) for name, x in model.named_buffers() if name.endswith("int8")}
+    assert weights
+    assert not shapes & weights
+
+
+def test_a_state_of_nothing_is_held_to_be_itself():
+    tape._compare([torch.zeros(2, 0)], [torch.zeros(2, 0)])
 
 
 def test_weights_in_place_of_a_layer_are_recorded_as_they_act():

@@ -68,10 +68,9 @@ class Batch:
             self._take(rows.take(state, [0]), 1)
             self.slots = slots
         elif self.count == self.room:
-            wider = min(self.most, 2 * self.room)
-            self._take(rows.widen(self._memory, wider, state), wider)
+            self._widen(min(self.most, 2 * self.room), state)
         elif not rows.has_room(self._memory, state):
-            self._take(rows.widen(self._memory, self.room, state), self.room)
+            self._widen(self.room, state)
         rows.put_(self._memory, [self.count], state)
         if slots is not None:
             self.slots = max(slots, self.slots or 0)
@@ -89,8 +88,7 @@ class Batch:
         if self.count == 0 and self.room > KEPT:
             self._take(None, 0)
         elif 4 * self.count <= self.room and self.room > KEPT:
-            half = self.room // 2
-            self._take(rows.take(self._memory, range(half)), half)
+            self._narrow(self.room // 2)
 
     def next(self, ids: list[int]) -> Float[Tensor, "b vocab"]:
         """Logits after one more token of each row."""
@@ -119,7 +117,7 @@ class Batch:
     def _more_slots(self, slots: int) -> None:
         """Half as many slots again."""
         self.slots = slots + rounded(slots // 2 + 1)
-        self._take(rows.widen(self._memory, self.room, self.model.init_state(1, self.slots)), self.room)
+        self._widen(self.room, self.model.init_state(1, self.slots))
 
     def _advance(self, ids: Tensor) -> Tensor:
         return self.model.advance_(ids, self._view())
@@ -138,13 +136,14 @@ class Batch:
                 self._tapes.move_to_end(count)
                 return found
             self._tapes.clear()
+            self._runs.clear()
         self._runs[count] = self._runs.get(count, 0) + 1
         if self._runs[count] <= RUNS or count >= self._unheld or not ids.is_cpu:
             return None
         try:
-            made = tape.Replay(self._advance, ids, list(tensors(self._view())))
+            made = tape.Replay(self._advance, ids, list(tensors(self._view())), self.model)
         except (RuntimeError, Unheld):
-            # What stands against it is the products of many rows, or the model: either way more rows are no
+            # What stands against it is the size of the state, or the model: either way more rows are no
             # better.
             self._unheld = count
             return None
@@ -160,8 +159,26 @@ class Batch:
 
     def _take(self, memory: Any, room: int) -> None:
         self._memory, self.room = memory, room
+        # These hold the memory that was there before.
         self._views, self._runs = {}, {}
         self._tapes.clear()
+
+    def _widen(self, room: int, like: Any) -> None:
+        """Room for so many rows, each with the slots of ``like`` at least."""
+        self._take(self._memory, room)
+        for old, other in zip(tensors(self._memory), tensors(like), strict=True):
+            # One after the other: the old memory and the new one are never there as a whole.
+            _become(old, rows.widen(old, room, other))
+
+    def _narrow(self, room: int) -> None:
+        self._take(self._memory, room)
+        for old in tensors(self._memory):
+            _become(old, old[:room].clone())
+
+
+def _become(old: Tensor, new: Tensor) -> None:
+    """The memory of one tensor in the place of the other's, whose own is free at once."""
+    old.set_(new.untyped_storage(), 0, new.shape, new.stride())
 
 
 def rounded(tokens: int) -> int:

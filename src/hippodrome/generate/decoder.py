@@ -16,7 +16,8 @@ class Decoder:
 
     A state that grows with its tokens cannot be overwritten; the decoder then goes by ``step``. After the
     first few tokens the others are replays of one that was recorded, as a graph on a CUDA device and as a
-    tape on the CPU. All tokens must have as many rows, and a parameter must stay the tensor that it is.
+    tape on the CPU, until somebody writes to the model's parameters or puts others in their place. All tokens
+    must have as many rows.
 
     Args:
         model: in evaluation mode.
@@ -41,8 +42,9 @@ class Decoder:
         if self._replay is None and self.uncaptured is None:
             self.uncaptured = self._consider(ids)
         if self._replay is not None and self._replay.stale():
-            # Somebody trains the model meanwhile; what was computed from its parameters no longer holds.
-            self._replay, self.uncaptured = None, "a parameter was written to after a token was recorded"
+            # Somebody trains, converts or rounds the model meanwhile: what was recorded no longer holds.
+            self._replay = None
+            self.uncaptured = "a parameter was written to or replaced after a token was recorded"
         if self._replay is not None:
             return self._replay(ids)
         if self.in_place:
@@ -60,9 +62,9 @@ class Decoder:
         if refused is None and self._run == how.WARM_UP:
             try:
                 self._replay = (
-                    graph.Replay(self._advance, ids)
+                    graph.Replay(self._advance, ids, self.model)
                     if how is graph
-                    else tape.Replay(self._advance, ids, list(tensors(self.state)))
+                    else tape.Replay(self._advance, ids, list(tensors(self.state)), self.model)
                 )
             except (RuntimeError, tape.Unheld) as problem:
                 words = " ".join(str(problem).split())[:300]

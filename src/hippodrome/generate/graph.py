@@ -7,7 +7,9 @@ own and the state in the tensors that ``advance_`` overwrites. Recording runs no
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from hippodrome.generate._weights import Weights
 
 WARM_UP = 3
 """Tokens that run before one is recorded: there kernels compile, check themselves and take work space."""
@@ -40,18 +42,22 @@ class Replay:
     Args:
         call: from token ids to logits.
         ids: an example of them, of the shape that all later ones will have.
+        model: whose weights the call reads.
     """
 
-    def __init__(self, call: Callable[[Tensor], Tensor], ids: Tensor) -> None:
-        self.ids = ids.clone()
+    def __init__(self, call: Callable[[Tensor], Tensor], ids: Tensor, model: nn.Module) -> None:
+        self.call, self.ids = call, ids.clone()
+        self._weights = Weights(model)
         self.replay, self.output = record(lambda: call(self.ids))
 
     def stale(self) -> bool:
-        """Never: whatever is computed from parameters is computed again by each replay."""
-        return False
+        """Whether weights lie elsewhere by now; what is computed from them is computed by each replay."""
+        return self._weights.replaced()
 
     def __call__(self, ids: Tensor) -> Tensor:
         """The logits, in memory of their own."""
+        if ids.shape != self.ids.shape:
+            return self.call(ids)
         self.ids.copy_(ids)
         self.replay()
         return self.output.clone()
