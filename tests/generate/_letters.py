@@ -23,9 +23,9 @@ def letters():
     return tokenizer
 
 
-def build(*mixers):
+def build(*mixers, words=WORDS):
     torch.manual_seed(3)
-    model = LanguageModel(Stack([Block(mixer) for mixer in mixers]), WORDS).double().eval()
+    model = LanguageModel(Stack([Block(mixer) for mixer in mixers]), words).double().eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn_like(p))

@@ -3,6 +3,8 @@
 import queue
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,7 +12,8 @@ import pytest
 import torch
 from tests.generate._letters import WORDS, alone, build, letters, spelt
 
-from hippodrome.generate import rows
+from hippodrome.generate import _allocator, rows
+from hippodrome.generate._allocator import give_back
 from hippodrome.generate.batch import RUNS, Batch
 from hippodrome.generate.constraint import regex
 from hippodrome.generate.decoder import tensors
@@ -241,6 +244,53 @@ def test_cancel_deadline_and_limits(recurrent, engine_of):
         with pytest.raises(ValueError, match=words):
             engine.submit(wrong, print)
     assert engine.load().waiting == 0
+
+
+def test_ids_that_are_no_tokens_are_never_chosen(engine_of):
+    model = build(Mamba(16), words=WORDS + 7)
+    with torch.no_grad():
+        # The last words, which no token has, are likelier than all others, wherever.
+        model.embedding.weight[WORDS:] = 50 * model.embedding.weight[:7]
+    found = Heard(engine_of(model), Request((1, 2, 3), 40, Sampler(temperature=2.0), logprobs=0)).until_end()
+    told = [token.id for e in found.all if isinstance(e, Written) for token in e.tokens]
+    assert len(told) == 40
+    assert max(told) < WORDS
+
+
+LEFT_OPEN = """
+import queue
+from hippodrome.backbones.block import Block
+from hippodrome.backbones.stack import Stack
+from hippodrome.generate.engine import Engine
+from hippodrome.generate.request import Request, Written
+from hippodrome.mixers.mamba2 import Mamba2
+from hippodrome.models.language import LanguageModel
+from tests.generate._letters import WORDS, letters
+told = queue.Queue()
+engine = Engine(LanguageModel(Stack([Block(Mamba2(64)) for _ in range(4)]), WORDS), letters())
+for _ in range(8):
+    engine.submit(Request((1, 2), 10**6), told.put)
+while not isinstance(told.get(timeout=30), Written):
+    pass
+"""
+
+
+def test_an_engine_that_is_left_open_does_not_take_the_process_down():
+    ended = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_memory_is_given_back_when_many_have_left(recurrent, engine_of, monkeypatch):
+    given = []
+    monkeypatch.setattr(_allocator, "give_back", lambda: given.append(give_back()))
+    engine = engine_of(recurrent)
+    for count, times in ((1, 0), (8, 1), (1, 1)):
+        for found in [Heard(engine, Request((1, 2), 5, GREEDY)) for _ in range(count)]:
+            found.until_end()
+        # The engine tells of the end before its round is over.
+        Heard(engine, Request((1, 2), 0)).until_end()
+        assert len(given) == times
+    assert all(isinstance(answer, bool) for answer in given)
 
 
 def test_closing_finishes_or_says_that_it_does_not(recurrent):

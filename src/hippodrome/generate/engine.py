@@ -1,5 +1,6 @@
 """Continuous batching: requests join and leave between two tokens, on one thread that owns the model."""
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from hippodrome.generate import rows
-from hippodrome.generate.batch import Batch
+from hippodrome.generate import _allocator, rows
+from hippodrome.generate.batch import KEPT, Batch
 from hippodrome.generate.decoder import grows
 from hippodrome.generate.prefix_cache import PrefixCache
 from hippodrome.generate.reading import Reading
@@ -125,6 +126,9 @@ class Engine:
         self.most_rows, self.most_waiting, self.context = most_rows, most_waiting, context
         self.cache, self._threads = cache, threads
         self.vocab_size = int(getattr(model, "vocab_size", 0))
+        known = None if tokenizer is None else 1 + max(tokenizer.get_vocab().values(), default=-1)
+        # Checkpoints pad their vocabularies: such ids are no tokens, and none is ever chosen.
+        self._choices = self.vocab_size if known is None else min(known, self.vocab_size)
         self._grows = grows(model)
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -136,6 +140,8 @@ class Engine:
         self._counts = {"read": 0, "cached": 0, "written": 0, "rounds": 0}
         self._thread = threading.Thread(target=self._run, name="hippodrome-engine", daemon=True)
         self._thread.start()
+        # A thread in the midst of a kernel while the interpreter ends would take the process down with it.
+        atexit.register(self.close)
 
     def submit(self, request: Request, notify: Notify) -> Job:
         """Takes a request in and returns at once; what comes of it is told to ``notify``.
@@ -147,7 +153,7 @@ class Engine:
         """
         self._check(request)
         request.sampler.check()
-        seats = [Row(request, i, self.vocab_size, self.tokenizer) for i in range(request.rows)]
+        seats = [Row(request, i, self._choices, self.tokenizer) for i in range(request.rows)]
         job = Job(request, notify, seats, time.monotonic())
         with self._changed:
             if not self._taking:
@@ -191,6 +197,7 @@ class Engine:
             self._stopped = True
             self._changed.notify()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def _check(self, request: Request) -> None:
         total = len(request.ids) + request.max_tokens
@@ -233,10 +240,14 @@ class Engine:
             return not self._stopped and bool(self._waiting or self._reading or self._seats)
 
     def _round(self) -> None:
+        room = self._batch.room
         self._sweep()
         self._admit()
         self._read()
         self._write()
+        if self._batch.room <= KEPT < room:
+            # Many rows have gone with their states, and the C library would keep that memory.
+            _allocator.give_back()
 
     def _jobs(self) -> list[Job]:
         """All that are open."""

@@ -20,7 +20,7 @@ class Row:
     Args:
         request: what was asked.
         number: of the row in it.
-        vocab_size: words of the logits.
+        vocab_size: ids that may be chosen are below this.
         tokenizer: turns tokens into text; None where they are none, and no text is told then.
     """
 
