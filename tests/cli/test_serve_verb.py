@@ -53,6 +53,7 @@ def test_what_is_refused_before_it_listens(language_run, forecast_run, cli, tmp_
         (["serve", language_run, "--api-key-file", short], "8 or more"),
         (["serve", language_run, "--api-key-file", tmp_path / "none"], "no such file"),
         (["serve", language_run, "--deadline", "0"], "deadline is above 0"),
+        (["serve", language_run, "--grace", "inf"], "grace is 86400 seconds or less"),
         (["serve", forecast_run], "which writes nothing"),
         (["serve", tmp_path / "nothing"], "no such folder"),
         (["serve", language_run, "--chat-template", tmp_path / "none"], "no such file"),

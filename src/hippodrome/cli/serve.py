@@ -65,9 +65,9 @@ def command(
     found = opened(run, device, dtype, tokenizer)
     words = words_of(found)
     if chat_template is not None:
-        from hippodrome.text.template import Template
+        from hippodrome.text.plain import with_source
 
-        words = words._replace(template=Template(text_of(chat_template), {}))
+        words = with_source(words, text_of(chat_template))
     app = create_app(found._replace(words=words), settings)
 
     def ready(address: str) -> None:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+DAY = 86400
+
 
 class Settings(NamedTuple):
     """How much a server takes on.
@@ -28,7 +30,7 @@ class Settings(NamedTuple):
     body_seconds: float = 30.0
     """For the whole of a request to arrive."""
     grace: float = 30.0
-    """For open answers to come to their end when the server is told to stop."""
+    """For open answers to come to their end when the server is told to stop, a day at most."""
     threads: int | None = None
     """Of the model's kernels; None leaves the number as it is."""
     api_key: str | None = None
@@ -49,6 +51,8 @@ class Settings(NamedTuple):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {least} or more; got {value}")
+        if not self.grace <= DAY:
+            raise ValueError(f"grace is {DAY} seconds or less; got {self.grace}")
         for name in ("deadline", "body_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is above 0 seconds; got {getattr(self, name)}")
