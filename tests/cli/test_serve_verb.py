@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import urllib.request
 import pytest
 
 pytest.importorskip("fastapi", reason="serving needs the server's packages")
+check_address = pytest.importorskip("hippodrome.serve.process").check_address
 
 
 def test_a_process_serves_until_it_is_told_to_end(language_run, tmp_path):
@@ -42,6 +44,24 @@ def test_a_process_serves_until_it_is_told_to_end(language_run, tmp_path):
         assert b'"finish_reason":"length"' in answers[-4]
         assert process.wait(20) == 0
         assert process.stderr.read() == ""
+
+
+def test_an_address_that_is_taken_or_is_none(language_run, cli):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for words, expected in (
+            (["--port", port], f"nothing can listen at 127.0.0.1, port {port}: address already in use"),
+            (["--host", "127.0.0.300"], "lets others in"),
+        ):
+            answer = cli("serve", language_run, *words)
+            assert answer.code == 2
+            assert expected in answer.err
+            assert len(answer.err.splitlines()) == 1
+    for host in ("198.51.100.7", "no host at all"):
+        with pytest.raises(ValueError, match=f"nothing can listen at {host}, port 0"):
+            check_address(host, 0)
+    check_address("127.0.0.1", 0)
+    check_address("localhost", 0)
 
 
 def test_what_is_refused_before_it_listens(language_run, forecast_run, cli, tmp_path):

@@ -42,7 +42,7 @@ def command(
     Ctrl-C or SIGTERM stops it: open answers come to their end first.
     """
     from hippodrome.serve.app import create_app
-    from hippodrome.serve.process import Process
+    from hippodrome.serve.process import Process, check_address
     from hippodrome.serve.settings import Settings
 
     key = None if api_key_file is None else text_of(api_key_file).strip()
@@ -62,6 +62,7 @@ def command(
         api_key=key,
     )
     settings.check()
+    check_address(host, port)
     found = opened(run, device, dtype, tokenizer)
     words = words_of(found)
     if chat_template is not None:

@@ -1,6 +1,8 @@
 """The server as a process: a socket, signals, and an end that finishes what is open or says so."""
 
+import errno
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,24 @@ from hippodrome.serve.app import Service
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SLACK = 5
 """Seconds for the last bytes to leave after the grace is over."""
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises ValueError where nothing can listen at an address: better known before a model is read."""
+    problems = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, address in found:
+            try:
+                socket.create_server(address[:2], family=family).close()
+            except OSError as error:
+                problems.append(error)
+    except OSError as error:
+        found, problems = [], [error]
+    taken = [error for error in problems if error.errno == errno.EADDRINUSE]
+    if taken or len(problems) >= max(1, len(found)):
+        why = str((taken or problems)[0].strerror).split(" (")[0].lower()
+        raise ValueError(f"nothing can listen at {host}, port {port}: {why}. Name another --port or --host")
 
 
 class Process(uvicorn.Server):
