@@ -80,7 +80,10 @@ def check_logits(run: Run, theirs: nn.Module) -> None:
     first, state = model(ids[:, :7])
     close(torch.cat([first, model(ids[:, 7:], state)[0]], 1), expected)
     state = model.init_state(2, TIMES)
-    close(torch.stack([model.advance_(ids[:, t], state) for t in range(TIMES)], 1), expected)
+    steps = [model.advance_(ids[:, t], state) for t in range(4)]
+    with unchecked():
+        steps += [model.advance_(ids[:, t], state) for t in range(4, TIMES)]
+    close(torch.stack(steps, 1), expected)
     # The second row has five tokens less: in front of it, then behind it, lies something else.
     short = full(theirs, ids[1:, :-5])
     left = torch.cat([ids[1:, -5:], ids[1:, :-5]], 1)
