@@ -1,6 +1,7 @@
 """Rounding the weights of any model: what is rounded, what it is worth, and files of it."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hippodrome.config import build, choices, find, stack_spec
 from hippodrome.generate.decoder import Decoder
 from hippodrome.layers.norm import RMSNorm
 from hippodrome.layers.projection import Projection
-from hippodrome.layers.quantized import KINDS, Rounded, stand_in
+from hippodrome.layers.quantized import KINDS, Rounded, replace, stand_in
 from hippodrome.quantize.weight_only import bytes_of, weight_only
 from hippodrome.shapes import TokenBatch
 from hippodrome.testing.ops import close
@@ -174,6 +175,30 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path):
         weights.write(tmp_path / "m.safetensors", file, set())
         with pytest.raises(ValueError, match=sentence):
             weights.load(language(), tmp_path / "m.safetensors")
+
+
+def test_a_model_that_is_refused_stays_as_it_is():
+    model = language(tie=False)
+    with torch.no_grad():
+        model.head.weight[3, 5] = torch.nan
+    with pytest.raises(ValueError, match=r"head: a weight is infinite or not a number"):
+        weight_only(model)
+    assert not any(isinstance(module, Rounded) for module in model.modules())
+
+
+def test_weights_in_full_go_as_they_are_rounded(monkeypatch):
+    model, there = language(), []
+    full = [weakref.ref(module.weight) for module in model.modules() if type(module) in KINDS]
+
+    def counted(*arguments):
+        there.append(sum(weight() is not None for weight in full))
+        return replace(*arguments)
+
+    monkeypatch.setattr("hippodrome.quantize.weight_only.replace", counted)
+    weight_only(model)
+    assert there[0] == len(full)
+    assert there == sorted(there, reverse=True)
+    assert there[-1] < len(full) - len(there) + 3
 
 
 def test_what_is_refused():

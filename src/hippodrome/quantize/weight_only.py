@@ -61,18 +61,30 @@ def weight_only(model: nn.Module, *, dtype: str = "int8", keep: Sequence[str] = 
                 f"no layer with weights to round is called {pattern!r}; there are "
                 f"{', '.join(known) or 'none'}."
             )
-    found = []
+    chosen = []
     for name, module in there.items():
         weight = module.weight
         assert isinstance(weight, Tensor)
         small = isinstance(module, nn.Linear) and weight.shape[-1] < LEAST
         if small or any(_fits(pattern, name) for pattern in keep):
             continue
+        # All are looked at before the first is rounded: a model is never left half in int8.
+        if weight.numel() and not all(bool(bound.isfinite()) for bound in weight.detach().aminmax()):
+            raise ValueError(f"{name}: a weight is infinite or not a number, and no int8 stands for that.")
+        chosen.append(name)
+    # Nothing here may hold the weights in full of layers that have been rounded.
+    del there
+    module = weight = None
+    found = []
+    for name in chosen:
+        module = model.get_submodule(name)
+        kind, weight = type(module).__name__, module.weight
+        assert isinstance(weight, Tensor)
         layer = replace(model, name)
         found.append(
             Rounding(
                 name,
-                type(module).__name__,
+                kind,
                 tuple(weight.shape),
                 _error(weight, layer),
                 weight.nbytes,
