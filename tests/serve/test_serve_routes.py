@@ -11,8 +11,10 @@ import pytest
 import torch
 from tests.generate._letters import alone, spelt
 
+from hippodrome.generate import tape
 from hippodrome.generate.request import Request
 from hippodrome.generate.sampling import Sampler
+from hippodrome.serve.app import warm_up
 
 GREEDY = Sampler(temperature=0.0)
 
@@ -25,6 +27,18 @@ def written(tiny, prompt, tokens, sampler=GREEDY, seed=None):
 
 def ids_of(tiny, text):
     return tiny.service.served.words.tokenizer.encode(text).ids
+
+
+def test_what_the_engine_records_is_compiled_before_it_listens(tiny_run, monkeypatch):
+    recorded, plain = [], tape.Replay
+
+    def told(call, ids, state, model):
+        recorded.append((len(ids), plain(call, ids, state, model)))
+        return recorded[-1][1]
+
+    monkeypatch.setattr(tape, "Replay", told)
+    warm_up(tiny_run.model)
+    assert [rows for rows, _ in recorded] == [1, 8]
 
 
 def test_models_and_health(tiny):

@@ -3,7 +3,8 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,8 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from hippodrome.generate.decoder import owned
+from hippodrome.generate import tape
+from hippodrome.generate.decoder import owned, tensors
 from hippodrome.generate.engine import Engine
 from hippodrome.generate.prefix_cache import PrefixCache
 from hippodrome.models.base import Model
@@ -121,12 +123,18 @@ class Service:
 
 @torch.no_grad()
 def warm_up(model: Model) -> None:
-    """Runs a few tokens, for a few rows: kernels are compiled then, and not while the first client waits."""
+    """Runs a few tokens, for a few rows, and records one, as the engine will: kernels are compiled then, and
+    not while the first client waits."""
     device = next(model.parameters()).device
     for rows in (1, 8):
         ids = torch.zeros(rows, 8, dtype=torch.int64, device=device)
         _, state = model.last(ids, model.init_state(rows, 16))
-        model.advance_(ids[:, 0], owned(state))
+        own = owned(state)
+        model.advance_(ids[:, 0], own)
+        if tape.refusal(ids, True) is None:
+            # What cannot be recorded will not be by the engine either.
+            with suppress(RuntimeError, tape.Unheld):
+                tape.Replay(partial(model.advance_, state=own), ids[:, 0], list(tensors(own)), model)
 
 
 def create_app(run: Run, settings: Settings | None = None) -> FastAPI:
