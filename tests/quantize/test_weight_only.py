@@ -256,3 +256,11 @@ def test_tokens_of_int8_weights_are_recorded_and_replayed(dtype):
         expected = torch.stack([model.advance_(x, state) for x in ids])
     assert decoder.uncaptured is None
     close(found, expected, 1e-5 if dtype == torch.float32 else 3e-2, "replayed")
+
+
+def test_a_new_state_forms_no_weight_of_a_rounded_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(stack_spec("attention+retention", 32, 2), "backbones").bfloat16()
+    kinds = [x.dtype for state in model.init_state(2, 4) for x in state]
+    weight_only(model)
+    monkeypatch.setattr(Rounded, "weight", property(lambda self: pytest.fail("a weight was formed")))
+    assert [x.dtype for state in model.init_state(2, 4) for x in state] == kinds

@@ -15,3 +15,10 @@ class Projection(nn.Linear):
     def forward(self, x: Float[Tensor, "*rows i"]) -> Float[Tensor, "*rows o"]:
         """Each row on its own."""
         return linear(x, self.weight, self.bias)
+
+
+def like(layer: nn.Module) -> Tensor:
+    """A tensor of a layer's dtype on its device: its weight, unless it would have to form that first."""
+    held = layer._buffers.get("like")
+    weight: Tensor = layer.weight if held is None else held  # type: ignore[assignment]
+    return weight

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides, head_size
-from hippodrome.layers.projection import Projection
+from hippodrome.layers.projection import Projection, like
 from hippodrome.mixers import _attention as engine
 from hippodrome.mixers.base import Mixer
 from hippodrome.ops.attention_update import attention_update
@@ -132,7 +132,7 @@ class Attention(Mixer):
         slots = max_length if self.window is None else self.window
         shape = (batch, slots or 0, self.kv_heads, self.size)
         # Keys and values are stored, never summed into, so the weights' own precision does.
-        weight = self.in_proj.weight
+        weight = like(self.in_proj)
         k, v, seen = (
             weight.new_zeros(shape),
             weight.new_zeros(shape),

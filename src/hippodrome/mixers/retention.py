@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hippodrome.layers.heads import check_divides
-from hippodrome.layers.projection import Projection
+from hippodrome.layers.projection import Projection, like
 from hippodrome.mixers import _attention as engine
 from hippodrome.mixers._matrix_state import retention_rates
 from hippodrome.mixers.base import Mixer
@@ -69,7 +69,7 @@ class Retention(Mixer):
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the state does not grow."""
-        weight = self.in_proj.weight
+        weight = like(self.in_proj)
         wide = torch.promote_types(weight.dtype, torch.float32)
         S = weight.new_zeros(batch, self.heads, self.parts[2] // self.heads, self.size, dtype=wide)
         return State(S, torch.zeros(batch, dtype=torch.int64, device=weight.device))
