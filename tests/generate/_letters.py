@@ -49,3 +49,13 @@ def alone(model, request, row=0):
 def spelt(ids):
     stream = TextStream(letters())
     return "".join(map(stream.push, ids)) + stream.flush()
+
+
+def fallback_tokenizer(words: list[str]) -> Tokenizer:
+    """One with single bytes that drops the space at the beginning of a text, as those of Llama do."""
+    ids = {word: i for i, word in enumerate(["<unk>", *words])}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer

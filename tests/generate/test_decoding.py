@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.generate._letters import fallback_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hippodrome.generate import text
@@ -79,16 +80,6 @@ def test_a_model_streams_text_that_can_be_encoded():
 def test_an_empty_prompt_is_told():
     with pytest.raises(ValueError, match="prompt is empty"):
         text(LanguageModel.example(), TOKENIZER, "", max_new_tokens=1)
-
-
-def fallback_tokenizer(words: list[str]) -> Tokenizer:
-    """One with single bytes that drops the space at the beginning of a text, as those of Llama do."""
-    ids = {word: i for i, word in enumerate(["<unk>", *words])}
-    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[], byte_fallback=True, unk_token="<unk>"))
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    return tokenizer
 
 
 def test_bytes_that_turn_out_to_be_no_text_leave_what_was_shown():

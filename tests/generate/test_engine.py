@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from tests.generate._letters import WORDS, alone, build, letters, spelt
+from tests.generate._letters import WORDS, alone, build, fallback_tokenizer, letters, spelt
 
 from hippodrome.generate import _allocator, rows
 from hippodrome.generate._allocator import give_back
@@ -20,6 +20,7 @@ from hippodrome.generate.decoder import tensors
 from hippodrome.generate.engine import Closed, Engine, Full
 from hippodrome.generate.prefix_cache import PrefixCache
 from hippodrome.generate.request import Ended, Failed, Read, Request, Written
+from hippodrome.generate.row import Row
 from hippodrome.generate.sampling import Sampler
 from hippodrome.mixers.attention import Attention
 from hippodrome.mixers.mamba import Mamba
@@ -350,3 +351,11 @@ def test_a_number_of_rows_that_stays_is_recorded_and_goes_on_the_same(hybrid):
         assert batch.recorded == (), "more memory is other memory"
         expected = hybrid.step(torch.tensor([1, 2, 1]), rows.take(state, [0, 1, 0]))[0]
         torch.testing.assert_close(batch.next([1, 2, 1]), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("apart", "text"), [(False, " foxs"), (True, "foxs")])
+def test_a_continuation_begins_with_its_space_and_an_answer_without(apart, text):
+    tokenizer = fallback_tokenizer(["<0xC3>", "<0xA9>", "▁The", "▁fox", "▁", "s"])
+    row = Row(Request((3,), 2, GREEDY, apart=apart), 0, 7, tokenizer)
+    told = [event for i in (4, 6) for event in row.choose(torch.eye(7)[i])]
+    assert "".join(event.text for event in told if isinstance(event, Written)) == text

@@ -33,6 +33,8 @@ class Request(NamedTuple):
     """What every row's text must be; each row takes a copy."""
     seconds: float | None = None
     """From the moment it is handed in; later it fails."""
+    apart: bool = False
+    """Whether a row's text stands by itself, as an answer does, where some tokenizers leave a space out."""
 
 
 class Spelled(NamedTuple):

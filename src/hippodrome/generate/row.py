@@ -39,7 +39,8 @@ class Row:
             constraint=self._constraint,
             logprobs=request.logprobs,
         )
-        self._stream = None if tokenizer is None else TextStream(tokenizer)
+        before = () if request.apart else request.ids
+        self._stream = None if tokenizer is None else TextStream(tokenizer, before)
         self._stop = StopText(request.stops)
         self._spelled, self._shown = 0, 0
         self._held: list[Spelled] = []

@@ -115,6 +115,7 @@ def chat(asked: ChatRequest, served: Served, settings: Settings) -> Prompt:
         False,
         _constraint(asked, served),
         settings.deadline,
+        apart=True,
     )
     return Prompt(request, text)
 
