@@ -95,7 +95,10 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
     assert resumed.steps == 12
     for name, tensor in resumed.weights.items():
         assert torch.equal(tensor, whole[2].weights[name]), name
-    assert (tmp_path / low_rank.FILE).read_bytes() == (whole[0] / low_rank.FILE).read_bytes()
+    # Not byte by byte: the format puts its facts in no order.
+    ours, theirs = (load_file(folder / low_rank.FILE) for folder in (tmp_path, whole[0]))
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 @pytest.mark.parametrize("other", [None, {"rank": 3}, {"rank": 2, "on": "in_proj"}])
