@@ -178,6 +178,7 @@ def _one(
     from hippodrome.generate import Chooser
     from hippodrome.generate.continuations import vocabulary
     from hippodrome.generate.session import Session
+    from hippodrome.text.folder import known_ids
 
     session = Session(run.model, words.tokenizer)
     written: list[int] = []
@@ -194,7 +195,7 @@ def _one(
     read_in = time.perf_counter() - began
     chooser = Chooser(
         sampler_of(asked.sampling),
-        vocab_size=min(_known(words), vocabulary(run.model)),
+        vocab_size=min(known_ids(words.tokenizer), vocabulary(run.model)),
         seed=seed,
         prompt=session.ids[: len(session.ids) - len(written)],
         constraint=constraint,
@@ -283,6 +284,7 @@ def _searched(
 
     from hippodrome.generate.beam import beams
     from hippodrome.generate.decoding import TextStream
+    from hippodrome.text.folder import known_ids
 
     if not all(ids):
         raise ValueError("the prompt is empty: give at least one character to go on from")
@@ -296,7 +298,7 @@ def _searched(
         max_new_tokens=asked.tokens,
         ends=words.ends,
         count=asked.rows,
-        vocab_size=_known(words),
+        vocab_size=known_ids(words.tokenizer),
     )
     took = time.perf_counter() - began
     texts = []
@@ -333,10 +335,6 @@ def _told(chosen: "Sequence[Chosen]", words: "Words") -> list[dict[str, Any]]:
         return {"id": token, "token": text, "logprob": logprob}
 
     return [{**named(one.id, one.logprob), "top": [named(*pair) for pair in one.top]} for one in chosen]
-
-
-def _known(words: "Words") -> int:
-    return max(words.tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def _pace(tokens: int, marks: list[float]) -> str:

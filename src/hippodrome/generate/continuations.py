@@ -14,6 +14,7 @@ from hippodrome.generate.decoding import StopText, TextStream
 from hippodrome.generate.prompts import CHUNK, Prompts, check_ids, lengths_of, prefill
 from hippodrome.generate.sampling import Chooser, Chosen, Sampler
 from hippodrome.models.base import Model
+from hippodrome.text.folder import known_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -187,7 +188,7 @@ def pieces(
     encoded = [tokenizer.encode(p).ids if isinstance(p, str) else list(p) for p in prompts]
     if [] in encoded:
         raise ValueError("the prompt is empty: give at least one character to go on from")
-    known = max(tokenizer.get_vocab().values(), default=-1) + 1
+    known = known_ids(tokenizer)
     bound: Sequence[Constraint | None] = [None] * len(encoded) if constraints is None else constraints
     if len(bound) != len(encoded):
         raise ValueError(f"each row has a constraint or None; got {len(bound)} for {len(encoded)} prompts")

@@ -10,7 +10,7 @@ from hippodrome.generate.rows import bytes_of
 from hippodrome.generate.sampling import Chooser, Sampler
 from hippodrome.generate.session import Point, Session
 from hippodrome.models.base import Model
-from hippodrome.text.folder import Words, encode
+from hippodrome.text.folder import Words, encode, known_ids
 from hippodrome.text.template import Template
 
 PLAIN = (
@@ -155,7 +155,7 @@ class Conversation:
             reading=spent.reading + time.perf_counter() - began,
         )
         model = self.session.model
-        words = max(self.words.tokenizer.get_vocab().values(), default=-1) + 1
+        words = known_ids(self.words.tokenizer)
         chooser = Chooser(
             self.sampler,
             vocab_size=min(words, vocabulary(model)),

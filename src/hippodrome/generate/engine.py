@@ -16,6 +16,7 @@ from hippodrome.generate.reading import Reading
 from hippodrome.generate.request import Event, Failed, Notify, Request
 from hippodrome.generate.row import Row
 from hippodrome.models.base import Model
+from hippodrome.text.folder import known_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -126,7 +127,7 @@ class Engine:
         self.most_rows, self.most_waiting, self.context = most_rows, most_waiting, context
         self.cache, self._threads = cache, threads
         self.vocab_size = int(getattr(model, "vocab_size", 0))
-        known = None if tokenizer is None else 1 + max(tokenizer.get_vocab().values(), default=-1)
+        known = None if tokenizer is None else known_ids(tokenizer)
         # Checkpoints pad their vocabularies: such ids are no tokens, and none is ever chosen.
         self._choices = self.vocab_size if known is None else min(known, self.vocab_size)
         self._grows = grows(model)

@@ -93,6 +93,11 @@ def read(folder: str | Path, vocab_size: int | None = None) -> Words | None:
     return Words(tokenizer, bos, ends, pad, _template(folder, said, special), add_bos)
 
 
+def known_ids(tokenizer: Tokenizer) -> int:
+    """One more than the largest id of a tokenizer: rows that pad a vocabulary beyond it are no tokens."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
 def byte_words(tokenizer: Tokenizer) -> Words:
     """The words of a tokenizer alone: of a run trained on plain text, which has no special tokens."""
     return Words(tokenizer, None, (), None, None, False)
