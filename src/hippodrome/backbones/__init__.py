@@ -5,6 +5,7 @@ MIXERS = (
     "bimamba",
     "butterfly_conv",
     "evss",
+    "full_attention",
     "hydra",
     "inverted_residual",
     "matrix_mixer",
@@ -19,6 +20,7 @@ MIXERS = (
 SHAPES = (
     "closed_loop",
     "hiss",
+    "inverted",
     "mamba_mixer",
     "pyramid",
     "rcps",

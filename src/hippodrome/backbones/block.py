@@ -1,4 +1,4 @@
-"""A block: a mixer along time, then if wanted a perceptron, each behind a norm and inside a residual."""
+"""A block: a mixer along time, then if wanted a perceptron, each inside a residual with a norm."""
 
 from typing import Any
 
@@ -15,6 +15,9 @@ from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)) (pre-norm residuals: Xiong et al. 2020, arXiv 2002.04745).
 
+    With ``post_norm`` norm(x + mixer(x)), then norm(x + mlp(x)), as in Vaswani et al. 2017 (arXiv 1706.03762,
+    section 3.1).
+
     Args:
         mixer: what mixes along time; the block's state is its state.
         mlp: what mixes channels of each token; None for a block of the mixer alone.
@@ -22,6 +25,7 @@ class Block(nn.Module):
         dropout: chance that an element of a branch is dropped in training.
         norm_eps: added to the mean squares of the norms.
         scale: of what each branch adds to the residual stream.
+        post_norm: whether norms stand behind the residuals, and not in front of the branches.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Block(nn.Module):
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
         scale: float = 1.0,
+        post_norm: bool = False,
     ) -> None:
         super().__init__()
         self.d_model = mixer.d_model
@@ -44,7 +49,7 @@ class Block(nn.Module):
         self.mixer = mixer
         self.mlp_norm = build_norm(norm, mixer.d_model, eps=norm_eps) if mlp is not None else None
         self.mlp = mlp
-        self.scale = scale
+        self.scale, self.post_norm = scale, post_norm
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
@@ -69,7 +74,7 @@ class Block(nn.Module):
         ``modality`` (b, t) reaches a mixer that tells modalities apart.
         """
         told = self._told(modality=modality)
-        y, state = self.mixer(self.norm(x), state, resets=resets, dt=dt, **told)
+        y, state = self.mixer(self.heard(x), state, resets=resets, dt=dt, **told)
         return self.finish(x, y), state
 
     def step(
@@ -77,7 +82,7 @@ class Block(nn.Module):
     ) -> tuple[Token, tuple]:
         """One token: (b, d) to (b, d) and the next state."""
         told = self._told(modality_t=modality_t)
-        y_t, state = self.mixer.step(self.norm(x_t), state, dt_t=dt_t, **told)
+        y_t, state = self.mixer.step(self.heard(x_t), state, dt_t=dt_t, **told)
         return self.finish(x_t, y_t), state
 
     def advance_(
@@ -85,13 +90,18 @@ class Block(nn.Module):
     ) -> Token:
         """One token, overwriting a state that its caller owns."""
         told = self._told(modality_t=modality_t)
-        y_t = self.mixer.advance_(self.norm(x_t), state, dt_t=dt_t, **told)
+        y_t = self.mixer.advance_(self.heard(x_t), state, dt_t=dt_t, **told)
         return self.finish(x_t, y_t)
+
+    def heard(self, x: Tensor) -> Tensor:
+        """What the mixer reads of the block's input."""
+        return x if self.post_norm else self.norm(x)
 
     def finish(self, x: Tensor, y: Tensor) -> Tensor:
         """The block's output from its input and the mixer's output: the residual, then the perceptron."""
         # Of one token the call of a module that does nothing is a part worth leaving out.
-        return self._channels(self._added(x, self.dropout(y) if self.dropout.training else y))
+        x = self._added(x, self.dropout(y) if self.dropout.training else y)
+        return self._channels(self.norm(x) if self.post_norm else x)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The mixer's own groups."""
@@ -104,8 +114,9 @@ class Block(nn.Module):
     def _channels(self, x: Tensor) -> Tensor:
         if self.mlp is None or self.mlp_norm is None:
             return x
-        y = self.mlp(self.mlp_norm(x))
-        return self._added(x, self.dropout(y) if self.dropout.training else y)
+        y = self.mlp(x if self.post_norm else self.mlp_norm(x))
+        x = self._added(x, self.dropout(y) if self.dropout.training else y)
+        return self.mlp_norm(x) if self.post_norm else x
 
     def _added(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y if self.scale == 1.0 else torch.add(x, y, alpha=self.scale)

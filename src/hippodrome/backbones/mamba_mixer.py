@@ -94,9 +94,15 @@ class MambaMixer(WholeRows):
 
 
 def parts(stack: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The specs of a stack's mixers, and its norm and dropout. Perceptrons are left out."""
+    """The specs of a stack's mixers, and its norm and dropout. Perceptrons are left out.
+
+    Raises:
+        ValueError: norms behind residuals, of which there are none.
+    """
     blocks = stack["blocks"]
     first = blocks[0]
+    if first.get("post_norm"):
+        raise ValueError("Mixers without residuals have no norms behind them; leave post_norm out.")
     return [block["mixer"] for block in blocks], {"norm": first["norm"], "dropout": first["dropout"]}
 
 

@@ -185,7 +185,7 @@ class SharedAttention(nn.Module):
                 y, cache = attend(use, c, own.heads(c))
                 heard = h + own.linear(shared.perceptron(y, own))
                 caches.append(cache)
-            y, after = mix(block, i, block.norm(heard))
+            y, after = mix(block, i, block.heard(heard))
             h = block.finish(h, y)
             mixed.append(after)
         return self.stack.norm(h), State(tuple(mixed), tuple(caches))

@@ -19,7 +19,8 @@ class Stack(nn.Module):
     The maps that write into the residual stream (``out_proj`` of a mixer, ``fc2`` of a perceptron) are
     divided by the square root of the number of residual branches at construction, so that the stream's size
     does not grow with depth (Radford et al. 2019, "Language models are unsupervised multitask learners",
-    section 2.3).
+    section 2.3). Those of blocks whose norms stand behind the residuals, which keep that size, stay as they
+    are.
 
     Args:
         blocks: at least one, all of the same width. Hand each block to one stack only.
@@ -55,8 +56,9 @@ class Stack(nn.Module):
         end = blocks[-1]
         last = (end.norm_kind, self.d_model, end.mixer.point_channels, end.norm_eps)
         self.norm = build_norm(*last) if norm else nn.Identity()
-        writers = [getattr(block.mixer, "out_proj", None) for block in blocks]
-        writers += [block.mlp.fc2 for block in blocks if block.mlp is not None]
+        growing = [block for block in blocks if not block.post_norm]
+        writers = [getattr(block.mixer, "out_proj", None) for block in growing]
+        writers += [block.mlp.fc2 for block in growing if block.mlp is not None]
         with torch.no_grad():
             for layer in writers:
                 for one in layer if isinstance(layer, nn.ModuleList) else [layer]:

@@ -173,6 +173,7 @@ def stack_spec(
     recompute: bool = False,
     norm_eps: float = 1e-5,
     scale: float | Mapping[str, float] = 1.0,
+    post_norm: bool = False,
 ) -> dict[str, Any]:
     """The spec of a stack of blocks after a pattern, or of the backbone that the pattern names.
 
@@ -187,7 +188,7 @@ def stack_spec(
     stand under ``scan2d``: ``sizes``, ``average``, and ``shared`` for one mixer along all orders. Those of
     ``mamba2-and-attention`` stand under ``mamba2``, ``attention`` and, for the factors, ``parallel``.
     ``scale`` is of what branches add to the residual stream, in all blocks or by the name of the layer.
-    ``recompute`` trades time for memory in training.
+    ``recompute`` trades time for memory in training; ``post_norm`` puts norms behind the residuals.
     """
     options = options or {}
     shape, parts = split_shape(pattern)
@@ -208,6 +209,8 @@ def stack_spec(
     def stack(part: str) -> Callable[[int, int | None], dict[str, Any]]:
         def make(width: int, depth: int | None = depth) -> dict[str, Any]:
             made = _stack(part, width, depth, options, mlp, d_hidden, norm, dropout, recompute, norm_eps)
+            if post_norm:
+                made["blocks"] = [{**block, "post_norm": True} for block in made["blocks"]]
             return _scaled(made, parse_pattern(part, depth), scale)
 
         return make

@@ -37,6 +37,7 @@ class RecipeModel(BaseModel):
         default=1.0, description="of what blocks add to the residual stream, or by the name of the layer"
     )
     dropout: float = 0.0
+    post_norm: bool = Field(default=False, description="whether norms stand behind the residuals")
     tie: bool = Field(default=True, description="whether a language model's head is its embedding")
     language: dict[str, Any] = Field(default={}, description="other settings of a language model around it")
     vision: dict[str, Any] = Field(default={}, description="settings of a picture model around the backbone")
@@ -61,6 +62,7 @@ class RecipeModel(BaseModel):
             dropout=self.dropout,
             norm_eps=self.norm_eps,
             scale=self.scale,
+            post_norm=self.post_norm,
         )
 
 
