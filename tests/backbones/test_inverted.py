@@ -13,6 +13,7 @@ from hippodrome.backbones.inverted import Inverted
 from hippodrome.backbones.stack import Stack
 from hippodrome.layers.mlp import GatedMLP
 from hippodrome.mixers.min_gru import MinGRU
+from hippodrome.models.base import accepts_dt
 from hippodrome.models.forecasting import ForecastingModel
 from hippodrome.testing.mixers import check_noncausal
 
@@ -91,6 +92,7 @@ def test_what_cannot_be_meant_is_refused_with_a_sentence() -> None:
         config.stack_spec("inverted:mamba:mamba", 4, options={"inverted": {"variates": 2}})
     with pytest.raises(ValueError, match="takes no dt"):
         made("inverted:min_gru")(values(), dt=torch.ones(6, 5))
+    assert not accepts_dt(made("inverted:bimamba"))
     with pytest.raises(ValueError, match="one variate or more"):
         Inverted(Stack([Block(MinGRU(4))]), 0)
     with pytest.raises(ValueError, match="leave post_norm out"):

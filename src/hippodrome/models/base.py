@@ -114,6 +114,8 @@ class Model(nn.Module, ABC):
 
 def accepts_dt(backbone: nn.Module) -> bool:
     """Whether every mixer inside has continuous time, so that steps of another size can be told to it."""
+    if not getattr(backbone, "accepts_dt", True):
+        return False  # it has mixers that do not run along time
     mixers = [module for module in backbone.modules() if isinstance(module, Mixer)]
     return bool(mixers) and all(mixer.accepts_dt for mixer in mixers)
 
