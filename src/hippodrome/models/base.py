@@ -112,10 +112,10 @@ class Model(nn.Module, ABC):
         """A batch that fits ``example()``."""
 
 
-def accepts_dt(backbone: nn.Module) -> bool:
+def accepts_dt(backbone: nn.Module | None) -> bool:
     """Whether every mixer inside has continuous time, so that steps of another size can be told to it."""
-    if not getattr(backbone, "accepts_dt", True):
-        return False  # it has mixers that do not run along time
+    if backbone is None or not getattr(backbone, "accepts_dt", True):
+        return False  # there are no mixers, or they do not run along time
     mixers = [module for module in backbone.modules() if isinstance(module, Mixer)]
     return bool(mixers) and all(mixer.accepts_dt for mixer in mixers)
 
