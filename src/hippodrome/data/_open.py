@@ -30,6 +30,9 @@ BUILT_IN = {
     "needle": ("haystack", "open_needle"),
     "pathfinder": ("pathfinder", "open_pathfinder"),
     "moving-shapes": ("video", "open_moving_shapes"),
+    "lorenz": ("dynamics", "open_lorenz"),
+    "lotka_volterra": ("dynamics", "open_lotka_volterra"),
+    "environments": ("dynamics", "open_environments"),
 }
 """Sources that need no download: name -> (file of this folder, function)."""
 
@@ -44,6 +47,7 @@ READERS: dict[str, tuple[str, str, tuple[Kind, ...]]] = {
     "neighbours": ("pairs", "open_neighbours", ("encoder",)),
     "pairs": ("pairs", "open_pairs", ("encoder",)),
     "table": ("tables", "open_table", ("forecasting",)),
+    "table with holes": ("imputation", "open_imputation", ("imputation",)),
     "ts": ("ts", "open_ts", ("classification",)),
     "npz": ("npz", "open_npz", ("classification", "regression", "forecasting")),
     "wav": ("wav", "open_wav", ("classification",)),
@@ -120,6 +124,7 @@ def open_source(
     separator: str | None = None,
     template: str | None = None,
     learn: str | None = None,
+    hide: str | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -130,7 +135,8 @@ def open_source(
             one a sample, pictures and their labels as captions interleaved, and any other file as text,
             "masked_language" a text with places to fill in, "encoder" a text as neighbouring stretches, or
             lines of two texts with a tab (``.tsv``) as pairs,
-            "classification" a folder of text files as documents with a subfolder a class, a file of lines
+            "imputation" a table as series with cells to fill in,
+        "classification" a folder of text files as documents with a subfolder a class, a file of lines
             with tabs (``.tsv``) as labelled texts, "video" the pictures in an archive or in IDX files as what
             moves in frames, "vision" pictures by class as pictures and not as sequences.
         length: tokens a window (text) or a sequence (delay, reconstruction, tasks of recall and copying), the
@@ -151,7 +157,7 @@ def open_source(
         noise: size of the noise (chaotic, autoregressive).
         order: "rows" or "pixels" (images).
         permute: seed of one order of the tokens for all images (images).
-        rate: samples a second to read at (recordings).
+        rate: samples a second to read at (recordings), or states a unit of time (dynamical systems).
         seconds: longest piece that is kept (recordings).
         lag: steps of the delay, or of the window to recover (delay, reconstruction).
         band: highest frequency of the noise in cycles a step (delay, reconstruction).
@@ -184,6 +190,7 @@ def open_source(
         separator: what stands between documents, which are then packed (text).
         template: "plain", or the path of a chat template (JSON lines).
         learn: "assistant" or "all" (JSON lines).
+        hide: "points", "spans", "variates" or "mixed" (tables with holes).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -234,6 +241,7 @@ def open_source(
         "separator": separator,
         "template": template,
         "learn": learn,
+        "hide": hide,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}
@@ -301,6 +309,8 @@ def _reader(source: str | Path, kind: Kind | None) -> tuple[str, Callable[..., T
         chosen = "interleaved" if chosen in ("npz", "idx", "pictures") else "text"
     if kind == "masked_language" and chosen != "sequences":
         chosen = "masked text"
+    if kind == "imputation" and chosen == "table":
+        chosen = "table with holes"
     if kind == "encoder":
         chosen = "pairs" if path.suffix.lower() == ".tsv" else "neighbours"
     file, function, made = READERS[chosen]

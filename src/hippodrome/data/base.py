@@ -20,6 +20,7 @@ Kind = Literal[
     "classification",
     "regression",
     "forecasting",
+    "imputation",
     "video",
     "vision",
     "pretraining",
