@@ -89,6 +89,13 @@ def open_source(
     season: int | None = None,
     targets: list[str] | None = None,
     time: str | None = None,
+    observed: list[str] | None = None,
+    known: list[str] | None = None,
+    static: list[str] | None = None,
+    calendar: bool | None = None,
+    irregular: bool | None = None,
+    gaps: str | None = None,
+    frequencies: str | None = None,
     valid: float | None = None,
     count: int | None = None,
     noise: float | None = None,
@@ -150,6 +157,13 @@ def open_source(
         season: steps of a season, for the seasonal naive baseline (series).
         targets: columns to forecast (tables).
         time: the column of stamps (tables).
+        observed: columns of covariates that are seen in the past alone (tables).
+        known: columns of covariates that are known ahead too (tables).
+        static: columns with one value a series (tables).
+        calendar: whether features of the calendar are known ahead too (tables).
+        irregular: whether steps between rows differ, and are told to the model (tables).
+        gaps: "refuse" absent rows, or "fill" rows of missing values in (tables).
+        frequencies: "one" step for all series, or "mixed" (tables).
         valid: share of the train sequences to validate on (labelled sequences in files).
         count: how much to generate (listops: expressions; seasonal, chaotic, autoregressive: steps; delay,
             reconstruction, tasks of recall and copying: train sequences), or how many train sequences to keep
@@ -206,6 +220,13 @@ def open_source(
         "season": season,
         "targets": targets,
         "time": time,
+        "observed": observed,
+        "known": known,
+        "static": static,
+        "calendar": calendar,
+        "irregular": irregular,
+        "gaps": gaps,
+        "frequencies": frequencies,
         "valid": valid,
         "count": count,
         "noise": noise,

@@ -22,6 +22,10 @@ class RegressionModel(Model):
     steps reach the backbone where every mixer in it has continuous time; another one has no use for them and
     reads the values alone.
 
+    With ``increments`` the model learns a law of motion: its targets are the first channels a step later, it
+    predicts how they change, and the change, not the value, is what errors are scaled by. A mean squared
+    error of about 1 is then what persistence scores. Whatever predicts its own next input can ``roll_out``.
+
     Args:
         backbone: causal, width ``d_model``.
         channels: values a step that are read.
@@ -31,9 +35,12 @@ class RegressionModel(Model):
         target_location: mean of each target over the train data; None for zeros.
         target_scale: standard deviation of each target over the train data; None for ones, a zero counts as
             one.
+        increments: whether targets are the channels of the same number a step later; location and scale of
+            the targets are then those of the changes.
 
     Raises:
-        ValueError: no channels or no targets, lists that do not fit them, or a backbone that is not causal.
+        ValueError: no channels or no targets, lists that do not fit them, increments of more targets than
+            channels, or a backbone that is not causal.
     """
 
     objective: ClassVar[Objective] = Objective("mse", "lower")
@@ -51,6 +58,7 @@ class RegressionModel(Model):
         scale: list[float] | None = None,
         target_location: list[float] | None = None,
         target_scale: list[float] | None = None,
+        increments: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, targets) < 1:
@@ -69,12 +77,17 @@ class RegressionModel(Model):
                     f"{name} holds one number for each of {width}; got {len(values)}. Take the train "
                     f"statistics of the same values."
                 )
+        if increments and targets > channels:
+            raise ValueError(
+                f"increments are those of channels, so there are no more targets than channels; got "
+                f"{targets} and {channels}. Leave increments out."
+            )
         if not getattr(backbone, "causal", True):
             raise ValueError(
                 "a regression at every step reads time in order; got a backbone that is not causal. Choose "
                 "another."
             )
-        self.channels, self.targets = channels, targets
+        self.channels, self.targets, self.increments = channels, targets, increments
         self.backbone = backbone
         d_model: int = self.backbone.d_model
         self.input = nn.Linear(channels, d_model)
@@ -98,7 +111,31 @@ class RegressionModel(Model):
     ) -> tuple[Float[Tensor, "b t o"], tuple]:
         """Predictions in raw units at each step, and the state after the last."""
         scaled, last = self._scaled(inputs, state, resets, dt)
-        return scaled * self.target_scale + self.target_location, last
+        return scaled * self.target_scale + self.target_location + self._start(inputs), last
+
+    @torch.no_grad()
+    def roll_out(
+        self, inputs: Float[Tensor, "b t c"], steps: int, *, dt: Tensor | None = None
+    ) -> Float[Tensor, "b steps c"]:
+        """The ``steps`` inputs that follow these, each predicted from those before it, in constant memory.
+
+        ``dt`` (b, t) are the time steps of the inputs; those to come have the last one's.
+
+        Raises:
+            ValueError: a model that does not predict all of its inputs, or no step.
+        """
+        if self.targets != self.channels or steps < 1:
+            raise ValueError(
+                f"a roll-out of one step or more feeds predictions back as inputs, so a model has as many "
+                f"targets as channels; got {steps} steps of {self.targets} targets from {self.channels} "
+                f"channels. Train one on the next value of every channel."
+            )
+        latest, state = self.last(inputs, self.init_state(inputs.shape[0], inputs.shape[1] + steps), dt=dt)
+        found = [latest]
+        for _ in range(steps - 1):
+            latest, state = self.step(latest, state, dt_t=None if dt is None else dt[:, -1])
+            found.append(latest)
+        return torch.stack(found, 1)
 
     def loss(self, batch: RegressionBatch) -> Float[Tensor, ""]:
         """Mean squared error over the targets that are there, on scaled values."""
@@ -132,13 +169,21 @@ class RegressionModel(Model):
         features, last = self.backbone(self.input(read), state, resets=resets, dt=dt)
         return self.head(features), last
 
+    def _start(self, inputs: Tensor) -> Tensor:
+        """What predictions are counted from: zero, or of increments the inputs, their mean where missing."""
+        if not self.increments:
+            return torch.zeros_like(self.target_location)
+        k = self.targets
+        return torch.where(inputs[..., :k].isnan(), self.location[:k], inputs[..., :k])
+
     def _error(self, batch: RegressionBatch) -> tuple[Tensor, Tensor]:
         """Errors on scaled values, zero where nothing is asked, and where something is."""
         dt = batch.dt if batch.dt is not None and accepts_dt(self.backbone) else None
         said, _ = self._scaled(batch.inputs, None, None, dt)
         wide = said.to(torch.promote_types(said.dtype, torch.float32))
         seen = ~batch.targets.isnan()
-        wanted = (torch.where(seen, batch.targets, 0.0) - self.target_location) / self.target_scale
+        wanted = torch.where(seen, batch.targets, 0.0) - self._start(batch.inputs)
+        wanted = (wanted - self.target_location) / self.target_scale
         return torch.where(seen, wide - wanted, 0.0), seen
 
     @classmethod
