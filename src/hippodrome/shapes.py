@@ -70,10 +70,19 @@ class RegressionBatch(NamedTuple):
 
 
 class SeriesBatch(NamedTuple):
-    """A window of the past and the future to forecast from it, in raw units: the batch of a forecaster."""
+    """A window of the past and the future to forecast from it, in raw units: the batch of a forecaster.
 
-    past: Float[Tensor, "b t c"]
+    ``past`` holds the c variates to forecast, then the p covariates that are seen in the past alone, then the
+    k that are known ahead too, whose future is ``known``. ``static`` says what does not change of a series.
+    ``dt`` are the steps in front of each row of the past, positive, 1 where they are the usual ones; None
+    where all are. NaN stands for what is missing.
+    """
+
+    past: Float[Tensor, "b t v"]
     future: Float[Tensor, "b horizon c"]
+    known: Float[Tensor, "b horizon k"] | None = None
+    static: Float[Tensor, "b s"] | None = None
+    dt: Float[Tensor, "b t"] | None = None
 
 
 class PretextBatch(NamedTuple):

@@ -28,7 +28,7 @@ def test_the_peak_of_a_pair_of_poles_is_at_their_angle() -> None:
 def test_a_forecaster_that_is_the_process_has_its_weights_and_spectrum() -> None:
     phi = [1.2, -0.5, 0.3]
     decoder = SpaceTime(2, 3, normalize=False, feedback=True, linear=False)
-    model = ForecastingModel(ClosedLoop(decoder), 1, 20, 4, scale=[3.0], stationary=True).double()
+    model = ForecastingModel(ClosedLoop(decoder), 1, 20, 4, scale=[3.0], normalization="none").double()
     with torch.no_grad():
         decoder.a.zero_()
         decoder.b.copy_(torch.eye(3, dtype=torch.float64)[:1].expand(2, -1))

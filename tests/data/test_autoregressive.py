@@ -22,7 +22,7 @@ def test_best_error_is_what_the_oracle_reaches_and_nothing_simple_does() -> None
     assert found["oracle"]["mse"] == pytest.approx(best["mse"], rel=0.05)
     assert found["oracle"]["mae"] == pytest.approx(best["mae"], rel=0.05)
     assert min(found[name]["mse"] for name in found if name != "oracle") > 1.05 * best["mse"]
-    assert task.facts["stationary"] is True
+    assert task.facts["normalization"] == "none"
 
 
 def test_the_series_obeys_its_coefficients_with_the_noise_asked_for() -> None:

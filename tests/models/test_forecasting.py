@@ -5,16 +5,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hippodrome.backbones.bidirectional import Bidirectional
+from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
+from hippodrome.backbones.tsm2 import TSM2
+from hippodrome.mixers.min_gru import MinGRU
+from hippodrome.mixers.s4d import S4D
 from hippodrome.models.forecasting import ForecastingModel
 from hippodrome.shapes import SeriesBatch
+from hippodrome.testing.models import check_loss, check_metrics, check_model
 
 NAN = float("nan")
 
 
-def forecaster(**options: object) -> ForecastingModel:
+def forecaster(backbone: object = None, **options: object) -> ForecastingModel:
     given = {"channels": 2, "look_back": 8, "horizon": 3, "patch": 4, **options}
-    return ForecastingModel(Stack.example(), **given).double().eval()  # type: ignore[arg-type]
+    return ForecastingModel(backbone or Stack.example(), **given).double().eval()  # type: ignore[arg-type]
 
 
 def past(rows: int = 3, steps: int = 8) -> torch.Tensor:
@@ -151,10 +157,13 @@ def test_refuses_what_it_cannot_do() -> None:
     _, state = model(past())
     with pytest.raises(ValueError, match="multiples of stride=2 steps; got 1"):
         model.step(past(3, 1)[:, 0], state)
-    with pytest.raises(ValueError, match="neither resets nor dt"):
+    with pytest.raises(ValueError, match="takes no resets"):
         model(past(), resets=torch.zeros(3, 8, dtype=torch.bool))
-    with pytest.raises(ValueError, match="neither resets nor dt"):
-        model(past(), dt=torch.ones(3, 8).double())
+    both_ways = forecaster(Stack([Block(Bidirectional(MinGRU(8), MinGRU(8)))]))
+    with pytest.raises(ValueError, match="time steps reach a causal backbone"):
+        both_ways(past(), dt=torch.ones(3, 8).double())
+    with pytest.raises(ValueError, match="hold 2 variates and 0 covariates; got 3 columns"):
+        model(torch.zeros(1, 8, 3).double())
 
 
 @pytest.mark.parametrize(
@@ -180,3 +189,137 @@ def test_point_alone_where_no_quantiles_are_asked() -> None:
     batch = SeriesBatch(past(), past(3, 3))
     assert set(model.metrics(batch)) == {"mse", "mae"}
     assert model.loss(batch).isfinite()
+
+
+def with_covariates(backbone: object = None, **options: object) -> ForecastingModel:
+    torch.manual_seed(0)
+    given = {"channels": 2, "look_back": 8, "horizon": 3, "patch": 4, "observed": 1, "known": 2, "static": 3}
+    given |= {"covariate_location": [1.0, 2.0, 3.0], "covariate_scale": [2.0, 1.0, 0.5], **options}
+    model = ForecastingModel(backbone or Stack.example(), **given)  # type: ignore[arg-type]
+    return model.double().eval()
+
+
+def covariate_batch() -> SeriesBatch:
+    torch.manual_seed(1)
+    drawn = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 8, 5), (3, 3, 2), (3, 3, 2), (3, 3)))
+    return SeriesBatch(*drawn)
+
+
+@pytest.mark.parametrize("covariates", ["added", "variates"])
+def test_every_covariate_reaches_the_forecast(covariates: str) -> None:
+    across = None if covariates == "added" else TSM2([MinGRU(8)], [Bidirectional(MinGRU(8), MinGRU(8))], 5)
+    model = with_covariates(across, covariates=covariates)
+    batch = covariate_batch()
+    check_loss(model, batch)
+    check_metrics(model, batch)
+    plain, _ = model(batch.past, known=batch.known, static=batch.static)
+    for name in ("past", "known", "static"):
+        for column in range(getattr(batch, name).shape[-1]):
+            other = getattr(batch, name).clone()
+            other[0, ..., column] += 1.0
+            told = {**batch._asdict(), name: other}
+            moved, _ = model(told["past"], known=told["known"], static=told["static"])
+            assert not torch.equal(moved[0], plain[0]), (name, column)
+            torch.testing.assert_close(moved[1:], plain[1:], rtol=1e-12, atol=0)
+
+
+def test_a_stream_with_covariates_joins() -> None:
+    model = with_covariates()
+    batch = covariate_batch()
+    longer = torch.cat([batch.past, torch.randn(3, 4, 5).double()], 1)
+    whole, _ = model(longer, known=batch.known, static=batch.static)
+    _, state = model(batch.past, known=batch.known, static=batch.static)
+    ends, _ = model(longer[:, 8:], state, known=batch.known)
+    torch.testing.assert_close(ends, whole, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="reads 2 covariates that are known ahead; got none"):
+        model(batch.past, static=batch.static)
+    with pytest.raises(ValueError, match="reads 3 static covariates at the start of a stream; got none"):
+        model(batch.past, known=batch.known)
+
+
+def test_a_missing_covariate_counts_as_its_mean() -> None:
+    model = with_covariates()
+    batch = covariate_batch()
+    holes, means = batch.past.clone(), batch.past.clone()
+    holes[0, 2:5, 3], means[0, 2:5, 3] = NAN, 2.0
+    found, _ = model(holes, known=batch.known, static=batch.static)
+    wanted, _ = model(means, known=batch.known, static=batch.static)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_a_backbone_that_reads_both_ways_joins_in_a_stream(positions: bool) -> None:
+    torch.manual_seed(0)
+    backbone = Stack([Block(Bidirectional(MinGRU(8), MinGRU(8)))])
+    model = ForecastingModel(backbone, 2, 11, 5, patch=4, stride=2, positions=positions, affine=True)
+    check_model(model, ForecastingModel.example_batch())
+
+
+def test_a_backbone_that_reads_both_ways_sees_the_window_alone() -> None:
+    model = forecaster(Stack([Block(Bidirectional(MinGRU(8), MinGRU(8)))]), normalization="none").double()
+    x = past(2, 12)
+    torch.testing.assert_close(model(x)[0], model(x[:, 4:])[0], rtol=1e-9, atol=1e-12)
+
+
+def test_the_shortcut_alone_is_a_linear_map_of_the_window() -> None:
+    torch.manual_seed(0)
+    model = ForecastingModel(None, 2, 11, 5, shortcut=5, normalization="none", scale=[2.0, 0.5])
+    check_model(model, ForecastingModel.example_batch())
+    x, y = past(2, 11), past(2, 11)
+    model = model.double().eval()
+    zero = model(torch.zeros_like(x))[0][..., 0]
+    both = model(x + 3 * y)[0][..., 0] - zero
+    apart = model(x)[0][..., 0] - zero + 3 * (model(y)[0][..., 0] - zero)
+    torch.testing.assert_close(both, apart, rtol=1e-9, atol=1e-9)
+    shortcut = model.shortcut
+    assert shortcut is not None
+    smooth = torch.stack([x[:, [max(0, min(10, i + j)) for j in range(-2, 3)]].mean(1) for i in range(11)], 1)
+    assert shortcut.remainder is not None
+    by_hand = shortcut.trend((smooth / model.scale).mT) + shortcut.remainder(((x - smooth) / model.scale).mT)
+    torch.testing.assert_close(model(x)[0][..., 0], by_hand.mT * model.scale, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("normalization", ["window", "level", "last", "none"])
+def test_what_a_normalization_takes_off_comes_back(normalization: str) -> None:
+    model = forecaster(normalization=normalization, shortcut=3, affine=True)
+    with torch.no_grad():
+        model.gain.add_(torch.tensor([0.5, -0.3]))
+        model.shift.add_(torch.tensor([0.2, 0.1]))
+    x = past()
+    x[0, -1, 0] = NAN
+    out, state = model(x)
+    parts = model.components(x)
+    assert list(parts) == ["level", "backbone", "trend", "remainder"]
+    torch.testing.assert_close(sum(parts.values()), out[..., 0], rtol=1e-9, atol=1e-9)
+    wanted = {"window": x.nanmean(1), "level": x.nanmean(1), "last": x[:, -1], "none": 0 * x.nanmean(1)}
+    found = wanted[normalization].clone()
+    if normalization == "last":
+        found[0, 0] = x[0, -2, 0]
+    torch.testing.assert_close(state.mean, found, rtol=1e-12, atol=1e-12)
+    moved, _ = model(x + 100)
+    if normalization != "none":
+        torch.testing.assert_close(moved, out + 100, rtol=1e-6, atol=1e-6)
+
+
+def test_time_steps_reach_the_tokens_of_their_patches() -> None:
+    torch.manual_seed(0)
+    backbone = Stack([Block(S4D(8, d_state=4))])
+    model = ForecastingModel(backbone, 2, look_back=8, horizon=3, patch=4, stride=2).double().eval()
+    x, dt = past(2, 12), 0.5 + torch.rand(2, 12, dtype=torch.float64)
+    out, _ = model(x, dt=dt)
+    paces = torch.stack([dt[:, :4].mean(1), *(dt[:, i : i + 2].mean(1) for i in (4, 6, 8, 10))], 1)
+    rows = model._rows(x, None, None, None)[0]
+    said, _ = backbone(rows, dt=paces.repeat_interleave(2, 0))
+    point = model.point(said.unflatten(0, (2, 2))[:, :, -3:].flatten(2))
+    _, state = model(x[:, :8], dt=dt[:, :8])
+    torch.testing.assert_close(model(x[:, 8:], state, dt=dt[:, 8:])[0], out, rtol=1e-9, atol=1e-12)
+    wanted = (point * state.spread[..., None] + state.mean[..., None]).mT
+    torch.testing.assert_close(out[..., 0], wanted, rtol=1e-9, atol=1e-12)
+    assert not torch.equal(out, model(x)[0])
+
+
+def test_the_point_may_be_trained_by_absolute_error() -> None:
+    model = forecaster(quantiles=(), error="absolute")
+    x, future = past(), past(3, 3)
+    wanted = (model(x)[0][..., 0] - future).abs().mean()
+    torch.testing.assert_close(model.loss(SeriesBatch(x, future)), wanted, rtol=1e-9, atol=0)

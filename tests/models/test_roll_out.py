@@ -19,9 +19,9 @@ def example(**options: object) -> ForecastingModel:
     return ForecastingModel(ClosedLoop.example(), **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("stationary", [False, True])
-def test_contract(stationary: bool) -> None:
-    model = example(location=[1.0, -2.0], scale=[2.0, 0.5], stationary=stationary)
+@pytest.mark.parametrize("normalization", ["window", "none"])
+def test_contract(normalization: str) -> None:
+    model = example(location=[1.0, -2.0], scale=[2.0, 0.5], normalization=normalization)
     assert (model.first_chunk, model.chunk) == (11, 1)
     check_model(model, ForecastingModel.example_batch())
 
@@ -29,7 +29,7 @@ def test_contract(stationary: bool) -> None:
 def by_hand(phi: list[float]) -> ForecastingModel:
     """Two channels, u and -u, whose companion systems are the autoregression; gelu(y) - gelu(-y) is y."""
     decoder = SpaceTime(2, len(phi), normalize=False, feedback=True, linear=False)
-    model = ForecastingModel(ClosedLoop(decoder), 1, 30, 40, (), stationary=True).double().eval()
+    model = ForecastingModel(ClosedLoop(decoder), 1, 30, 40, (), normalization="none").double().eval()
     with torch.no_grad():
         decoder.a.zero_()
         decoder.b.zero_()

@@ -16,18 +16,30 @@ Forecast = Callable[["Series", np.ndarray], np.ndarray]
 
 
 class Series(NamedTuple):
-    """One series (t, c) in raw units, NaN where a value is missing, and the steps at which its parts end."""
+    """One series (t, c) in raw units, NaN where a value is missing, and the steps at which its parts end.
+
+    ``observed`` (t, p) are covariates seen in the past alone, ``known`` (t, k) those known ahead too,
+    ``static`` (s,) does not change. ``dt`` (t,) are the steps in front of the rows, 1 where they are the
+    usual ones; None where all are.
+    """
 
     name: str
     values: np.ndarray
     borders: tuple[int, int, int]
+    observed: np.ndarray | None = None
+    known: np.ndarray | None = None
+    static: np.ndarray | None = None
+    dt: np.ndarray | None = None
 
 
 class SeriesItem(NamedTuple):
-    """One window: the past (look_back, c) and the future (horizon, c), in raw units."""
+    """One window in raw units, its parts as those of a ``SeriesBatch`` without the batch."""
 
     past: Tensor
     future: Tensor
+    known: Tensor | None = None
+    static: Tensor | None = None
+    dt: Tensor | None = None
 
 
 class SeriesWindows(Dataset):
@@ -39,7 +51,13 @@ class SeriesWindows(Dataset):
 
     def __init__(self, series: list[Series], part: int, look_back: int, horizon: int) -> None:
         self.look_back, self.horizon = look_back, horizon
-        self.values = [torch.from_numpy(one.values.astype(np.float32)) for one in series]
+        self.values = [_tensor(one.values) for one in series]
+        # A list of its own only where there are covariates: reading one tensor is the usual case.
+        wide = any(one.observed is not None or one.known is not None for one in series)
+        self.inputs = [_tensor(_beside(one)) for one in series] if wide else self.values
+        self.known = None if series[0].known is None else [_tensor(_given(one.known)) for one in series]
+        self.static = None if series[0].static is None else [_tensor(_given(one.static)) for one in series]
+        self.dt = None if series[0].dt is None else [_tensor(_given(one.dt)) for one in series]
         self.starts = [origins(one, part, look_back, horizon) for one in series]
         self.ends = np.cumsum([len(starts) for starts in self.starts])
 
@@ -51,8 +69,14 @@ class SeriesWindows(Dataset):
             raise IndexError(index)
         which = int(np.searchsorted(self.ends, index, side="right"))
         origin = self.starts[which][index - (int(self.ends[which - 1]) if which else 0)]
-        values = self.values[which]
-        return SeriesItem(values[origin - self.look_back : origin], values[origin : origin + self.horizon])
+        before, ahead = slice(origin - self.look_back, origin), slice(origin, origin + self.horizon)
+        return SeriesItem(
+            self.inputs[which][before],
+            self.values[which][ahead],
+            None if self.known is None else self.known[which][ahead],
+            None if self.static is None else self.static[which],
+            None if self.dt is None else self.dt[which][before],
+        )
 
 
 def origins(series: Series, part: int, look_back: int, horizon: int) -> range:
@@ -63,9 +87,28 @@ def origins(series: Series, part: int, look_back: int, horizon: int) -> range:
 
 def collate(items: list[SeriesItem]) -> SeriesBatch:
     """Windows to a batch (b, t, c)."""
-    return SeriesBatch(
-        torch.stack([item.past for item in items]), torch.stack([item.future for item in items])
-    )
+    parts = (None if part[0] is None else torch.stack(part) for part in zip(*items, strict=True))
+    return SeriesBatch(*parts)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _given(values: np.ndarray | None) -> np.ndarray:
+    """What one series has, where the first one has it."""
+    if values is None:
+        raise ValueError(
+            "all series of a task have the same covariates; got some of the first one's that another lacks. "
+            "Give them to every series, NaN where they are not known."
+        )
+    return values
+
+
+def _beside(series: Series) -> np.ndarray:
+    """What a forecast reads of a series: variates, then observed, then known covariates."""
+    parts = [series.values, series.observed, series.known]
+    return np.concatenate([part for part in parts if part is not None], 1)
 
 
 def borders(rows: int, split: str | tuple[float, float, float], where: str) -> tuple[int, int, int]:
@@ -152,11 +195,40 @@ def series_task(
             "horizon": horizon,
             "location": location.tolist(),
             "scale": scale.tolist(),
+            **covariate_facts(series),
         },
         tokenizer=None,
         details=details,
         naive=lambda: naive(series, look_back, horizon, season, location, scale),
     )
+
+
+def covariate_facts(series: list[Series]) -> dict[str, Any]:
+    """How many covariates there are of each kind, and their statistics over the train parts, for a model."""
+    facts: dict[str, Any] = {}
+    parts = []
+    for name in ("observed", "known"):
+        if getattr(series[0], name) is None:
+            continue
+        parts.append(np.concatenate([_given(getattr(one, name))[: one.borders[0]] for one in series]))
+        facts[name] = parts[-1].shape[1]
+    if parts:
+        location, scale = _moments(np.concatenate(parts, 1))
+        facts |= {"covariate_location": location, "covariate_scale": scale}
+    if series[0].static is not None:
+        fixed = np.stack([_given(one.static) for one in series])
+        location, scale = _moments(fixed)
+        facts |= {"static": fixed.shape[1], "static_location": location, "static_scale": scale}
+    return facts
+
+
+def _moments(values: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each column; zero and one of a column that holds nothing."""
+    seen = ~np.isnan(values)
+    count = np.maximum(seen.sum(0), 1)
+    location = np.where(seen, values, 0.0).sum(0) / count
+    scale = np.sqrt(np.square(np.where(seen, values - location, 0.0)).sum(0) / count)
+    return location.tolist(), np.where(seen.any(0), scale, 1.0).tolist()
 
 
 def naive(

@@ -35,7 +35,7 @@ def open_autoregressive(
     a sum of waves that never dies, foretold without error by p values of the past.
 
     The mean of the process is known to be zero, so the task says that level and size of a window mean
-    nothing (``stationary`` of the model). ``details["coefficients"]`` holds phi.
+    nothing (``normalization`` "none" of the model). ``details["coefficients"]`` holds phi.
 
     Args:
         count: steps.
@@ -94,7 +94,7 @@ def open_autoregressive(
         oracle = {"mse": float(np.square(errors).mean()), "mae": float(np.abs(errors).mean())}
         return {**task.naive(), "oracle": oracle}
 
-    facts = {**task.facts, "stationary": True}
+    facts = {**task.facts, "normalization": "none"}
     return task._replace(facts=facts, naive=naive, details={**task.details, "known best error": best})
 
 
