@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,13 +27,6 @@ class Table(NamedTuple):
     rows: int
 
 
-class Sampling(NamedTuple):
-    """The step from one row to the next, in words, and how many rows make a season."""
-
-    name: str
-    season: int
-
-
 def read_csv(path: Path) -> Table:
     """A CSV file with a header line; ``;`` and tab are taken for the comma where the header has no comma.
 
@@ -46,26 +40,47 @@ def read_csv(path: Path) -> Table:
             first = file.readline()
             delimiter = next((mark for mark in ",;\t" if mark in first), ",")
             header = next(csv.reader([first], delimiter=delimiter), [])
-            body = list(csv.reader(file, delimiter=delimiter))
+            text = file.read()
     except UnicodeDecodeError as error:
         raise fault(
             path, "text in UTF-8", f"bytes that are not ({error.reason})", "Convert the file."
         ) from None
     header = [name.strip() for name in header]
-    while body and not body[-1]:
-        body.pop()
-    _check_header(path, header, bool(body))
-    for number, cells in enumerate(body, 1):
-        if len(cells) != len(header):
+    split = _split if len(header) > 1 and '"' not in text else _split_quoted
+    cells, counts = split(text, delimiter, len(header))
+    _check_header(path, header, bool(counts))
+    for number, count in enumerate(counts, 1):
+        if count != len(header):
             raise fault(
                 path,
                 f"{len(header)} cells as in the header",
-                f"{len(cells)}",
+                f"{count}",
                 "Complete the row, or quote a cell that holds the separator.",
                 row=number,
             )
-    columns: dict[str, Cells] = dict(zip(header, zip(*body, strict=True), strict=True))
-    return Table(str(path), columns, len(body))
+    return Table(str(path), dict(zip(header, cells, strict=True)), len(counts))
+
+
+def _split(text: str, delimiter: str, width: int) -> tuple[Sequence[Cells], list[int]]:
+    """The columns of rows without quotes, and how many cells each row has: the columns mean nothing unless
+    these are all ``width``. A list a row, as csv makes them, takes ten times as long.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while lines and not lines[-1]:
+        lines.pop()
+    counts = [line.count(delimiter) + 1 if line else 0 for line in lines]
+    cells = delimiter.join(lines).split(delimiter) if lines else []
+    return [cells[i::width] for i in range(width)], counts
+
+
+def _split_quoted(text: str, delimiter: str, width: int) -> tuple[Sequence[Cells], list[int]]:
+    """The same where cells are quoted."""
+    body = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    while body and not body[-1]:
+        body.pop()
+    counts = [len(row) for row in body]
+    even = all(count == width for count in counts)
+    return list(zip(*body, strict=True)) if even and body else [()] * width, counts
 
 
 def read_parquet(path: Path) -> Table:
@@ -157,7 +172,8 @@ def is_number(cell: object) -> bool:
 
 
 def stamps(table: Table, name: str) -> np.ndarray:
-    """A column of stamps as datetime64[ns], or as int64 where all are whole numbers (20240131 is a date).
+    """A column of stamps as datetime64[ns], or as int64 where all are whole numbers (20240131 is a date), or
+    as float64 where all are numbers.
 
     Raises:
         ValueError: a cell that is neither, named by its row.
@@ -166,67 +182,44 @@ def stamps(table: Table, name: str) -> np.ndarray:
 
     cells = column(table, name)
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "iuM":
+        absent = np.flatnonzero(np.isnat(cells)) if cells.dtype.kind == "M" else []
+        if len(absent):
+            raise fault(
+                table.where, "a stamp in every row", "none", "Fill it in, or drop the row.",
+                row=int(absent[0]) + 1, column=name,
+            )  # fmt: skip
         return cells.astype("datetime64[ns]" if cells.dtype.kind == "M" else np.int64)
-    texts = [str(cell).strip() for cell in cells]
+    if isinstance(cells, np.ndarray) and cells.dtype.kind == "f" and np.isfinite(cells).all():
+        return cells.astype(np.int64) if (cells == np.floor(cells)).all() else cells.astype(np.float64)
+    # Series that run side by side have the same stamps: each different text is read once.
+    codes, different = pandas.factorize(np.asarray(cells, object), use_na_sentinel=False)
+    return _read_stamps(table, name, [str(cell).strip() for cell in different], codes)[codes]
+
+
+def _read_stamps(table: Table, name: str, texts: list[str], codes: np.ndarray) -> np.ndarray:
+    """Stamps of texts, of which a column has those of ``codes``."""
+    import pandas
+
     dated = all(len(text) == 8 and text.isdigit() and "1800" <= text[:4] < "2200" for text in texts)
     if not dated and all(text.lstrip("-").isdigit() for text in texts):
         return np.array([int(text) for text in texts])
+    if not dated and all(_counted(text) for text in texts):
+        return np.array([float(text) for text in texts])
     for style in ("%Y%m%d",) if dated else ("ISO8601", None):
         parsed = pandas.to_datetime(pandas.Series(texts), format=style, errors="coerce", utc=True)
         if parsed.notna().all():
             return parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
-    bad = int(np.flatnonzero(parsed.isna().to_numpy())[0])
+    bad = parsed.isna().to_numpy()
+    row = int(np.flatnonzero(bad[codes])[0])
     raise fault(
-        table.where, "a date and time like the rows before", shown(texts[bad]),
-        "Write dates as 2024-01-31 or 2024-01-31 12:00:00, all in one way.", row=bad + 1, column=name,
+        table.where, "a date and time like the rows before", shown(texts[codes[row]]),
+        "Write dates as 2024-01-31 or 2024-01-31 12:00:00, all in one way.", row=row + 1, column=name,
     )  # fmt: skip
 
 
-def sampling(table: Table, name: str, times: np.ndarray, rows: np.ndarray | None = None) -> Sampling:
-    """The even step of stamps in order; months, quarters, years and working days count as even.
-
-    Args:
-        table: for the error.
-        name: the column, for the error.
-        times: what ``stamps`` gave, of one series.
-        rows: the row of each stamp in the file, counted from 0; None where they are all rows.
-
-    Raises:
-        ValueError: a stamp twice, one before its predecessor, or a step that differs from the others.
-    """
-    rows = np.arange(len(times)) if rows is None else rows
-    if len(times) < 2:
-        return Sampling("one row", 1)
-    steps = np.diff(times).astype(np.int64)
-    backward = np.flatnonzero(steps <= 0)
-    if len(backward):
-        at = int(backward[0]) + 1
-        twice = steps[at - 1] == 0
-        raise fault(
-            table.where,
-            "stamps that increase",
-            f"{_said(times[at])} {'a second time' if twice else 'after ' + _said(times[at - 1])}",
-            "Drop the duplicate." if twice else "Sort the rows by time.",
-            row=int(rows[at]) + 1,
-            column=name,
-        )
-    usual = Counter(steps.tolist()).most_common(1)[0][0]
-    if (steps == usual).all():
-        return _even(usual) if times.dtype.kind == "M" else Sampling(f"steps of {usual}", 1)
-    if times.dtype.kind == "M":
-        calendar = _months(times) or _working_days(times)
-        if calendar is not None:
-            return calendar
-    at = int(np.flatnonzero(steps != usual)[0]) + 1
-    said = _duration if times.dtype.kind == "M" else str
-    raise fault(
-        table.where,
-        f"one step throughout, {said(usual)} as in most rows",
-        f"{said(int(steps[at - 1]))} from {_said(times[at - 1])} to {_said(times[at])}",
-        "Resample to an even step (missing values may stay empty), or remove the column of stamps.",
-        row=int(rows[at]) + 1,
-        column=name,
-    )
+def _counted(text: str) -> bool:
+    """Whether a stamp is a number that is finite."""
+    return is_number(text) and np.isfinite(float(text))
 
 
 def _check_header(where: str | Path, names: list[str], rows: bool, frame: bool = False) -> None:
@@ -260,48 +253,3 @@ def _number(table: Table, name: str, row: int, cell: object) -> float:
             column=name,
         )
     return float(text)
-
-
-def _even(step: int) -> Sampling:
-    """Words and season of an even step in nanoseconds."""
-    minute, day = 60 * 10**9, 86400 * 10**9
-    if step % day == 0:
-        return Sampling(_duration(step), {day: 7, 7 * day: 52}.get(step, 1))
-    whole = minute if step < minute else day
-    return Sampling(_duration(step), whole // step if step < whole and whole % step == 0 else 1)
-
-
-def _months(times: np.ndarray) -> Sampling | None:
-    months = times.astype("datetime64[M]").astype(np.int64)
-    days = (times.astype("datetime64[D]") - times.astype("datetime64[M]").astype("datetime64[D]")).astype(int)
-    last = (times.astype("datetime64[D]") + 1).astype("datetime64[M]").astype(np.int64) != months
-    gaps = np.unique(np.diff(months))
-    if len(gaps) != 1 or not gaps[0] or not (last.all() or (days == days[0]).all()):
-        return None
-    gap = int(gaps[0])
-    return Sampling({1: "1 month", 3: "3 months", 12: "1 year"}.get(gap, f"{gap} months"), max(1, 12 // gap))
-
-
-def _working_days(times: np.ndarray) -> Sampling | None:
-    days = times.astype("datetime64[D]")
-    even = (times == days).all() and np.is_busday(days).all()
-    if even and (np.busday_count(days[:-1], days[1:]) == 1).all():
-        return Sampling("1 working day", 5)
-    return None
-
-
-def _duration(step: int) -> str:
-    """Nanoseconds in the largest unit that divides them."""
-    for name, size in (
-        ("day", 86400 * 10**9),
-        ("hour", 3600 * 10**9),
-        ("minute", 60 * 10**9),
-        ("second", 10**9),
-    ):
-        if step % size == 0:
-            return f"{step // size} {name}" + ("" if step == size else "s")
-    return f"{step / 10**9:g} seconds"
-
-
-def _said(time: Any) -> str:
-    return str(time).replace("T", " ").split(".")[0]

@@ -6,22 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from hippodrome.data._panel import Panel, Reading, read_panel, table_of
 from hippodrome.data._series import Series, borders, series_task
-from hippodrome.data._table import (
-    Sampling,
-    Table,
-    column,
-    from_frame,
-    is_number,
-    numbers,
-    read_csv,
-    read_parquet,
-    sampling,
-    stamps,
-)
-from hippodrome.data.base import Task, fault
+from hippodrome.data.base import Task
 
-TIME_NAMES = ("ds", "date", "time", "timestamp", "datetime", "year")
 DEFAULT_SPLIT = (0.7, 0.1, 0.2)
 
 
@@ -34,6 +22,13 @@ def open_table(
     season: int | None = None,
     targets: list[str] | None = None,
     time: str | None = None,
+    observed: list[str] | None = None,
+    known: list[str] | None = None,
+    static: list[str] | None = None,
+    calendar: bool = False,
+    irregular: bool = False,
+    gaps: str = "refuse",
+    frequencies: str = "one",
 ) -> Task:
     """A forecasting task from a CSV (``.csv``, ``.csv.gz``) or Parquet file.
 
@@ -49,18 +44,26 @@ def open_table(
         split: "ett", "ettm", or fractions for train, validation and test; None takes 0.7/0.1/0.2.
         season: steps of a season, for the seasonal naive baseline; None takes it from the stamps (24 for
             hours, 7 for days, 12 for months, ...).
-        targets: columns to forecast; None takes all (long form: ``y``).
+        targets: columns to forecast; None takes all that have no other part (long form: ``y``).
         time: the column of stamps; None looks for it by name (ds, date, time, ...).
+        observed: columns of covariates that are seen in the past alone.
+        known: columns of covariates that are known ahead too.
+        static: columns with one value a series: numbers, or categories, which become zeros and ones.
+        calendar: whether the calendar of the stamps is known ahead too: hour, day of week, month and year, or
+            what else fits the step, each scaled to [-0.5, 0.5].
+        irregular: whether steps between rows differ. Each is told to the model, relative to their median, as
+            ``dt`` and as a covariate that is known ahead.
+        gaps: "refuse" rows that are absent, or "fill" rows of missing values in.
+        frequencies: "one" step for all series, or "mixed", each its own.
 
     Raises:
         ValueError: one line that names file, row and column of what is wrong.
     """
-    path = Path(path)
-    table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
-    name = path.name.split(".")[0]
+    table, name = table_of(path)
     if split is None and re.match(r"ETT[hm]\d", name):
         split = "ettm" if name.startswith("ETTm") else "ett"
-    return _task(table, name, look_back, horizon, split, season, targets, time)
+    reading = _reading(targets, time, observed, known, static, calendar, irregular, gaps, frequencies)
+    return _task(read_panel(table, reading), look_back, horizon, split, season)
 
 
 def open_frame(
@@ -72,10 +75,21 @@ def open_frame(
     season: int | None = None,
     targets: list[str] | None = None,
     time: str | None = None,
+    observed: list[str] | None = None,
+    known: list[str] | None = None,
+    static: list[str] | None = None,
+    calendar: bool = False,
+    irregular: bool = False,
+    gaps: str = "refuse",
+    frequencies: str = "one",
+    static_frame: Any = None,
 ) -> Task:
-    """The same from a pandas data frame; arguments as in ``open_table``."""
-    table = from_frame(frame)
-    return _task(table, "data frame", look_back, horizon, split, season, targets, time)
+    """The same from a pandas data frame; arguments as in ``open_table``.
+
+    ``static_frame`` has ``unique_id`` and a column for each further static covariate.
+    """
+    reading = _reading(targets, time, observed, known, static, calendar, irregular, gaps, frequencies)
+    return _task(read_panel(frame, reading, static_frame), look_back, horizon, split, season)
 
 
 def read_series(
@@ -85,98 +99,81 @@ def read_series(
 
     In wide form there is one, under the name of the file; without a column of stamps they count from 0.
     """
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
-        name = path.name.split(".")[0]
-    else:
-        table, name = from_frame(source), "data frame"
-    found, _, _ = _series(table, name, targets, time)
-    return found
+    panel = read_panel(source, Reading(targets=targets, time=time))
+    pieces = [slice(low, high) for low, high in zip(panel.offsets, panel.offsets[1:], strict=False)]
+    return {
+        key: (panel.times[piece], panel.values[piece]) for key, piece in zip(panel.ids, pieces, strict=True)
+    }
+
+
+def series_of(panel: Panel, cuts: np.ndarray) -> list[Series]:
+    """The series of a panel one by one, ``cuts`` (n, 3) the rows at which their parts end."""
+    ends = panel.offsets.tolist()
+    return [
+        Series(
+            key,
+            panel.values[low:high],
+            tuple(cut),
+            None if panel.observed is None else panel.observed[low:high],
+            None if panel.known is None else panel.known[low:high],
+            None if panel.static is None else panel.static[i],
+            None if panel.dt is None else panel.dt[low:high],
+        )
+        for i, (key, low, high, cut) in enumerate(zip(panel.ids, ends, ends[1:], cuts.tolist(), strict=False))
+    ]
+
+
+def _reading(
+    targets: list[str] | None,
+    time: str | None,
+    observed: list[str] | None,
+    known: list[str] | None,
+    static: list[str] | None,
+    calendar: bool,
+    irregular: bool,
+    gaps: Any,
+    frequencies: Any,
+) -> Reading:
+    columns = (tuple(observed or ()), tuple(known or ()), tuple(static or ()))
+    return Reading(targets, time, *columns, calendar, irregular, gaps, frequencies)
 
 
 def _task(
-    table: Table,
-    name: str,
+    panel: Panel,
     look_back: int,
     horizon: int,
     split: str | tuple[float, float, float] | None,
     season: int | None,
-    targets: list[str] | None,
-    time: str | None,
 ) -> Task:
-    found, names, even = _series(table, name, targets, time)
     taken = DEFAULT_SPLIT if split is None else split
-    series = [
-        Series(key, values, borders(len(values), taken, table.where)) for key, (_, values) in found.items()
-    ]
+    cuts = np.array([borders(int(rows), taken, panel.where) for rows in panel.counts])
     details = {
-        "source": table.where,
-        "rows": table.rows,
-        "variates": names,
-        "sampling": even.name,
+        **panel_details(panel),
         "split": taken if isinstance(taken, str) else "/".join(f"{part:g}" for part in taken),
     }
-    season = even.season if season is None else season
+    season = panel.usual.season if season is None else season
     return series_task(
-        series, name, table.where, details, look_back=look_back, horizon=horizon, season=season
+        series_of(panel, cuts),
+        panel.name,
+        panel.where,
+        details,
+        look_back=look_back,
+        horizon=horizon,
+        season=season,
     )
 
 
-def _series(
-    table: Table, name: str, targets: list[str] | None, time: str | None
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str], Sampling]:
-    if "unique_id" in table.columns:
-        return _long(table, targets or ["y"], time or "ds")
-    clock = _clock(table, time)
-    names = targets or [key for key in table.columns if key != clock]
-    if not names:
-        raise fault(table.where, "a column of numbers", f"{clock!r} alone", "Add the values to forecast.")
-    values = np.stack([numbers(table, key) for key in names], 1)
-    if clock is None:
-        return {name: (np.arange(table.rows), values)}, names, Sampling("rows, no stamps", 1)
-    times = stamps(table, clock)
-    return {name: (times, values)}, names, sampling(table, clock, times)
-
-
-def _long(
-    table: Table, names: list[str], time: str
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str], Sampling]:
-    keys = [str(key) for key in column(table, "unique_id")]
-    times = stamps(table, time)
-    values = np.stack([numbers(table, key) for key in names], 1)
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    found, evens = {}, {}
-    for key, taken in rows.items():
-        picked = np.array(taken)
-        evens[key] = sampling(table, time, times[picked], picked)
-        found[key] = (times[picked], values[picked])
-    usual = next((even for even in evens.values() if even.name != "one row"), Sampling("one row", 1))
-    for key, even in evens.items():
-        if even.name not in (usual.name, "one row"):
-            raise fault(
-                table.where,
-                f"one sampling for all series, {usual.name} as in the first",
-                f"{even.name} in series {key!r}",
-                "Split the file, or resample that series.",
-                row=rows[key][0] + 1,
-                column=time,
-            )
-    return found, names, usual
-
-
-def _clock(table: Table, time: str | None) -> str | None:
-    """The column of stamps: the one that was named, one with a usual name, or a first one of text."""
-    if time is not None:
-        column(table, time)
-        return time
-    for name in table.columns:
-        if name.lower() in TIME_NAMES:
-            return name
-    first = next(iter(table.columns))
-    cell = table.columns[first][0]
-    return (
-        first if not is_number(cell) and str(cell).strip() and any(c.isdigit() for c in str(cell)) else None
-    )
+def panel_details(panel: Panel) -> dict[str, Any]:
+    """What a report says of a panel, and how another is read like it."""
+    usual = panel.usual.name
+    if panel.reading.time is None:
+        usual = "rows, no stamps"
+    elif (panel.rhythm.codes != panel.rhythm.usual).any():
+        usual = ", ".join(panel.rhythm.found[i].name for i in np.unique(panel.rhythm.codes))
+    return {
+        "source": panel.where,
+        "rows": len(panel.times),
+        "variates": list(panel.reading.targets or ()),
+        "sampling": usual,
+        "reading": panel.reading.kept(),
+    }
