@@ -12,6 +12,7 @@ from hippodrome.layers.projection import Projection
 from hippodrome.layers.step_size import StepProjection, initial_step_bias
 from hippodrome.mixers.base import Mixer, ParameterGroup, check_word
 from hippodrome.ops.scan2d import scan2d
+from hippodrome.ops.selective_scan2d import selective_scan2d
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
 COUPLINGS = ("held", "exponential", "none")
@@ -158,10 +159,8 @@ class Chimera(Mixer):
         y, after = torch.zeros_like(inner), []
         for r, system in enumerate(self._systems()):
             turned = _turned(inner, r, 2)
-            a, u, C = system.cells(turned, dt)
-            start = None if state is None else state.h[:, r].to(u.dtype)
-            h, last = scan2d(a, u, start, None, resets)
-            y = y + _turned(system.readout(h, C, turned), r, 2).to(y.dtype)
+            out, last = system.scan(turned, None if state is None else state.h[:, r], resets, dt)
+            y = y + _turned(out, r, 2).to(y.dtype)
             after.append(last)
         return self.out_proj(y * F.silu(z)).flatten(-2), State(torch.stack(after, 1))
 
@@ -257,23 +256,9 @@ class _System(nn.Module):
     def cells(self, x: Float[Tensor, "*tokens v e"], dt: Float[Tensor, "*tokens"] | None) -> _Cells:
         """The discrete system of each cell, in float32 or wider."""
         wide = torch.promote_types(self.A_log.dtype, torch.float32)
-        biases = [bias.to(wide) for bias in self._biases()]
-        if self.x_proj is None:
-            assert self.B is not None
-            assert self.C is not None
-            raw, B, C = torch.stack(biases), self.B.to(wide), self.C.to(wide)
-        else:
-            assert self.dt_projs is not None
-            r, n = self.rank, self.d_state
-            low1, low2, B1, B2, C1, C2 = self.x_proj(x).split([r, r, n, n, n, n], -1)
-            lows = zip(self.dt_projs, (low1, low2), biases, strict=True)
-            raw = torch.stack([projection(low).to(wide) + bias for projection, low, bias in lows], -2)
-            B, C = (torch.stack(pair, -2)[..., None, :].to(wide) for pair in ((B1, B2), (C1, C2)))
-        size = F.softplus(raw)
-        if dt is not None:
-            factor = dt.to(wide)[..., None, None]
-            along = torch.stack([factor, torch.ones_like(factor)], -2)  # time alone is stretched
-            size = size * along
+        size, B, C = self._chosen(x, dt)
+        if self.x_proj is not None:
+            B, C = B[..., None, :], C[..., None, :]
         size = size[..., None]
         A = -torch.exp(self.A_log.to(wide))
         fall = torch.expm1(size * A)
@@ -289,6 +274,57 @@ class _System(nn.Module):
         if a.dim() > 3:  # told apart by dt alone, all variates of one time are alike
             a = a.expand(*x.shape[:-1], *a.shape[-3:])
         return _Cells(a.flatten(-2), u.flatten(-2), C)
+
+    def _chosen(
+        self, x: Float[Tensor, "*tokens v e"], dt: Float[Tensor, "*tokens"] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Step sizes (..., 2, s), B and C: (..., 2, n) where the input chooses them, else (2, e, n)."""
+        wide = torch.promote_types(self.A_log.dtype, torch.float32)
+        biases = [bias.to(wide) for bias in self._biases()]
+        if self.x_proj is None:
+            assert self.B is not None
+            assert self.C is not None
+            raw, B, C = torch.stack(biases), self.B.to(wide), self.C.to(wide)
+        else:
+            assert self.dt_projs is not None
+            r, n = self.rank, self.d_state
+            low, both = self.x_proj(x).split([2 * r, 4 * n], -1)
+            lows = zip(self.dt_projs, low.chunk(2, -1), biases, strict=True)
+            raw = torch.stack([projection(one).to(wide) + bias for projection, one, bias in lows], -2)
+            B, C = (part.unflatten(-1, (2, n)).to(wide) for part in both.chunk(2, -1))
+        size = F.softplus(raw)
+        if dt is not None:
+            factor = dt.to(wide)[..., None, None]
+            along = torch.stack([factor, torch.ones_like(factor)], -2)  # time alone is stretched
+            size = size * along
+        return size, B, C
+
+    def scan(
+        self,
+        x: Float[Tensor, "b t v e"],
+        state: Float[Tensor, "b v 2 en"] | None,
+        resets: Resets | None,
+        dt: TimeSteps | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs (b, t, v, e) of many times, and the states of the last one (b, v, 2, en).
+
+        What is chosen by the input goes by zero-order hold through one fused scan, in which no coefficient
+        of a cell is ever written; all else has its coefficients made first.
+        """
+        if self.x_proj is None or self.rule != "zoh" or self.coupling == "exponential":
+            a, u, C = self.cells(x, dt)
+            h, last = scan2d(a, u, None if state is None else state.to(u.dtype), None, resets)
+            return self.readout(h, C, x), last
+        wide = torch.promote_types(self.A_log.dtype, torch.float32)
+        size, B, C = self._chosen(x, dt)
+        A = -torch.exp(self.A_log.to(wide))
+        K = torch.zeros_like(A) if self.cross is None else torch.tanh(self.cross.to(wide))
+        shape = (self.inner, self.d_state)
+        start = None if state is None else state.to(wide).unflatten(-1, shape)
+        steps = self._whole(size[..., None])[..., 0]
+        inputs = x.to(wide)
+        y, last = selective_scan2d(inputs, steps, self._whole(A), self._whole(K), B, C, start, resets)
+        return y + self.D.to(wide) * inputs, last.flatten(-2)
 
     def _whole(self, x: Float[Tensor, "*cells k s m"]) -> Float[Tensor, "*cells k e n"]:
         """What is one a head, for each of its channels and their numbers."""

@@ -18,6 +18,7 @@ Numba's disk cache looks at the kernel's own file only: delete ``__pycache__`` a
 """
 
 import operator
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,8 @@ _LOG = {
         0.170441635627813981,
     ),
 }
+# e^w - 1 = w p(w) for w in [-1/2, 0], by its own series: off by 4e-9 and 3e-17 relatively.
+_EXPM1 = {bits: tuple(1.0 / factorial(k + 1) for k in range(count)) for bits, count in ((32, 9), (64, 14))}
 LOG2_E = 1.4426950408889634
 
 
@@ -379,6 +382,28 @@ def _minus_size(typingctx, value):
 def _log_series(typingctx, w):
     """log(1 + v) / s for w = s^2, s = v / (2 + v), v in [0, 1]."""
     return w(w), lambda context, builder, sig, args: _polynomial(builder, args[0], _LOG[w.dtype.bitwidth])
+
+
+@intrinsic
+def _expm1_series(typingctx, w):
+    """(e^w - 1) / w for w in [-1/2, 0]."""
+    return w(w), lambda context, builder, sig, args: _polynomial(builder, args[0], _EXPM1[w.dtype.bitwidth])
+
+
+def expm1(x):
+    """exp(x) - 1 of each lane, for x <= 0, exact to rounding where x is small."""
+
+
+@overload(expm1, inline="always")
+def _expm1(x):
+    def form(x):
+        # What lies below -1/2 loses no digits by the subtraction; what is above goes by the series.
+        beyond = _positive_part(-0.5 - x) * -1.0
+        near = x - beyond
+        grown = exp2(beyond * LOG2_E)
+        return near * _expm1_series(near) * grown + (grown - 1.0)
+
+    return form
 
 
 def sigmoid(x):
