@@ -75,14 +75,17 @@ def test_attention_knows_no_order_of_variates_and_mamba_turns_with_its_direction
 
 @torch.no_grad()
 def test_a_forecaster_reads_whole_windows_and_streams_patches_through_it() -> None:
-    for patch, stride in ((11, 11), (4, 2)):
+    for patch, stride in ((None, None), (4, 2)):
         model = ForecastingModel(
             made(PATTERNS[0], 2).float(), 2, look_back=11, horizon=5, patch=patch, stride=stride
         )
-        past = torch.randn(3, 11 + 2 * stride, 2)
+        assert (model.patch, model.stride, model.patches) == ((11, 1, 1) if patch is None else (4, 2, 5))
+        past = torch.randn(3, 15, 2)
         whole, _ = model(past)
         _, state = model(past[:, :11])
         torch.testing.assert_close(model(past[:, 11:], state)[0], whole)
+        with pytest.raises(ValueError, match="Give it variates=3"):
+            ForecastingModel(made(PATTERNS[0], 2), 3, look_back=11, horizon=5)
 
 
 def test_what_cannot_be_meant_is_refused_with_a_sentence() -> None:

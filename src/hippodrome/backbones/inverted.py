@@ -40,6 +40,8 @@ class Inverted(nn.Module):
     """
 
     causal, accepts_resets, accepts_modality, accepts_dt = True, True, False, False
+    tokens_are_variates = True
+    """A forecaster's patch is the whole look-back unless it is told otherwise."""
 
     def __init__(self, stack: Stack, variates: int) -> None:
         super().__init__()

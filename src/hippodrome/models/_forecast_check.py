@@ -1,4 +1,4 @@
-"""What a forecaster refuses when it is built, a sentence each."""
+"""What a forecaster fills in and refuses when it is built, a sentence each."""
 
 from typing import Any, get_args
 
@@ -8,6 +8,21 @@ from hippodrome.models._covariates import Covariates
 from hippodrome.models._window import Normalization
 
 HEADS = ("all", "last", "closed_loop")
+
+
+def filled_in(
+    backbone: Any, look_back: int, patch: int | None, stride: int | None, head: str | None
+) -> tuple[int, int, str]:
+    """Patch, stride and head, those that were left open as the backbone has it."""
+    if head is None:
+        head = "closed_loop" if hasattr(backbone, "closed_loop") else "all"
+    whole = getattr(backbone, "tokens_are_variates", False)
+    if patch is None:
+        single = head == "closed_loop" or backbone is None
+        patch = 1 if single else look_back if whole else min(16, look_back)
+    if stride is None:
+        stride = 1 if whole else max(1, patch // 2)
+    return patch, stride, head
 
 
 def check_numbers(

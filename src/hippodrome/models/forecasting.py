@@ -11,7 +11,7 @@ from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.models import _window
 from hippodrome.models._covariates import Covariates
-from hippodrome.models._forecast_check import check_call, check_inputs, check_numbers, check_parts
+from hippodrome.models._forecast_check import check_call, check_inputs, check_numbers, check_parts, filled_in
 from hippodrome.models._forecast_state import ForecastState, is_fresh
 from hippodrome.models._roll_out import RollOut
 from hippodrome.models._shortcut import Shortcut
@@ -60,8 +60,10 @@ class ForecastingModel(Model):
         location: mean of each variate over the train data; None for zeros.
         scale: standard deviation of each variate over the train data (population); None for ones, a zero
             counts as one.
-        patch: steps a patch; None takes 16, or the look-back where that is shorter; 1 in a closed loop.
-        stride: steps from one patch to the next; None takes half a patch.
+        patch: steps a patch; None takes 16, or the look-back where that is shorter; 1 in a closed loop; the
+            look-back where the backbone's tokens are variates.
+        stride: steps from one patch to the next; None takes half a patch; 1 where the backbone's tokens are
+            variates.
         head: whether the horizon is read from "all" patches' features, from the "last" one's, or by a
             "closed_loop"; None takes that where the backbone has one, else "all".
         dropout: chance that a feature in front of the head is dropped in training.
@@ -121,11 +123,7 @@ class ForecastingModel(Model):
         error: Literal["squared", "absolute"] = "squared",
     ) -> None:
         super().__init__()
-        if head is None:
-            head = "closed_loop" if hasattr(backbone, "closed_loop") else "all"
-        if patch is None:
-            patch = 1 if head == "closed_loop" or backbone is None else min(16, look_back)
-        stride = max(1, patch // 2) if stride is None else stride
+        patch, stride, head = filled_in(backbone, look_back, patch, stride, head)
         self.rows = channels + (observed + known if covariates == "variates" else 0)
         check_numbers(channels, look_back, horizon, quantiles, location, scale)
         words = (head, normalization, covariates, error, positions, shortcut)
