@@ -70,7 +70,7 @@ def save(
             f"{size(snapshot.state)} of the state."
         )
     state = with_room(model, snapshot.state, read, max(read, 1))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(state, "state")}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named(state, "state")}
     tensors["ids"] = snapshot.ids.detach().cpu().contiguous()
     if snapshot.logits is not None:
         tensors["logits"] = snapshot.logits.detach().cpu().contiguous()
@@ -136,12 +136,12 @@ def load(
     rows, read = ids.shape
     device = next(model.parameters()).device
     like = model.init_state(rows, max(read, 1))
-    wanted = dict(_named(like, "state"))
+    wanted = dict(named(like, "state"))
     strange = sorted(set(wanted) ^ set(tensors))
     strange += [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     if strange:
         raise ValueError(f"{path} is a state of another model: {', '.join(strange[:5])} do not fit.")
-    state = _filled(like, "state", {name: tensor.to(device) for name, tensor in tensors.items()})
+    state = filled(like, "state", {name: tensor.to(device) for name, tensor in tensors.items()})
     return Snapshot(
         with_room(model, state, read, max_length),
         ids,
@@ -206,20 +206,20 @@ def _checksum(tensors: Mapping[str, Tensor], head: str) -> str:
     return digest.hexdigest()
 
 
-def _named(state: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+def named(state: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a state by their paths."""
     if isinstance(state, Tensor):
         yield path, state
         return
     for name, part in zip(_names(state), state, strict=True):
-        yield from _named(part, f"{path}.{name}")
+        yield from named(part, f"{path}.{name}")
 
 
-def _filled(like: Any, path: str, tensors: Mapping[str, Tensor]) -> Any:
+def filled(like: Any, path: str, tensors: Mapping[str, Tensor]) -> Any:
     """A state nested as another one, with tensors found by their paths."""
     if isinstance(like, Tensor):
         return tensors[path]
-    parts = [_filled(part, f"{path}.{name}", tensors) for name, part in zip(_names(like), like, strict=True)]
+    parts = [filled(part, f"{path}.{name}", tensors) for name, part in zip(_names(like), like, strict=True)]
     return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
 
 
