@@ -310,7 +310,7 @@ def _body(what: str, device: str, length: int) -> tuple[Any, int]:
     """What maps (b, t, d) to (b, t, d) in a pattern, a recipe or a run folder, and a length that it takes."""
     from hippodrome import checkpoints, config
     from hippodrome.backbones.s4nd import S4ND
-    from hippodrome.cli import _recipes as recipes
+    from hippodrome.config import published as recipes
 
     if what in recipes.names():
         body = config.build(recipes.find(what).model.stack(), "backbones").to(device)

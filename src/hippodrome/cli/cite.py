@@ -30,9 +30,9 @@ def command(
 
 def entry(name: str) -> str:
     """The BibTeX of a recipe, or one made from the citation in a mixer's docstring."""
-    from hippodrome.cli import _recipes as recipes
     from hippodrome.cli._sources import mixer
     from hippodrome.config import choices, suggest
+    from hippodrome.config import published as recipes
 
     known = recipes.names()
     if name in known:

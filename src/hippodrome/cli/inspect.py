@@ -153,7 +153,7 @@ def _subject(
         body = config.build(spec, "mixers").to(device)
         return _Subject(what, body, {what: body, **_mixers(body)}, body, _legs(what, options))
     from hippodrome import checkpoints
-    from hippodrome.cli import _recipes as recipes
+    from hippodrome.config import published as recipes
 
     if set(":+*") & set(what) and not Path(what).exists():
         width = width or 64

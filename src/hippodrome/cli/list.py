@@ -42,7 +42,7 @@ def _mixers() -> list[dict[str, str]]:
 
 
 def _recipes() -> list[dict[str, str]]:
-    from hippodrome.cli import _recipes as recipes
+    from hippodrome.config import published as recipes
 
     found = [recipes.find(name) for name in recipes.names()]
     return [{"name": r.name, "title": r.title, "family": r.family} for r in found]

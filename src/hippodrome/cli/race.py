@@ -115,7 +115,7 @@ def command(
 
 
 def _no_recipes(models: tuple[str, ...]) -> None:
-    from hippodrome.cli import _recipes as recipes
+    from hippodrome.config import published as recipes
     from hippodrome.estimators import pattern as shortest
 
     known = recipes.names()

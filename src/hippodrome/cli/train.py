@@ -255,30 +255,29 @@ def _spec(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The trainer's defaults that a recipe brings, and the spec of the model."""
     from hippodrome import config
-    from hippodrome.cli import _recipes as recipes
+    from hippodrome.config import published as recipes
     from hippodrome.race.plan import training_values
     from hippodrome.race.settings import DEPTH, parameters_for
 
     own, inner = config.own_options(task.kind, options.get("options"))
     if model in recipes.names():
         recipe = recipes.find(model)
-        if inner or options.keys() - {"options"} or (own and task.kind != "vision"):
+        open_to = ("vision", "forecasting")
+        if inner or options.keys() - {"options"} or (own and task.kind not in open_to):
             raise ValueError(
                 f"the recipe {model!r} brings its own model; drop -s model..., or name a pattern"
-                + (" (of pictures -s model.options.vision.patch=N fits)" if task.kind == "vision" else "")
+                + (f" (-s model.options.{task.kind}.NAME=VALUE fits)" if task.kind in open_to else "")
             )
-        if task.kind == "vision":
-            own = {**{k: v for k, v in recipe.model.vision.items() if k not in task.facts}, **own}
-            sizes = config.grid(task.kind, {**task.facts, **own}, task.details)
-            return dict(recipe.training), {"backbone": recipe.model.stack(width, depth, sizes), **own}
-        head = {} if recipe.model.tie or task.kind != "language" else {"tie": False}
-        head |= recipe.model.language if task.kind == "language" else {}
-        return dict(recipe.training), {"backbone": recipe.model.stack(width, depth), **head}
+        made = recipes.spec_of(recipe, task.kind, task.facts, task.details, width, depth, own)
+        return dict(recipe.training), made
     depth = depth or len(config.pattern_layers(model, DEPTH[task.kind]))
 
     facts = {**task.facts, **own}
     sizes = config.grid(task.kind, facts, task.details)
-    options = {**options, "options": config.with_sizes(model, inner, sizes)}
+    options = {
+        **options,
+        "options": config.with_sizes(model, inner, sizes, config.variates(task.kind, facts)),
+    }
 
     def spec(width: int) -> dict[str, Any]:
         return {

@@ -22,7 +22,7 @@ from hippodrome.config.patterns import (
 )
 from hippodrome.config.recipe import Claim, Recipe, RecipeModel
 from hippodrome.config.schema import build, schema, validate
-from hippodrome.config.sizes import grid, own_options, width_step, with_sizes, with_small_sizes
+from hippodrome.config.sizes import grid, own_options, variates, width_step, with_sizes, with_small_sizes
 
 __all__ = [
     "BOTH_WAYS",
@@ -56,6 +56,7 @@ __all__ = [
     "stack_spec",
     "suggest",
     "validate",
+    "variates",
     "width_step",
     "with_sizes",
     "with_small_sizes",

@@ -20,12 +20,12 @@ class Claim(BaseModel):
 class RecipeModel(BaseModel):
     """The backbone of a system: a pattern of mixers, its depth and width, and options by kind of mixer.
 
-    The pattern is text or a list of kinds; ``depth`` counts its names, perceptrons among them where it names
-    them.
+    The pattern is text or a list of kinds, None for a system that has no backbone; ``depth`` counts its
+    names, perceptrons among them where it names them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    pattern: str | list[str]
+    pattern: str | list[str] | None
     depth: int = Field(ge=1)
     d_model: int = Field(ge=1)
     options: dict[str, dict[str, Any]] = {}
@@ -41,14 +41,27 @@ class RecipeModel(BaseModel):
     tie: bool = Field(default=True, description="whether a language model's head is its embedding")
     language: dict[str, Any] = Field(default={}, description="other settings of a language model around it")
     vision: dict[str, Any] = Field(default={}, description="settings of a picture model around the backbone")
+    forecasting: dict[str, Any] = Field(
+        default={}, description="settings of a forecaster around the backbone"
+    )
 
     def stack(
-        self, d_model: int | None = None, depth: int | None = None, sizes: list[int] | None = None
-    ) -> dict[str, Any]:
-        """The spec of the backbone, at another width, depth or (for pictures) grid where one is given."""
-        from hippodrome.config.patterns import stack_spec
+        self,
+        d_model: int | None = None,
+        depth: int | None = None,
+        sizes: list[int] | None = None,
+        variates: int | None = None,
+    ) -> dict[str, Any] | None:
+        """The spec of the backbone, None where there is none, at another width, depth, grid (of pictures) or
+        number of variates (of series) where one is given."""
+        from hippodrome.config.patterns import split_shape, stack_spec
 
+        if self.pattern is None:
+            return None
         options = self.options
+        shape = split_shape(self.pattern)[0]
+        if variates is not None and shape is not None and "variates" in options.get(shape, {}):
+            options = {**options, shape: {**options[shape], "variates": variates}}
         if sizes is not None:
             options = {k: {**v, "sizes": sizes} if "sizes" in v else v for k, v in options.items()}
         return stack_spec(

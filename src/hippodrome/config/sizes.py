@@ -1,4 +1,5 @@
-"""Sizes of grids that mixers ask for in their constructors, filled in from the task they are to learn."""
+"""Sizes that mixers and backbones ask for in their constructors, filled in from the task they are to learn:
+those of grids, and how many variates a series has."""
 
 import inspect
 import math
@@ -6,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hippodrome.config.find import choices, find, kinds
-from hippodrome.config.patterns import option_kinds
+from hippodrome.config.patterns import option_kinds, split_shape
 
 
 def grid(kind: str, facts: Mapping[str, Any], details: Mapping[str, Any]) -> list[int] | None:
@@ -23,10 +24,26 @@ def grid(kind: str, facts: Mapping[str, Any], details: Mapping[str, Any]) -> lis
     return None if found is None else [int(side) for side in found]
 
 
+def variates(kind: str, facts: Mapping[str, Any]) -> int | None:
+    """How many rows a forecaster makes of a series: its variates, and its moving covariates where they are
+    rows too; None for other kinds of task.
+
+    ``facts`` as in ``grid``.
+    """
+    if kind != "forecasting" or "channels" not in facts:
+        return None
+    beside = facts.get("covariates") == "variates"
+    return int(facts["channels"]) + beside * int(facts.get("observed", 0) + facts.get("known", 0))
+
+
 def with_sizes(
-    pattern: str, options: Mapping[str, Mapping[str, Any]] | None, sizes: Sequence[int] | None
+    pattern: str | Sequence[str],
+    options: Mapping[str, Mapping[str, Any]] | None,
+    sizes: Sequence[int] | None,
+    variates: int | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The options of a pattern's mixers with ``sizes`` for those that ask for it and were given none.
+    """The options of a pattern's parts with ``sizes``, and ``variates`` of the backbone in front of it, for
+    those that ask for them and were given none.
 
     Raises:
         ValueError: a mixer asks for sizes and the task has no grid.
@@ -40,6 +57,9 @@ def with_sizes(
                 f"columns]'; or choose another model"
             )
         filled[kind] = {**filled.get(kind, {}), "sizes": list(sizes)}
+    shape = split_shape(pattern)[0]
+    if shape is not None and variates is not None and _asks(shape, "variates"):
+        filled[shape] = {"variates": variates, **filled.get(shape, {})}
     return filled
 
 
@@ -64,14 +84,14 @@ def with_small_sizes(
     return filled
 
 
-def _asking(pattern: str, options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _asking(pattern: str | Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The kinds in a pattern that ask for sizes and were given none."""
-    found = []
-    for kind in option_kinds(pattern):
-        asked = inspect.signature(_class(kind).__init__).parameters
-        if "sizes" in asked and "sizes" not in options.get(kind, {}):
-            found.append(kind)
-    return found
+    kinds = option_kinds(pattern)
+    return [kind for kind in kinds if "sizes" not in options.get(kind, {}) and _asks(kind, "sizes")]
+
+
+def _asks(kind: str, name: str) -> bool:
+    return name in inspect.signature(_class(kind).__init__).parameters
 
 
 def _class(kind: str) -> Any:

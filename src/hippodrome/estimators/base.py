@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from hippodrome import runs
-from hippodrome.config import grid, stack_spec, with_sizes
+from hippodrome.config import grid, published, stack_spec, variates, with_sizes
 from hippodrome.data.base import Task
 from hippodrome.train.settings import Budget, TrainSettings
+
+WIDTH, DEPTH, DROPOUT, RATE, BATCH = 64, 2, 0.1, 1e-3, 32
+"""What stands for a value that is None, where no recipe says another."""
 
 
 class Estimator(ABC):
     """What the three share: parameters by name, one run, saving and loading."""
 
     model: str
-    width: int
-    depth: int
+    width: int | None
+    depth: int | None
     budget: str
-    lr: float
-    batch_size: int
-    dropout: float
+    lr: float | None
+    batch_size: int | None
+    dropout: float | None
     seed: int
     device: str
     folder: str | Path | None
@@ -82,24 +85,39 @@ class Estimator(ABC):
             place = Path(self.temporary_.name) / "run"
         else:
             place = Path(self.folder)
-        settings = TrainSettings(
-            budget=Budget.parse(self.budget),
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=self.seed,
-            device=self.device,
+        training, backbone = self._published(task)
+        given = {"batch_size": self.batch_size, "lr": self.lr}
+        defaults = {"batch_size": BATCH, "lr": RATE, **training}
+        settings = TrainSettings.model_validate(
+            {
+                **defaults,
+                **{name: value for name, value in given.items() if value is not None},
+                "budget": Budget.parse(self.budget),
+                "seed": self.seed,
+                "device": self.device,
+            }
         )
-        options = with_sizes(self.model, None, grid(task.kind, task.facts, task.details))
-        spec = {
-            "kind": task.kind,
-            "backbone": stack_spec(self.model, self.width, self.depth, options=options, dropout=self.dropout),
-        }
-        spec |= self._facts()
+        spec = {"kind": task.kind, **backbone, **self._facts()}
         result = runs.train(spec, task, settings, place)
         if result.status == "diverged":
             raise ValueError(f"the training diverged: {result.message}")
         self.result_ = result
         self._open(runs.load(place, self.device))
+
+    def _published(self, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of the trainer that a recipe brings, and what the spec says of the model."""
+        if self.model in published.names():
+            recipe = published.find(self.model)
+            if self.dropout is not None:
+                update = {"dropout": self.dropout}
+                recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=update)})
+            made = published.spec_of(recipe, task.kind, task.facts, task.details, self.width, self.depth)
+            return dict(recipe.training), made
+        sizes, rows = grid(task.kind, task.facts, task.details), variates(task.kind, task.facts)
+        options = with_sizes(self.model, None, sizes, rows)
+        dropout = DROPOUT if self.dropout is None else self.dropout
+        sized = (self.width or WIDTH, self.depth or DEPTH)
+        return {}, {"backbone": stack_spec(self.model, *sized, options=options, dropout=dropout)}
 
     def _facts(self) -> dict[str, Any]:
         return {}

@@ -61,14 +61,12 @@ def check_parts(
     look_back: int,
     patch: int,
     stride: int,
-    head: str,
-    normalization: str,
-    covariates: str,
-    error: str,
+    words: tuple[str, str, str, str],
     positions: bool,
     shortcut: int | None,
 ) -> None:
-    """Raise where backbone, patches and head do not fit one another. ``rows`` are a series' rows of tokens.
+    """Raise where backbone, patches and head do not fit one another. ``rows`` are a series' rows of tokens,
+    ``words`` the head, the normalization, where covariates go and the error.
 
     Raises:
         ValueError: then.
@@ -78,17 +76,19 @@ def check_parts(
             f"patches lie inside the look-back and leave no gaps: 1 <= stride <= patch <= look_back; got "
             f"{stride}, {patch} and {look_back}. Shorten patch or stride."
         )
-    for name, value, words in (
-        ("head", head, HEADS),
-        ("normalization", normalization, get_args(Normalization)),
-        ("covariates", covariates, ("added", "variates")),
-        ("error", error, ("squared", "absolute")),
-    ):
-        if value not in words:
+    known = {
+        "head": HEADS,
+        "normalization": get_args(Normalization),
+        "covariates": ("added", "variates"),
+        "error": ("squared", "absolute"),
+    }
+    for value, (name, values) in zip(words, known.items(), strict=True):
+        if value not in values:
             raise ValueError(
-                f"{name} is {', '.join(map(repr, words[:-1]))} or {words[-1]!r}; got {value!r}. Take one of "
-                f"these."
+                f"{name} is {', '.join(map(repr, values[:-1]))} or {values[-1]!r}; got {value!r}. Take one "
+                f"of these."
             )
+    head, _, covariates, _ = words
     if backbone is None:
         if shortcut is None:
             raise ValueError(

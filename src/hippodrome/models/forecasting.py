@@ -126,8 +126,8 @@ class ForecastingModel(Model):
         patch, stride, head = filled_in(backbone, look_back, patch, stride, head)
         self.rows = channels + (observed + known if covariates == "variates" else 0)
         check_numbers(channels, look_back, horizon, quantiles, location, scale)
-        words = (head, normalization, covariates, error, positions, shortcut)
-        check_parts(backbone, self.rows, look_back, patch, stride, *words)
+        words = (head, normalization, covariates, error)
+        check_parts(backbone, self.rows, look_back, patch, stride, words, positions, shortcut)
         self.channels, self.look_back, self.horizon, self.quantiles = channels, look_back, horizon, quantiles
         self.patch, self.stride, self.normalization, self.error = patch, stride, normalization, error
         self.patches = -(-(look_back - patch) // stride) + 1
@@ -361,7 +361,9 @@ class ForecastingModel(Model):
     def _normal(self, values: Tensor, state: ForecastState) -> Tensor:
         """Scaled values (b, t, c) on the scale of their window; zero, its mean, where they are missing."""
         normal = torch.nan_to_num((values - state.mean[:, None]) / state.spread[:, None], nan=0.0)
-        return normal if self.gain is None else normal * self.gain + self.shift
+        if self.gain is None or self.shift is None:
+            return normal
+        return normal * self.gain + self.shift
 
     def _raw(self, normal: Tensor, state: ForecastState) -> Tensor:
         """What stands on the normalized scale (b, c, horizon, outputs) in raw units, the horizon first."""

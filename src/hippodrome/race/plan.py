@@ -20,6 +20,7 @@ from hippodrome.config import (
     pattern_layers,
     stack_spec,
     suggest,
+    variates,
     width_step,
     with_sizes,
 )
@@ -199,7 +200,7 @@ def _entry(task: Task, settings: RaceSettings, name: str, depth: int, wanted: in
     sizes = grid(task.kind, facts, task.details)
     inside = option_kinds(name)
     given = {kind: more for kind, more in others.items() if kind in inside}
-    options = with_sizes(name, given, sizes)
+    options = with_sizes(name, given, sizes, variates(task.kind, facts))
 
     def spec(width: int) -> dict[str, Any]:
         stack = stack_spec(name, width, len(layers), options=options, dropout=dropout)
