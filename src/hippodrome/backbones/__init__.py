@@ -27,6 +27,7 @@ SHAPES = (
     "sashimi",
     "shared_attention",
     "tsm2",
+    "two_scales",
     "variates",
     "vim2",
 )

@@ -71,8 +71,10 @@ class Chimera(Mixer):
         rule: "zoh" or "euler".
         heads: where given, channels are in so many heads of one rate and one step size each.
         dt_rank: rank of the maps to the step sizes; None takes a sixteenth of the channels, rounded up.
-        dt_min: smallest step size at the start, of both kinds.
+        dt_min: smallest step size at the start.
         dt_max: largest step size at the start.
+        variate_dt_min: the same along the variates; None takes that of time.
+        variate_dt_max: the same along the variates.
 
     Raises:
         ValueError: variates that do not divide d_model, heads that do not divide the channels, or an unknown
@@ -96,6 +98,8 @@ class Chimera(Mixer):
         dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 0.1,
+        variate_dt_min: float | None = None,
+        variate_dt_max: float | None = None,
     ) -> None:
         super().__init__()
         check_word("Chimera", "coupling", coupling, COUPLINGS)
@@ -114,8 +118,11 @@ class Chimera(Mixer):
             )
         rank = -(-channels // 16) if dt_rank is None else dt_rank
         self.in_proj = Projection(channels, 2 * inner, bias=False)
+        least = dt_min if variate_dt_min is None else variate_dt_min
+        most = dt_max if variate_dt_max is None else variate_dt_max
+        starts = ((dt_min, dt_max), (least, most))
         self.systems = nn.ModuleList(
-            _System(inner, d_state, selective, coupling, rule, heads, rank, dt_min, dt_max)
+            _System(inner, d_state, selective, coupling, rule, heads, rank, starts)
             for _ in range(2 if bidirectional else 1)
         )
         self.out_proj = Projection(inner, channels, bias=False)
@@ -212,8 +219,7 @@ class _System(nn.Module):
         rule: str,
         heads: int | None,
         rank: int,
-        dt_min: float,
-        dt_max: float,
+        starts: tuple[tuple[float, float], tuple[float, float]],
     ) -> None:
         super().__init__()
         self.inner, self.d_state, self.rank, self.rule, self.coupling = inner, d_state, rank, rule, coupling
@@ -221,9 +227,9 @@ class _System(nn.Module):
         self.x_proj = self.dt_projs = self.dt_bias = self.B = self.C = None
         if selective:
             self.x_proj = Projection(inner, 2 * rank + 4 * d_state, bias=False)
-            self.dt_projs = nn.ModuleList(StepProjection(rank, steps, dt_min, dt_max, 1e-4) for _ in range(2))
+            self.dt_projs = nn.ModuleList(StepProjection(rank, steps, *start, 1e-4) for start in starts)
         else:
-            biases = [initial_step_bias(steps, dt_min, dt_max) for _ in range(2)]
+            biases = [initial_step_bias(steps, *start) for start in starts]
             self.dt_bias = nn.Parameter(torch.stack(biases))
             self.B = nn.Parameter(torch.ones(2, inner, d_state))
             self.C = nn.Parameter(torch.randn(2, inner, d_state) * d_state**-0.5)
