@@ -14,6 +14,7 @@ from hippodrome.models._covariates import Covariates
 from hippodrome.models._forecast_check import check_call, check_inputs, check_numbers, check_parts, filled_in
 from hippodrome.models._forecast_state import ForecastState, is_fresh
 from hippodrome.models._roll_out import RollOut
+from hippodrome.models._shares import shares
 from hippodrome.models._shortcut import Shortcut
 from hippodrome.models.base import Model, Objective, accepts_dt
 from hippodrome.shapes import Mean, SeriesBatch
@@ -58,8 +59,7 @@ class ForecastingModel(Model):
         horizon: steps to forecast.
         quantiles: increasing, each inside (0, 1); empty for the point alone.
         location: mean of each variate over the train data; None for zeros.
-        scale: standard deviation of each variate over the train data (population); None for ones, a zero
-            counts as one.
+        scale: their deviations over it (population); None for ones, a zero counts as one.
         patch: steps a patch; None takes 16, or the look-back where that is shorter; 1 in a closed loop; the
             look-back where the backbone's tokens are variates.
         stride: steps from one patch to the next; None takes half a patch; 1 where the backbone's tokens are
@@ -341,7 +341,7 @@ class ForecastingModel(Model):
             outputs, _ = self.backbone.closed_loop(state.backbone, self.horizon)  # type: ignore[union-attr,operator]
             found["backbone"] = self.roll_out(outputs).unflatten(0, state.mean.shape)
         elif self.point is not None:
-            found["backbone"] = self.point(self.dropout(state.features).flatten(2))
+            found |= shares(self.point, self.dropout(state.features), self.backbone)
         if self.shortcut is not None:
             trend, remainder = self.shortcut(state.window.transpose(1, 2))
             found |= {"trend": trend} if remainder is None else {"trend": trend, "remainder": remainder}
