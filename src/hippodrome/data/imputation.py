@@ -51,9 +51,9 @@ def open_imputation(
 ) -> Task:
     """The task of filling in hidden cells, from a CSV or Parquet file or a data frame, long or wide.
 
-    Without ``split`` the cells themselves are split: a tenth is held back to validate on and another tenth to
-    test on, hidden in the way of ``hide``, and training never sees either. That is what fits holes in a
-    series which is there as a whole. With ``split`` windows are cut out of the parts in time, as in the
+    Without ``split`` the cells themselves are split: about a tenth is held back to validate on and another to
+    test on (more where whole variates of few are hidden), in the way of ``hide``, and training never sees
+    either. That is what fits holes in a series which is there as a whole. With ``split`` windows are cut out of the parts in time, as in the
     published protocol (Wu et al. 2023, arXiv 2210.02186, section 4.3, hides 12.5 to 50 % of single points).
 
     Args:

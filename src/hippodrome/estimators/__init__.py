@@ -13,8 +13,10 @@ from typing import Any
 from hippodrome import runs
 from hippodrome.config.patterns import AND
 from hippodrome.estimators.classifier import Classifier
-from hippodrome.estimators.forecaster import Forecaster
+from hippodrome.estimators.detector import FILE, AnomalyDetector
+from hippodrome.estimators.forecaster import Forecaster, described
 from hippodrome.estimators.generator import Generator
+from hippodrome.estimators.imputer import Imputer
 
 _INSTEAD = {
     "masked_language": "Use hippodrome fill or hippodrome embed",
@@ -24,7 +26,9 @@ _INSTEAD = {
 """What to do with models of kinds that have no estimator."""
 
 
-def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Generator:
+def load(
+    path: str | Path, device: str = "cpu"
+) -> Forecaster | Classifier | Generator | Imputer | AnomalyDetector:
     """Open a run folder, or the winner of a race's folder, as the estimator of its kind.
 
     Raises:
@@ -41,7 +45,10 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
         "classification": Classifier,
         "vision": Classifier,
         "language": Generator,
+        "imputation": Imputer,
     }.get(run.spec["kind"])
+    if (folder / FILE).exists():
+        made = AnomalyDetector
     if made is None:
         raise ValueError(
             f"{folder} holds a model for {run.spec['kind']}, which has no estimator. "
@@ -50,7 +57,7 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
     model, depth = _described(run.spec["backbone"])
     estimator: Any = made(
         model=model,
-        width=run.model.backbone.d_model,
+        width=None if run.spec["backbone"] is None else run.model.backbone.d_model,
         depth=depth,
         budget=str(run.settings.budget),
         lr=run.settings.lr,
@@ -59,17 +66,15 @@ def load(path: str | Path, device: str = "cpu") -> Forecaster | Classifier | Gen
         device=device,
     )
     if isinstance(estimator, Forecaster):
-        estimator.set_params(
-            horizon=run.spec["horizon"],
-            look_back=run.spec["look_back"],
-            quantiles=tuple(run.spec["quantiles"]),
-        )
+        estimator.set_params(**described(run))
     estimator._open(run)
     return estimator
 
 
-def _described(backbone: dict[str, Any]) -> tuple[str, int]:
+def _described(backbone: dict[str, Any] | None) -> tuple[str, int | None]:
     """Pattern and depth of the spec of a backbone: of a stack, or of what is made of stacks."""
+    if backbone is None:
+        return "linear", None
     if backbone["kind"] == "stack":
         mixers = [block["mixer"] for block in backbone["blocks"]]
         kinds = [_layer(mixer) for mixer in mixers]
@@ -77,7 +82,7 @@ def _described(backbone: dict[str, Any]) -> tuple[str, int]:
     firsts = [part[0] if isinstance(part, list) and part else part for part in backbone.values()]
     stacks = [_described(part) for part in firsts if isinstance(part, dict) and part.get("kind") == "stack"]
     parts = list(dict.fromkeys(made for made, _ in stacks))
-    return ":".join([backbone["kind"], *parts]), max(depth for _, depth in stacks)
+    return ":".join([backbone["kind"], *parts]), max(depth or 1 for _, depth in stacks)
 
 
 def _layer(mixer: dict[str, Any]) -> str:
@@ -100,4 +105,4 @@ def pattern(layers: Sequence[str]) -> str:
     return "+".join(kind if count == 1 else f"{kind}x{count}" for kind, count in runs_of)
 
 
-__all__ = ["Classifier", "Forecaster", "Generator", "load", "pattern"]
+__all__ = ["AnomalyDetector", "Classifier", "Forecaster", "Generator", "Imputer", "load", "pattern"]
