@@ -123,15 +123,15 @@ class ForecastingModel(Model):
         error: Literal["squared", "absolute"] = "squared",
     ) -> None:
         super().__init__()
-        patch, stride, head = filled_in(backbone, look_back, patch, stride, head)
+        patch, stride, reading = filled_in(backbone, look_back, patch, stride, head)
         self.rows = channels + (observed + known if covariates == "variates" else 0)
         check_numbers(channels, look_back, horizon, quantiles, location, scale)
-        words = (head, normalization, covariates, error)
+        words = (reading, normalization, covariates, error)
         check_parts(backbone, self.rows, look_back, patch, stride, words, positions, shortcut)
         self.channels, self.look_back, self.horizon, self.quantiles = channels, look_back, horizon, quantiles
         self.patch, self.stride, self.normalization, self.error = patch, stride, normalization, error
         self.patches = -(-(look_back - patch) // stride) + 1
-        self.read = self.patches if head == "all" else 1
+        self.read = self.patches if reading == "all" else 1
         self.first_chunk, self.chunk = look_back, stride
         self.backbone = backbone
         self.streams: bool = getattr(backbone, "causal", True)
@@ -141,7 +141,7 @@ class ForecastingModel(Model):
                 "covariates are told to a backbone's tokens; got some and no backbone. Leave them out, or "
                 "give a backbone."
             )
-        rolls = head == "closed_loop"
+        rolls = reading == "closed_loop"
         self.input = nn.Linear(patch, self.width) if self.width else None
         self.dropout = nn.Dropout(dropout)
         self.roll_out = RollOut(self.width, dropout) if rolls else None
