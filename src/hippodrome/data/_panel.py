@@ -95,6 +95,8 @@ class Panel(NamedTuple):
     rhythm: Rhythm
     reading: Reading
     long: bool
+    rows: np.ndarray
+    """(rows,) where each row stands in the table, -1 of one that was put in"""
 
     @property
     def usual(self) -> Sampling:
@@ -164,6 +166,7 @@ def read_panel(source: Any, reading: Reading, static: Any = None) -> Panel:
         beat,
         reading,
         long,
+        take,
     )
 
 

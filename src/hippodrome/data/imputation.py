@@ -1,16 +1,16 @@
 """Tables of series with holes made into the task of filling them in: what is hidden, and what is asked."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hippodrome.data._holes import SPAN, Hide, Hiding, Holed, HoledWindows, collate, hidden_cells, mean_hole
+from hippodrome.data._panel import Reading, read_panel
 from hippodrome.data._series import borders
-from hippodrome.data._table import Table, from_frame, read_csv, read_parquet
 from hippodrome.data.base import Task, mixed
-from hippodrome.data.tables import _series
+from hippodrome.data.tables import panel_details
 
 HELD = 0.1
 """Share of the cells that are held back to validate, and again to test, where no split by time is named."""
@@ -90,16 +90,15 @@ def read_grids(source: Any, *, targets: list[str] | None = None, time: str | Non
     Raises:
         ValueError: one line that names file, row and column of what is wrong.
     """
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
-        name = path.name.split(".")[0]
-    else:
-        table, name = from_frame(source), "data frame"
-    found, names, even = _series(table, name, targets, time)
-    rows = _rows(table)
-    series = [Grid(key, rows.get(key, np.arange(table.rows)), *pair) for key, pair in found.items()]
-    return Grids(table.where, name, series, names, even.name, even.season)
+    panel = read_panel(source, Reading(targets=targets, time=time))
+    pieces = [slice(low, high) for low, high in pairwise(panel.offsets.tolist())]
+    series = [
+        Grid(key, panel.rows[piece], panel.times[piece], panel.values[piece])
+        for key, piece in zip(panel.ids, pieces, strict=True)
+    ]
+    names = list(panel.reading.targets or ())
+    sampling = panel_details(panel)["sampling"]
+    return Grids(panel.where, panel.name, series, names, sampling, panel.usual.season)
 
 
 def imputation_task(
@@ -244,14 +243,6 @@ def _by_time(
             first = ends[i - 1] if i else 0
             part.append(Holed(one[: ends[i]], None, first, ends[i]))
     return parts
-
-
-def _rows(table: Table) -> dict[str, np.ndarray]:
-    """The rows of each series of a long table; nothing for a wide one."""
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(table.columns.get("unique_id", ())):
-        rows.setdefault(str(key), []).append(row)
-    return {key: np.array(taken) for key, taken in rows.items()}
 
 
 def _check(length: int, training: Hiding, other: Hiding) -> None:

@@ -1,6 +1,7 @@
 """Series in CSV, Parquet or a data frame, in long form (unique_id, ds, y) or wide (a column a variate)."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def read_series(
     In wide form there is one, under the name of the file; without a column of stamps they count from 0.
     """
     panel = read_panel(source, Reading(targets=targets, time=time))
-    pieces = [slice(low, high) for low, high in zip(panel.offsets, panel.offsets[1:], strict=False)]
+    pieces = [slice(low, high) for low, high in pairwise(panel.offsets.tolist())]
     return {
         key: (panel.times[piece], panel.values[piece]) for key, piece in zip(panel.ids, pieces, strict=True)
     }

@@ -4,8 +4,11 @@ import inspect
 import shutil
 import tempfile
 from abc import ABC
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from hippodrome import runs
 from hippodrome.config import grid, published, stack_spec, variates, with_sizes
@@ -78,8 +81,11 @@ class Estimator(ABC):
     def _network(self) -> Any:
         return self._fitted().model
 
-    def _train(self, task: Task) -> None:
-        """Train on a task in the folder, or in one that lives as long as this estimator."""
+    def _train(self, task: Task, begin: Mapping[str, Tensor] | None = None) -> None:
+        """Train on a task in the folder, or in one that lives as long as this estimator.
+
+        ``begin`` holds tensors by their names in the model that are begun with.
+        """
         if self.folder is None:
             self.temporary_ = tempfile.TemporaryDirectory(prefix="hippodrome-")
             place = Path(self.temporary_.name) / "run"
@@ -98,7 +104,7 @@ class Estimator(ABC):
             }
         )
         spec = {"kind": task.kind, **backbone, **self._facts()}
-        result = runs.train(spec, task, settings, place)
+        result = runs.train(spec, task, settings, place, start_from=begin)
         if result.status == "diverged":
             raise ValueError(f"the training diverged: {result.message}")
         self.result_ = result

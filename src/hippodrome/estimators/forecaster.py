@@ -1,31 +1,61 @@
 """The forecaster as an estimator: data frames in, data frames out."""
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from hippodrome import config, runs
+from hippodrome.estimators import _rolling
 from hippodrome.estimators.base import Estimator
+from hippodrome.models.base import accepts_dt
+from hippodrome.train.settings import Budget
 
 if TYPE_CHECKING:
     import pandas
 
+    from hippodrome.data._panel import Panel, Reading
+    from hippodrome.data.base import Task
+
 
 class Forecaster(Estimator):
-    """Forecasts series of evenly spaced values.
+    """Forecasts series: one or many, under one model.
+
+    A long frame has the columns ``unique_id, ds, y``, each id a series; any other frame is wide, a column of
+    stamps and one for each variate. Steps are even (months, quarters, years and working days count as even)
+    unless ``irregular`` says otherwise. Empty cells are missing values.
 
     Args:
-        model: a mixer or a pattern, as for ``hippodrome race``.
+        model: a mixer, a pattern, as for ``hippodrome race``, or the name of a recipe.
         horizon: steps ahead.
-        look_back: steps of the past a forecast reads; None takes four horizons, 96 at least and 512 at most.
+        look_back: steps of the past a forecast reads; None takes four horizons, 96 at least and 512 at most,
+            and fewer where series are short.
         quantiles: levels of the forecast; pairs around the middle make the columns ``lo`` and ``hi``.
-        width: channels of the backbone.
-        depth: its layers.
+        targets: columns to forecast; None takes ``y`` of a long frame, all that have no other part of a wide
+            one.
+        time: the column of stamps; None looks for it by name.
+        observed: columns of covariates that are seen in the past alone.
+        known: columns of covariates that are known ahead too; ``predict`` is given their future.
+        static: columns with one value a series, numbers or categories; those of ``static_df`` come to them.
+        calendar: whether the calendar of the stamps is known ahead too: hour, day of week, month and year, or
+            what else fits the step, each scaled to [-0.5, 0.5].
+        irregular: whether steps between rows differ. Each is told to the model relative to the median step,
+            as ``dt``, which needs mixers with continuous time, and as a covariate that is known ahead.
+        gaps: "refuse" rows that are absent, or "fill" rows of missing values in.
+        frequencies: "one" step for all series, or "mixed": each has its own, and one model counts in steps.
+        scaler: "global" scales all series by the same numbers, "local" each by its own mean and deviation, so
+            that large ones do not outweigh small ones; None takes "local" for more than one series.
+        validation: share of the steps at the end of each series that the best weights are chosen by, a
+            horizon at least; 0 learns from all and keeps the last weights.
+        width: channels of the backbone; None takes the recipe's, or 64.
+        depth: its layers; None takes the recipe's, or 2.
         budget: of training, such as "30s", "500steps".
-        lr: peak learning rate.
-        batch_size: windows a step.
-        dropout: in the backbone.
+        lr: peak learning rate; None takes the recipe's, or 0.001.
+        batch_size: windows a step; None takes the recipe's, or 32.
+        dropout: in the backbone; None takes the recipe's, or 0.1.
         seed: of weights and order.
         device: cpu, cuda, mps or auto.
         folder: the run folder to train in; None trains in one that goes away with the estimator.
@@ -37,107 +67,257 @@ class Forecaster(Estimator):
         horizon: int = 24,
         look_back: int | None = None,
         quantiles: tuple[float, ...] = (0.1, 0.5, 0.9),
-        width: int = 64,
-        depth: int = 2,
+        targets: Sequence[str] | None = None,
+        time: str | None = None,
+        observed: Sequence[str] = (),
+        known: Sequence[str] = (),
+        static: Sequence[str] = (),
+        calendar: bool = False,
+        irregular: bool = False,
+        gaps: Literal["refuse", "fill"] = "refuse",
+        frequencies: Literal["one", "mixed"] = "one",
+        scaler: Literal["global", "local"] | None = None,
+        validation: float = 0.1,
+        width: int | None = None,
+        depth: int | None = None,
         budget: str = "30s",
-        lr: float = 1e-3,
-        batch_size: int = 32,
-        dropout: float = 0.1,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        dropout: float | None = None,
         seed: int = 0,
         device: str = "auto",
         folder: str | Path | None = None,
     ) -> None:
         self.model, self.horizon, self.look_back, self.quantiles = model, horizon, look_back, quantiles
+        self.targets, self.time, self.observed, self.known = targets, time, observed, known
+        self.static, self.calendar, self.irregular, self.gaps = static, calendar, irregular, gaps
+        self.frequencies, self.scaler, self.validation = frequencies, scaler, validation
         self.width, self.depth, self.budget, self.lr = width, depth, budget, lr
         self.batch_size, self.dropout, self.seed, self.device = batch_size, dropout, seed, device
         self.folder = folder
 
-    def fit(self, df: "pandas.DataFrame") -> "Forecaster":
-        """Learn from a long frame (unique_id, ds, y), or a wide one (a column of stamps, one a variate)."""
-        from hippodrome.data.tables import open_frame
+    def fit(
+        self,
+        df: "pandas.DataFrame",
+        static_df: "pandas.DataFrame | None" = None,
+        start_from: "Forecaster | str | Path | None" = None,
+    ) -> "Forecaster":
+        """Learn from a long frame (unique_id, ds, y), or a wide one (a column of stamps, one a variate).
 
-        back = self.look_back or min(512, max(96, 4 * self.horizon))
-        self._train(open_frame(df, look_back=back, horizon=self.horizon))
-        self.frame_ = df
+        Args:
+            df: the series, each in the order of time.
+            static_df: ``unique_id`` and a column for each static covariate.
+            start_from: a fitted forecaster, or a run folder, of the same model: its weights are begun with.
+
+        Raises:
+            ValueError: one line about what is wrong in the data, with its row and column, or in the choices.
+        """
+        from hippodrome.data._panel import read_panel
+
+        panel = read_panel(df, self._wanted(), static_df)
+        task = self._task(panel, self.look_back, self.horizon, self._scaler(panel))
+        if self.irregular:
+            self._check_timed(task)
+        begin = None if start_from is None else _rolling.carried(_source(start_from, self.device))
+        self._train(task, begin)
+        self._keep(df, static_df, panel)
         return self
 
-    def predict(self, df: "pandas.DataFrame | None" = None) -> "pandas.DataFrame":
-        """The ``horizon`` steps after the end of each series of ``df``, or of the frame learned from.
+    def refit(
+        self,
+        df: "pandas.DataFrame",
+        static_df: "pandas.DataFrame | None" = None,
+        budget: str = "100steps",
+        lr: float | None = None,
+    ) -> "Forecaster":
+        """Go on learning from the present weights, on a frame as the one of ``fit``: with more rows, or with
+        other series.
+
+        Scales and categories stay those of ``fit``. The model trains in a folder that goes away with this
+        estimator; ``save`` keeps it. A folder that was named for ``fit`` keeps what ``fit`` left.
+
+        Args:
+            df: the series.
+            static_df: as for ``fit``.
+            budget: of training.
+            lr: peak learning rate; None takes a tenth of the one that was learned with.
+        """
+        run = self._fitted()
+        panel = self._panel(df, static_df)
+        task = self._task(panel, run.spec["look_back"], run.spec["horizon"], run.details["scaler"])
+        rate = run.settings.lr / 10 if lr is None else lr
+        settings = run.settings.model_copy(update={"budget": Budget.parse(budget), "lr": rate})
+        temporary = tempfile.TemporaryDirectory(prefix="hippodrome-")
+        place = Path(temporary.name) / "run"
+        result = runs.train(run.spec, task, settings, place, start_from=run.model.state_dict())
+        if result.status == "diverged":
+            raise ValueError(f"the training diverged: {result.message}")
+        self._open(runs.load(place, self.device))
+        self.result_, self.temporary_ = result, temporary
+        self._keep(df, static_df, panel)
+        return self
+
+    def predict(
+        self,
+        df: "pandas.DataFrame | None" = None,
+        h: int | None = None,
+        X_df: "pandas.DataFrame | None" = None,
+        level: Sequence[float] | None = None,
+        static_df: "pandas.DataFrame | None" = None,
+    ) -> "pandas.DataFrame":
+        """The steps after the end of each series of ``df``, or of the frame learned from.
 
         A long frame gives a long frame: ``unique_id, ds`` and a column for the point and each quantile, named
         after the model. A wide frame gives a wide frame, its columns named after the variates. A series
         shorter than the look-back is filled up on its left.
+
+        Args:
+            df: series, of those learned from or others.
+            h: steps; None takes the horizon. Fewer cut the forecast. More roll it out: the point forecast is
+                read as if it had been seen (covariates of the past alone as missing), so that the bands of
+                later steps are too narrow.
+            X_df: stamps (and ``unique_id``) after each end with the columns known ahead; of irregular series
+                the stamps to forecast at, which are otherwise usual steps.
+            level: bands to give, by their share in percent, among those between the quantiles; None gives
+                all.
+            static_df: as for ``fit``.
+
+        Raises:
+            ValueError: one line about what is wrong in the data, with its row and column, or what is missing.
         """
-        import pandas
+        from hippodrome.estimators import _frames
 
-        from hippodrome.data.tables import read_series
+        columns = _frames.endings(self._network.quantiles, level)
+        panel = self._panel(df, static_df)
+        times, outputs = self._forecast(panel, h, X_df)
+        names = self._fitted().details.get("variates") or [f"y{i + 1}" for i in range(outputs.shape[2])]
+        return _frames.frame_of(panel, times, outputs, self.model, columns, names)
 
-        run = self._fitted()
-        df = getattr(self, "frame_", None) if df is None else df
-        if df is None:
-            raise ValueError(
-                "this forecaster was loaded and holds no series: give predict the frame to go on from"
-            )
-        long = "unique_id" in df.columns
-        parts = []
-        for key, (stamps, values) in read_series(df).items():
-            self._check(values, key)
-            ahead = _ahead(stamps, self._network.horizon)
-            found = self._forecast(values)
-            if long:
-                columns = {self.model + end: found[:, 0, j] for j, end in enumerate(self._endings())}
-                parts.append(pandas.DataFrame({"unique_id": key, "ds": ahead, **columns}))
-            else:
-                names = run.details.get("variates") or [f"y{i + 1}" for i in range(found.shape[1])]
-                columns = {
-                    f"{name}{end}": found[:, i, j]
-                    for i, name in enumerate(names)
-                    for j, end in enumerate(self._endings())
-                }
-                parts.append(pandas.DataFrame({"ds": ahead, **columns}))
-        return pandas.concat(parts, ignore_index=True)
+    def _forecast(self, panel: "Panel", h: int | None, future: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The stamps (n, h) after each series, and point and quantiles (n, h, c, 1 + q) there."""
+        from hippodrome.data._fitting import own_scales, scaled
+        from hippodrome.estimators._frames import ahead_of
 
-    def _forecast(self, values: np.ndarray) -> np.ndarray:
-        """Point and quantiles (horizon, c, 1 + q) after the end of ``values`` (t, c)."""
         model = self._network
-        past = np.full((model.look_back, values.shape[1]), np.nan, dtype=np.float32)
-        kept = values[-model.look_back :]
-        past[len(past) - len(kept) :] = kept
-        with torch.no_grad():
-            outputs, _ = model(torch.from_numpy(past)[None].to(next(model.parameters()).device))
-        return outputs[0].cpu().numpy()
+        count = model.horizon if h is None else h
+        if count < 1:
+            raise ValueError(f"a forecast is of 1 step or more; got h={h}. Leave it out for the horizon")
+        self._check(panel)
+        least = -(-count // model.horizon) * model.horizon
+        ahead = ahead_of(panel, count, least, panel.reading, future)
+        if self._fitted().details.get("scaler") != "local":
+            return ahead.times, _rolling.forecast(model, panel, ahead.known, count)
+        location, scale = own_scales(panel)
+        outputs = _rolling.forecast(model, scaled(panel, location, scale), ahead.known, count)
+        return ahead.times, outputs * scale[:, None, :, None] + location[:, None, :, None]
 
-    def _check(self, values: np.ndarray, key: str) -> None:
+    def _panel(self, df: "pandas.DataFrame | None", static_df: "pandas.DataFrame | None") -> "Panel":
+        """The series to go on from, read as those learned from were."""
+        from hippodrome.data._panel import Reading, read_panel, table_of
+
+        kept = self._fitted().details.get("reading")
+        if df is None:
+            if not hasattr(self, "panel_"):
+                raise ValueError(
+                    "this forecaster was loaded and holds no series: give predict the frame to go on from"
+                )
+            return self.panel_
+        table, _ = table_of(df)
+        reading = Reading() if kept is None else Reading.again(kept)
+        if reading.time not in table.columns:
+            reading = reading._replace(time=None)
+        static = getattr(self, "static_", None) if static_df is None else static_df
+        return read_panel(table, reading, static)
+
+    def _check(self, panel: "Panel") -> None:
         channels = self._network.channels
-        if values.shape[1] != channels:
+        if panel.values.shape[1] != channels:
             raise ValueError(
-                f"this forecaster learned {channels} variates a step, and series {key!r} has "
-                f"{values.shape[1]}. Give the columns it learned from"
+                f"this forecaster learned {channels} variates a step, and series {panel.ids[0]!r} has "
+                f"{panel.values.shape[1]}. Give the columns it learned from"
             )
-        if np.isnan(values).all():
-            raise ValueError(f"series {key!r} has no value to forecast from")
+        seen = np.logical_or.reduceat(~np.isnan(panel.values).all(1), panel.offsets[:-1])
+        if not seen.all():
+            empty = panel.ids[int(np.flatnonzero(~seen)[0])]
+            raise ValueError(f"series {empty!r} has no value to forecast from. Leave it out")
 
-    def _endings(self) -> list[str]:
-        """What follows a name in the columns of point and quantiles: -lo-80, -median, -hi-80."""
-        endings = [""]
-        for level in self._network.quantiles:
-            share = f"{abs(200 * level - 100):.6g}"
-            endings.append("-median" if level == 0.5 else f"-lo-{share}" if level < 0.5 else f"-hi-{share}")
-        return endings
+    def _check_timed(self, task: "Task") -> None:
+        """Raise where the model cannot be told of steps that differ."""
+        with torch.random.fork_rng(devices=[]):
+            spec = self._published(task)[1]["backbone"]
+            backbone = None if spec is None else config.build(spec, "backbones")
+        if backbone is None or not accepts_dt(backbone) or not getattr(backbone, "causal", True):
+            raise ValueError(
+                f"{self.model} has no continuous time, so it cannot be told of steps that differ. Take a "
+                f"model that has, such as s4d, s5 or mamba2, or resample to an even step"
+            )
+
+    def _wanted(self) -> "Reading":
+        """How the frame of ``fit`` is to be read."""
+        from hippodrome.data._panel import Reading
+
+        groups = {"observed": self.observed, "known": self.known, "static": self.static}
+        if self.targets is not None:
+            groups["targets"] = self.targets
+        for name, given in groups.items():
+            if isinstance(given, str):
+                raise ValueError(f"{name} is a list of columns; got {given!r}. Write [{given!r}]")
+        return Reading(
+            time=self.time,
+            calendar=self.calendar,
+            irregular=self.irregular,
+            gaps=self.gaps,
+            frequencies=self.frequencies,
+            **{name: tuple(given) for name, given in groups.items()},
+        )
+
+    def _scaler(self, panel: "Panel") -> Literal["global", "local"]:
+        if self.scaler is None:
+            return "local" if len(panel.ids) > 1 else "global"
+        if self.scaler not in ("global", "local"):
+            raise ValueError(f"scaler is 'global', 'local' or None; got {self.scaler!r}. Take one")
+        return self.scaler
+
+    def _task(
+        self, panel: "Panel", look_back: int | None, horizon: int, scaler: Literal["global", "local"]
+    ) -> "Task":
+        from hippodrome.data._fitting import fit_task, own_scales, scaled
+
+        if scaler == "local":
+            panel = scaled(panel, *own_scales(panel))
+        task = fit_task(panel, look_back, horizon, self.validation, scaler)
+        return task._replace(details={**task.details, "model": self.model})
+
+    def _keep(self, df: "pandas.DataFrame", static_df: "pandas.DataFrame | None", panel: "Panel") -> None:
+        self.frame_, self.static_, self.panel_ = df, static_df, panel
 
     def _facts(self) -> dict[str, Any]:
         return {"quantiles": list(self.quantiles)}
 
 
-def _ahead(stamps: np.ndarray, horizon: int) -> Any:
-    """The stamps that follow: of the same frequency for dates, of the same distance for numbers."""
-    import pandas
+def _source(start_from: "Forecaster | str | Path", device: str) -> Any:
+    """The model to begin with."""
+    if isinstance(start_from, Forecaster):
+        return start_from._network
+    run = runs.load(Path(start_from), device)
+    if run.spec["kind"] != "forecasting":
+        raise ValueError(
+            f"{start_from} holds a model for {run.spec['kind']}, and a forecaster begins with one that "
+            f"forecasts. Name another folder"
+        )
+    return run.model
 
-    if not np.issubdtype(stamps.dtype, np.datetime64):
-        step = stamps[-1] - stamps[-2] if len(stamps) > 1 else 1
-        return stamps[-1] + step * np.arange(1, horizon + 1)
-    index = pandas.DatetimeIndex(stamps)
-    frequency: Any = pandas.infer_freq(index) if len(index) > 2 else None
-    if frequency is None:
-        frequency = index[-1] - index[-2] if len(index) > 1 else pandas.Timedelta(days=1)
-    return pandas.date_range(index[-1], periods=horizon + 1, freq=frequency)[1:]
+
+def described(run: runs.Run) -> dict[str, Any]:
+    """The constructor's arguments that a run folder tells."""
+    reading = run.details.get("reading") or {}
+    names = ("targets", "time", "observed", "known", "static", "irregular", "gaps", "frequencies")
+    return {
+        "horizon": run.spec["horizon"],
+        "look_back": run.spec["look_back"],
+        "quantiles": tuple(run.spec["quantiles"]),
+        "scaler": run.details.get("scaler"),
+        "calendar": bool(reading.get("calendar")),
+        **{name: reading[name] for name in names if name in reading},
+        **({"model": run.details["model"]} if "model" in run.details else {}),
+    }

@@ -1,0 +1,160 @@
+"""A panel as a task to fit a forecaster on: all of it but an end to choose by, short series too."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from hippodrome.data._panel import Panel
+from hippodrome.data._series import Series, SeriesWindows, collate, covariate_facts
+from hippodrome.data.base import Task
+from hippodrome.data.tables import panel_details, series_of
+
+MOST = 2000
+"""Windows of one series that are enough to choose weights by."""
+
+Scaler = Literal["global", "local"]
+
+
+def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: float, scaler: Scaler) -> Task:
+    """The task of learning to forecast what comes after the end of each series.
+
+    The last ``validation`` part of each series, a horizon at least and ``MOST`` windows at most, is what the
+    best weights are chosen by; a series too short for that is learned from whole. Where no window of
+    ``look_back`` and ``horizon`` fits into what is learned from, the left is filled with missing values. A
+    series of ``horizon`` rows or fewer teaches nothing.
+
+    Args:
+        panel: the series, scaled already where ``scaler`` is "local".
+        look_back: None takes ``default_look_back``.
+        horizon: steps to forecast.
+        validation: share of each series; 0 learns from all and keeps the last weights.
+        scaler: for the report.
+
+    Raises:
+        ValueError: no series is longer than the horizon, or a variate has no value to learn from.
+    """
+    if horizon < 1 or (look_back is not None and look_back < 1) or not 0 <= validation < 1:
+        raise ValueError(
+            f"horizon and look_back are 1 or more and validation is a share below 1; got {horizon}, "
+            f"{look_back} and {validation}. Correct them."
+        )
+    counts = panel.counts
+    if counts.max() <= horizon:
+        raise ValueError(
+            f"{panel.where}: a horizon of {horizon} is learned from series of {horizon + 1} rows or more; "
+            f"the longest has {counts.max()}. Give more rows, or a shorter horizon."
+        )
+    kept = np.zeros_like(counts)
+    if validation > 0:
+        kept = np.clip(np.floor(validation * counts).astype(np.int64), horizon, horizon + MOST)
+        kept = np.where(counts - kept > horizon, kept, 0)
+    learned = counts - kept
+    back = default_look_back(learned, horizon) if look_back is None else look_back
+    cuts = np.stack([learned, counts, counts], 1)
+    series = [_padded(one, back, horizon) for one in series_of(panel, cuts) if one.borders[0] > horizon]
+    sets = [SeriesWindows(series, part, back, horizon) for part in range(2)]
+    location, scale = moments(panel)
+    details = {
+        **panel_details(panel),
+        "scaler": scaler,
+        "series": len(panel.ids),
+        "season": panel.usual.season,
+        "windows": {"train": len(sets[0]), "valid": len(sets[1])},
+        "missing": int(np.isnan(panel.values).sum()),
+    }
+    return Task(
+        kind="forecasting",
+        name=panel.name,
+        train=sets[0],
+        valid=sets[1],
+        test=sets[1],
+        collate=collate,
+        facts={
+            "channels": panel.values.shape[1],
+            "look_back": back,
+            "horizon": horizon,
+            "location": location.tolist(),
+            "scale": scale.tolist(),
+            **covariate_facts(series),
+        },
+        tokenizer=None,
+        details=details,
+        naive=dict,
+    )
+
+
+def default_look_back(rows: np.ndarray, horizon: int) -> int:
+    """Four horizons, 96 steps at least and 512 at most.
+
+    Where series are short, no more than half of them have in front of a horizon, and no more than half of
+    what the longest has there, so that it gives more than one window.
+    """
+    room = rows[rows > horizon] - horizon
+    return max(1, min(512, max(96, 4 * horizon), int(np.median(room)), int(room.max()) // 2))
+
+
+def moments(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (c,) of each variate over all series.
+
+    Raises:
+        ValueError: a variate without a value.
+    """
+    absent = np.isnan(panel.values).all(0)
+    if absent.any():
+        column = list(panel.reading.targets or ())[int(np.flatnonzero(absent)[0])]
+        raise ValueError(
+            f"{panel.where}: every variate needs a value to learn from; {column!r} has none. Leave it out of "
+            f"the targets."
+        )
+    location, scale = np.nanmean(panel.values, 0), np.nanstd(panel.values, 0)
+    return location, _sized(location, scale)
+
+
+def own_scales(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (n, c) of each series over all that was seen of it.
+
+    The deviation of a constant series is its size, or one for a series of zeros, so that its bands are narrow
+    beside it. Zero and one stand for a series of which nothing was seen.
+    """
+    seen = ~np.isnan(panel.values)
+    start = panel.offsets[:-1]
+    count = np.maximum(np.add.reduceat(seen, start, dtype=np.int64), 1)
+    location = np.add.reduceat(np.where(seen, panel.values, 0.0), start) / count
+    off = np.where(seen, panel.values - np.repeat(location, panel.counts, axis=0), 0.0)
+    scale = np.sqrt(np.add.reduceat(np.square(off), start) / count)
+    return location, _sized(location, scale)
+
+
+def scaled(panel: Panel, location: np.ndarray, scale: np.ndarray) -> Panel:
+    """The panel with each series scaled by numbers of its own (n, c)."""
+    counts = panel.counts
+    values = (panel.values - np.repeat(location, counts, axis=0)) / np.repeat(scale, counts, axis=0)
+    return panel._replace(values=values)
+
+
+def _sized(location: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The deviation; of what is constant but for rounding its size, or one."""
+    size = np.abs(location)
+    constant = scale <= 1e-12 * size
+    return np.where(constant, np.where(size > 0, size, 1.0), scale)
+
+
+def _padded(one: Series, look_back: int, horizon: int) -> Series:
+    """A series with missing rows on its left where else no window of it could be learned from."""
+    learned = one.borders[0]
+    if learned >= look_back + horizon:
+        return one
+    more = look_back - max(1, min(horizon, learned - horizon))
+
+    def left(values: np.ndarray | None, filling: float = np.nan) -> Any:
+        if values is None:
+            return None
+        return np.concatenate([np.full((more, *values.shape[1:]), filling), values])
+
+    return one._replace(
+        values=left(one.values),
+        borders=tuple(cut + more for cut in one.borders),
+        observed=left(one.observed),
+        known=left(one.known),
+        dt=left(one.dt, 1.0),
+    )
