@@ -31,8 +31,10 @@ def test_a_map_is_its_matrix_with_far_fewer_numbers() -> None:
     layer = HankelMap(64, 64, factors=2)
     assert sum(p.numel() for p in layer.parameters()) == 2 * (2 * 64 - 1) + 4 * 64 + 64
     layer.bias.data.normal_()
-    x = torch.randn(5, 64)
-    torch.testing.assert_close(layer(x), x @ layer.matrix().T + layer.bias, atol=1e-5, rtol=1e-5)
+    x = torch.randn(80, 64)
+    many, few = layer(x), layer(x[:5])  # one dense product, and transforms
+    torch.testing.assert_close(few, x[:5] @ layer.matrix().T + layer.bias, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(many[:5], few, atol=1e-5, rtol=1e-5)
     assert layer.matrix().std().item() == pytest.approx(1 / 8, rel=0.15)  # outputs as large as inputs
     assert layer(x.bfloat16()).dtype == torch.bfloat16
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from hippodrome.mixers.stnn import StNN
+from hippodrome.testing.mixers import check_mixer
 
 
 def test_the_output_is_that_of_dense_maps_over_the_window_newest_first() -> None:
@@ -40,7 +41,13 @@ def test_vectors_are_a_power_of_two_and_parameters_grow_like_them() -> None:
         return sum(p.numel() for p in StNN(3, delays=8, size=size).parameters())
 
     assert count(1024) / count(512) == pytest.approx(2.0, rel=0.03)
-    assert count(512) < 0.05 * (24 * 512 + 512**2 + 512 * 3)
+    dense = sum(p.numel() for p in StNN(3, delays=8, size=512, dense=True).parameters())
+    assert dense == 24 * 512 + 512**2 + 512 * 3 + 2 * 512 + 3
+    assert count(512) < 0.05 * dense
+
+
+def test_the_dense_twin_keeps_the_contract() -> None:
+    check_mixer(StNN(2, delays=3, dense=True))
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,7 @@ def hankel_product(h: Float[Tensor, "*p k"], x: Float[Tensor, "*b n"]) -> Float[
 
 def hankel_matrix(h: Float[Tensor, "*p k"], n: int) -> Float[Tensor, "*p m n"]:
     """The matrix itself, h_{i+j}, over n numbers: to look at, and to check against."""
-    m = h.shape[-1] - n + 1
-    return h[..., torch.arange(m, device=h.device)[:, None] + torch.arange(n, device=h.device)]
+    return h.unfold(-1, n, 1)
 
 
 class HankelMap(nn.Module):
@@ -64,9 +63,17 @@ class HankelMap(nn.Module):
         self.bias = nn.Parameter(torch.zeros(m))
 
     def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
-        """Each row on its own; the sum is taken in float32 or wider, whatever x is stored in."""
+        """Each row on its own; the sum is taken in float32 or wider, whatever x is stored in.
+
+        Few rows go by Fourier transforms, whose work is the least. Rows as many as numbers in or more, as in
+        training, share one dense matrix: a matrix product does more arithmetic in less time.
+        """
         wide = torch.promote_types(torch.promote_types(x.dtype, self.h.dtype), torch.float32)
         left, right, h, bias = (part.to(wide) for part in (self.left, self.right, self.h, self.bias))
+        n = right.shape[-1]
+        if x.numel() >= n * n:
+            with torch.autocast(x.device.type, enabled=False):
+                return (x.to(wide) @ self.matrix().to(wide).mT + bias).to(x.dtype)
         parts = left * hankel_product(h, right * x.to(wide)[..., None, :])
         return (parts.sum(-2) + bias).to(x.dtype)
 

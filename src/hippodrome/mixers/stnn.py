@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hippodrome.layers.hankel import HankelMap
+from hippodrome.layers.projection import Projection
 from hippodrome.mixers.base import Mixer
 from hippodrome.shapes import Resets, Sequence, TimeSteps, Token
 
@@ -42,6 +43,7 @@ class StNN(Mixer):
         size: n; None takes the smallest power of two that holds the window.
         layers: maps L one after the other.
         factors: p, products that are added to make a map.
+        dense: whether the maps are matrices without structure: the perceptron that StNN is to stand in for.
 
     Raises:
         ValueError: fewer than one delay or layer, or a size that is no power of two or too small.
@@ -50,7 +52,13 @@ class StNN(Mixer):
     mixes_channels = True
 
     def __init__(
-        self, d_model: int, delays: int = 8, size: int | None = None, layers: int = 3, factors: int = 2
+        self,
+        d_model: int,
+        delays: int = 8,
+        size: int | None = None,
+        layers: int = 3,
+        factors: int = 2,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         if min(delays, layers) < 1:
@@ -68,7 +76,8 @@ class StNN(Mixer):
         self.d_model, self.delays, self.size = d_model, delays, size
         ins = [delays * d_model, *[size] * (layers - 1)]
         outs = [*[size] * (layers - 1), d_model]
-        self.maps = nn.ModuleList(HankelMap(n, m, factors) for n, m in zip(ins, outs, strict=True))
+        shapes = list(zip(ins, outs, strict=True))
+        self.maps = nn.ModuleList(Projection(n, m) if dense else HankelMap(n, m, factors) for n, m in shapes)
 
     def init_state(self, batch: int, max_length: int | None = None) -> State:
         """Zeros. ``max_length`` changes nothing: the window does not grow."""
