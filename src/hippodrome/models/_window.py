@@ -94,7 +94,8 @@ def paces(dt: Float[Tensor, "b t"], first: int, stride: int, rows: int) -> Float
 
     ``first`` counts those of the first token of a stream; 0 where it goes on.
     """
-    found = dt[:, first:].unfold(1, stride, stride).mean(-1)
+    more = (dt.shape[1] - first) // stride  # none where a single patch is the whole look-back
+    found = dt[:, first : first + more * stride].unflatten(1, (more, stride)).mean(-1)
     if first:
         found = torch.cat([dt[:, :first].mean(1, keepdim=True), found], 1)
     return found.repeat_interleave(rows, 0)
