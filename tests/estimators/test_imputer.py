@@ -77,6 +77,35 @@ def test_a_frame_without_holes_comes_back_as_it_is(imputer: Imputer) -> None:
     pd.testing.assert_frame_equal(imputer.transform(frame), frame)
 
 
+def test_absent_rows_are_put_in_where_that_is_asked() -> None:
+    frame = wide().drop(index=[30, 31, 60]).reset_index(drop=True)
+    with pytest.raises(ValueError, match="one step throughout"):
+        Imputer(**TINY).fit(frame)
+    found = Imputer(gaps="fill", **TINY).fit_transform(frame)
+    assert found["date"].tolist() == wide()["date"].tolist()
+    assert not found.isna().any().any()
+    kept = found.drop(index=[30, 31, 60]).reset_index(drop=True)
+    known = frame.notna()
+    assert ((kept == frame) | ~known).all().all()
+    short = long().drop(index=[20])
+    found = Imputer(gaps="fill", **TINY).fit_transform(short)
+    assert found["unique_id"].tolist() == ["a"] * 40 + ["b"] * 40
+    assert found["ds"].tolist() == [*range(40)] * 2
+    assert not found.isna().any().any()
+
+
+def test_time_that_passed_reaches_the_guess() -> None:
+    frame = long()[lambda f: f["unique_id"] == "a"].drop(columns="unique_id").drop(index=[24, 26, 28])
+    imputer = Imputer(irregular=True, **TINY).fit(frame)
+    model = imputer.run_.model
+    for layer in (model.point, model.spreads):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    found = imputer.transform()
+    wanted = frame.set_index("ds")["y"].interpolate(method="index")
+    np.testing.assert_allclose(found["y"], wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_scores_are_of_the_cells_that_training_did_not_see(imputer: Imputer) -> None:
     found = imputer.score()
     assert list(found) == ["model", "linear interpolation", "last value carried", "mean"]
@@ -107,7 +136,7 @@ def test_windows_that_overlap_are_weighted_and_add_up() -> None:
             self.backbone = type("Backbone", (), {"causal": causal})
             self.parameters = lambda: iter([torch.zeros(1)])
 
-        def __call__(self, batch):
+        def __call__(self, batch, dt=None):
             return torch.arange(batch.shape[1]).float()[None, :, None, None].expand(len(batch), -1, 1, 1), ()
 
     values = np.zeros((6, 1))

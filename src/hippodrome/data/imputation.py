@@ -10,28 +10,33 @@ from hippodrome.data._holes import SPAN, Hide, Hiding, Holed, HoledWindows, coll
 from hippodrome.data._panel import Reading, read_panel
 from hippodrome.data._series import borders
 from hippodrome.data.base import Task, mixed
-from hippodrome.data.tables import panel_details
 
 HELD = 0.1
 """Share of the cells that are held back to validate, and again to test, where no split by time is named."""
 
 
 class Grid(NamedTuple):
-    """One series of a table: its name, the rows of the table it stands in, stamps (t,), values (t, c)."""
+    """One series of a table: its name, the rows of the table it stands in (-1 for one that was put in), its
+    stamps (t,), values (t, c), and time steps (t,) where they differ."""
 
     name: str
     rows: np.ndarray
     stamps: np.ndarray
     values: np.ndarray
+    dt: np.ndarray | None = None
 
 
 class Grids(NamedTuple):
-    """All series of a table and what is known of them; ``names`` are the columns that hold the values."""
+    """All series of a table and what is known of them.
+
+    ``names`` are the columns that hold the values, ``time`` the one of the stamps, None where there is none.
+    """
 
     where: str
     name: str
     series: list[Grid]
     names: list[str]
+    time: str | None
     sampling: str
     season: int
 
@@ -47,14 +52,17 @@ def open_imputation(
     span: int | None = None,
     targets: list[str] | None = None,
     time: str | None = None,
+    irregular: bool = False,
+    gaps: str = "refuse",
     seed: int = 0,
 ) -> Task:
     """The task of filling in hidden cells, from a CSV or Parquet file or a data frame, long or wide.
 
     Without ``split`` the cells themselves are split: about a tenth is held back to validate on and another to
     test on (more where whole variates of few are hidden), in the way of ``hide``, and training never sees
-    either. That is what fits holes in a series which is there as a whole. With ``split`` windows are cut out of the parts in time, as in the
-    published protocol (Wu et al. 2023, arXiv 2210.02186, section 4.3, hides 12.5 to 50 % of single points).
+    either. That is what fits holes in a series which is there as a whole. With ``split`` windows are cut out
+    of the parts in time, as in the published protocol (Wu et al. 2023, arXiv 2210.02186, section 4.3, hides
+    12.5 to 50 % of single points).
 
     Args:
         source: a file or a data frame; read as by ``open_table``.
@@ -67,13 +75,15 @@ def open_imputation(
         span: mean steps of a hidden stretch; None takes that of the holes in the data, or 8.
         targets: columns to fill in; None takes all (long form: ``y``).
         time: the column of stamps; None looks for it by name.
+        irregular: whether steps between rows differ. Each is told to a model with continuous time.
+        gaps: "refuse" rows that are absent, or "fill" rows of missing values in.
         seed: of what is hidden.
 
     Raises:
         ValueError: one line that says what is wrong with an option or where in the table.
     """
     return imputation_task(
-        read_grids(source, targets=targets, time=time),
+        read_grids(source, targets=targets, time=time, irregular=irregular, gaps=gaps),
         length=length,
         split=split,
         hide=hide,
@@ -84,21 +94,36 @@ def open_imputation(
     )
 
 
-def read_grids(source: Any, *, targets: list[str] | None = None, time: str | None = None) -> Grids:
+def read_grids(
+    source: Any,
+    *,
+    targets: list[str] | None = None,
+    time: str | None = None,
+    irregular: bool = False,
+    gaps: str = "refuse",
+) -> Grids:
     """All series of a file or data frame with the rows of the table that they stand in.
 
     Raises:
         ValueError: one line that names file, row and column of what is wrong.
     """
-    panel = read_panel(source, Reading(targets=targets, time=time))
-    pieces = [slice(low, high) for low, high in pairwise(panel.offsets.tolist())]
+    reading = Reading(targets, time, irregular=irregular, gaps=gaps)  # type: ignore[arg-type]  # checked there
+    panel = read_panel(source, reading)
     series = [
-        Grid(key, panel.rows[piece], panel.times[piece], panel.values[piece])
-        for key, piece in zip(panel.ids, pieces, strict=True)
+        Grid(
+            key,
+            panel.rows[low:high],
+            panel.times[low:high],
+            panel.values[low:high],
+            None if panel.dt is None else panel.dt[low:high],
+        )
+        for key, (low, high) in zip(panel.ids, pairwise(panel.offsets.tolist()), strict=True)
     ]
-    names = list(panel.reading.targets or ())
-    sampling = panel_details(panel)["sampling"]
-    return Grids(panel.where, panel.name, series, names, sampling, panel.usual.season)
+    clock, usual = panel.reading.time, panel.usual
+    sampling = "rows, no stamps" if clock is None else usual.name
+    return Grids(
+        panel.where, panel.name, series, list(panel.reading.targets or ()), clock, sampling, usual.season
+    )
 
 
 def imputation_task(
@@ -124,9 +149,9 @@ def imputation_task(
     _check(length, training, other)
     _check_values(grids)
     if split is None:
-        parts = _by_cells([one.values for one in grids.series], length, other, seed)
+        parts = _by_cells(grids.series, length, other, seed)
     else:
-        parts = _by_time([one.values for one in grids.series], split, grids.where)
+        parts = _by_time(grids.series, split, grids.where)
     sets = [
         HoledWindows(part, length, training if i == 0 else other, seed + i, training=i == 0)
         for i, part in enumerate(parts)
@@ -222,26 +247,26 @@ def naive(windows: HoledWindows, location: np.ndarray, scale: np.ndarray) -> dic
     }
 
 
-def _by_cells(values: Sequence[np.ndarray], length: int, hiding: Hiding, seed: int) -> list[list[Holed]]:
+def _by_cells(series: Sequence[Grid], length: int, hiding: Hiding, seed: int) -> list[list[Holed]]:
     """Train, validation and test of whole series: the same inputs, other cells asked for."""
     parts: list[list[Holed]] = [[], [], []]
-    for i, one in enumerate(values):
-        seen, *held = held_back(one, length, hiding, mixed(seed, i))
+    for i, one in enumerate(series):
+        seen, *held = held_back(one.values, length, hiding, mixed(seed, i))
         for part, asked in zip(parts, (None, *held), strict=True):
-            part.append(Holed(seen, asked, 0, len(one)))
+            part.append(Holed(seen, asked, 0, len(seen), one.dt))
     return parts
 
 
 def _by_time(
-    values: Sequence[np.ndarray], split: str | tuple[float, float, float], where: str
+    series: Sequence[Grid], split: str | tuple[float, float, float], where: str
 ) -> list[list[Holed]]:
     """The three parts of series in time; what a window reaches of the part before is read and not asked."""
     parts: list[list[Holed]] = [[], [], []]
-    for one in values:
-        ends = borders(len(one), split, where)
+    for one in series:
+        ends = borders(len(one.values), split, where)
         for i, part in enumerate(parts):
             first = ends[i - 1] if i else 0
-            part.append(Holed(one[: ends[i]], None, first, ends[i]))
+            part.append(Holed(one.values[: ends[i]], None, first, ends[i], one.dt))
     return parts
 
 

@@ -9,11 +9,12 @@ ROWS = 64
 """Windows that are computed at once."""
 
 
-def filled(model: Any, values: np.ndarray, window: int) -> np.ndarray:
+def filled(model: Any, values: np.ndarray, window: int, dt: np.ndarray | None = None) -> np.ndarray:
     """Point and quantiles (t, c, 1 + q) of every cell of a series (t, c) with holes, by an imputation model.
 
-    Windows overlap by half. A cell is the mean of those that hold it, weighted by how far it stands from the
-    ends of the window, or from its start alone where the model reads one way.
+    ``dt`` are the time steps (t,), where they differ. Windows overlap by half. A cell is the mean of those
+    that hold it, weighted by how far it stands from the ends of the window, or from its start alone where the
+    model reads one way.
     """
     t = len(values)
     starts = [*range(0, t - window, max(1, window // 2)), max(0, t - window)]
@@ -25,17 +26,24 @@ def filled(model: Any, values: np.ndarray, window: int) -> np.ndarray:
     device = next(model.parameters()).device
     for first in range(0, len(starts), ROWS):
         chosen = starts[first : first + ROWS]
-        batch = np.full((len(chosen), window, values.shape[1]), np.nan, dtype=np.float32)
-        for row, start in zip(batch, chosen, strict=True):
-            piece = values[start : start + window]
-            row[: len(piece)] = piece
+        batch = _windows(values, chosen, window, np.nan).to(device)
+        steps = None if dt is None else _windows(dt, chosen, window, 1.0).to(device)
         with torch.no_grad():
-            found = model(torch.from_numpy(batch).to(device))[0].double().cpu().numpy()
+            found = model(batch, dt=steps)[0].double().cpu().numpy()
         for row, start in zip(found, chosen, strict=True):
             count = min(window, t - start)
             total[start : start + count] += places[:count, None, None] * row[:count]
             weight[start : start + count] += places[:count]
     return total / weight[:, None, None]
+
+
+def _windows(rows: np.ndarray, starts: list[int], window: int, fill: float) -> torch.Tensor:
+    """Pieces of rows (t, ...) as (b, window, ...) in float32, ``fill`` behind the end."""
+    pieces = np.full((len(starts), window, *rows.shape[1:]), fill, dtype=np.float32)
+    for piece, start in zip(pieces, starts, strict=True):
+        part = rows[start : start + window]
+        piece[: len(part)] = part
+    return torch.from_numpy(pieces)
 
 
 def rebuilt(model: Any, values: np.ndarray, window: int, block: int, passes: int) -> np.ndarray:

@@ -27,6 +27,8 @@ class Imputer(Estimator):
         span: mean steps of a hidden stretch; None takes that of the holes in the data, or 8.
         quantiles: levels of the filled value; pairs around the middle make the columns ``lo`` and ``hi``.
         targets: columns to fill in; None takes all that hold numbers (long form: ``y``).
+        gaps: "refuse" rows that are absent, or "fill" them in too: the frame comes back with them.
+        irregular: whether steps between rows differ; holes are then filled by the time that passed.
         width: channels of the backbone.
         depth: its layers.
         budget: of training, such as "30s", "500steps".
@@ -47,6 +49,8 @@ class Imputer(Estimator):
         span: int | None = None,
         quantiles: tuple[float, ...] = (0.1, 0.5, 0.9),
         targets: list[str] | None = None,
+        gaps: str = "refuse",
+        irregular: bool = False,
         width: int = 64,
         depth: int = 2,
         budget: str = "30s",
@@ -58,7 +62,7 @@ class Imputer(Estimator):
         folder: str | Path | None = None,
     ) -> None:
         self.model, self.window, self.hide, self.mask_rate, self.span = model, window, hide, mask_rate, span
-        self.quantiles, self.targets = quantiles, targets
+        self.quantiles, self.targets, self.gaps, self.irregular = quantiles, targets, gaps, irregular
         self.width, self.depth, self.budget, self.lr = width, depth, budget, lr
         self.batch_size, self.dropout, self.seed, self.device = batch_size, dropout, seed, device
         self.folder = folder
@@ -68,7 +72,8 @@ class Imputer(Estimator):
 
         About a fifth of the cells is held back, half of it to choose the weights by, half for ``score``.
         """
-        self._train(self._task(read_grids(df, targets=self.targets)))
+        df = self._whole(df)
+        self._train(self._task(self._grids(df)))
         self.frame_ = df
         return self
 
@@ -83,13 +88,15 @@ class Imputer(Estimator):
         result = df.copy()
         columns = {str(name): name for name in df.columns}
         whole = {name: np.full((len(df), 1 + len(ends)), np.nan) for name in grids.names}
+        holes = dict.fromkeys(grids.names, 0)
         for one, found in zip(grids.series, self._found(grids), strict=True):
             for j, name in enumerate(grids.names):
                 hole = np.isnan(one.values[:, j])
                 whole[name][one.rows, 0] = np.where(hole, found[:, j, 0], one.values[:, j])
                 whole[name][one.rows[hole], 1:] = found[hole, j, 1:]
+                holes[name] += int(hole.sum())
         for name, cells in whole.items():
-            if np.isnan(cells[:, 1:]).all() and not result[columns[name]].isna().any():
+            if not holes[name]:
                 continue
             result[columns[name]] = cells[:, 0]
             if intervals:
@@ -135,7 +142,7 @@ class Imputer(Estimator):
         for one in windows.series:
             asked = ~np.isnan(one.asked)
             wanted = one.asked[asked]
-            found = filled(model, one.values, self.window)
+            found = filled(model, one.values, self.window, one.dt)
             guesses = {
                 "model": found[..., 0],
                 "linear interpolation": interpolated(one.values),
@@ -159,17 +166,36 @@ class Imputer(Estimator):
 
     def _found(self, grids: Grids) -> list[np.ndarray]:
         """Point and quantiles of every cell of each series."""
-        return [filled(self._network, one.values, self.window) for one in grids.series]
+        return [filled(self._network, one.values, self.window, one.dt) for one in grids.series]
 
     def _frame(self, df: "pandas.DataFrame | None") -> "pandas.DataFrame":
         self._fitted()
         df = getattr(self, "frame_", None) if df is None else df
         if df is None:
             raise ValueError("this imputer was loaded and holds no series: give it the frame to fill in")
-        return df
+        return self._whole(df)
+
+    def _whole(self, df: "pandas.DataFrame") -> "pandas.DataFrame":
+        """The frame with a row for each that is absent, where these are to be filled in: rows by series."""
+        if self.gaps == "refuse":
+            return df
+        grids = self._grids(df)
+        rows = np.concatenate([one.rows for one in grids.series])
+        if (rows >= 0).all():
+            return df
+        whole = df.iloc[np.maximum(rows, 0)].reset_index(drop=True)
+        whole = whole.where(np.broadcast_to((rows >= 0)[:, None], whole.shape))
+        whole[grids.time] = np.concatenate([one.stamps for one in grids.series])
+        if "unique_id" in whole.columns:
+            names = [np.full(len(one.rows), one.name, dtype=object) for one in grids.series]
+            whole["unique_id"] = np.concatenate(names)
+        return whole
+
+    def _grids(self, df: "pandas.DataFrame") -> Grids:
+        return read_grids(df, targets=self.targets, irregular=self.irregular, gaps=self.gaps)
 
     def _read(self, df: "pandas.DataFrame") -> Grids:
-        grids = read_grids(df, targets=self.targets)
+        grids = self._grids(df)
         if len(grids.names) != self._network.channels:
             raise ValueError(
                 f"this imputer learned {self._network.channels} variates, and the frame has "
