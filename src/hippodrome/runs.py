@@ -47,7 +47,7 @@ _TIMED = ("classification", "regression")
 
 _OURS = (
     *("config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "result.json", "report.html"),
-    *("adapter.safetensors", "origin.json"),
+    *("adapter.safetensors", "origin.json", "intervals.safetensors"),
 )
 
 

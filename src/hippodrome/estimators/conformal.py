@@ -11,15 +11,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 
-from hippodrome.data.base import Task
-from hippodrome.models._window import EPS
-from hippodrome.models.forecasting import ForecastingModel
-from hippodrome.shapes import SeriesBatch
 from hippodrome.train.checkpoint import write_atomically
 
 Method = Literal["cqr", "absolute", "signed"]
@@ -187,7 +182,8 @@ class Conformal:
             seen = int((~np.isnan(self.scores["error"])).sum(0).min())
             raise ValueError(
                 f"a conformal band of {level:g} % needs {least} windows or more with a known truth for every "
-                f"lead; there are {seen}. Give a longer series, a shorter horizon or a lower level"
+                f"lead; there are {seen}. Give a longer series, a larger share of validation, a shorter "
+                f"horizon or a lower level"
             )
         return found
 
@@ -265,77 +261,6 @@ class Adaptive:
         lead, variate = np.nonzero(seen)
         self.scores[self.places[seen], lead, variate] = scores[seen]
         self.places[seen] = (self.places[seen] + 1) % self.memory
-
-
-def scales(model: ForecastingModel, past: np.ndarray, scaling: Scaling) -> np.ndarray:
-    """The scale (b, c) of windows whose variates are ``past`` (b, t, c); see ``Conformal``.
-
-    That of a window is never below a share of 0.3 % of the train data's, as in the model's normalization.
-    """
-    size = model.scale.cpu().numpy().astype(np.float64)
-    if scaling == "train":
-        return np.broadcast_to(size, (len(past), len(size)))
-    seen = ~np.isnan(past)
-    count = np.maximum(seen.sum(1), 1)
-    known = np.where(seen, past, 0.0).astype(np.float64)
-    mean = known.sum(1) / count
-    variance = np.square(np.where(seen, known - mean[:, None], 0.0)).sum(1) / count
-    return np.where(seen.any(1), np.sqrt(variance + EPS * np.square(size)), size)
-
-
-def ends(
-    model: ForecastingModel,
-    conformal: Conformal | None,
-    outputs: np.ndarray,
-    scale: np.ndarray,
-    levels: Sequence[Number],
-) -> np.ndarray:
-    """Low and high ends (b, h, c, levels, 2) around forecasts (b, h, c, 1 + q): conformal bands, or where
-    ``conformal`` is None the model's own quantiles.
-
-    Raises:
-        ValueError: a level for which the model has no pair of quantiles, or as ``Conformal.bands``.
-    """
-    if conformal is not None:
-        return conformal.bands(outputs, scale, levels)
-    pairs = pairs_of(model.quantiles)
-    for level in levels:
-        if checked(level) not in pairs:
-            had = ", ".join(f"{one:g} %" for one in sorted(pairs)) or "none"
-            tails = (1 - level / 100) / 2
-            raise ValueError(
-                f"the model's quantiles make bands of {had}; got {level:g} %. Train with quantiles "
-                f"{tails:.4g} and {1 - tails:.4g}, or with intervals='conformal'"
-            )
-    places = [list(pairs[float(level)]) for level in levels]
-    return outputs[..., np.asarray(places, dtype=int).reshape(-1, 2)]
-
-
-def calibrated(
-    model: ForecastingModel, task: Task, method: Method | None = None, batch_size: int = 64
-) -> Conformal:
-    """Scores of the windows of a task's validation part, ``MOST`` evenly spread ones at most.
-
-    Of one series on the train data's scale, of several each window on its own, so that all are pooled. The
-    weights were chosen by the same windows, the only use that training made of them, so that the bands come
-    out a little narrow where that choice had much to choose from.
-    """
-    scaling: Scaling = "window" if task.details.get("series", 1) > 1 else "train"
-    dataset: Any = task.valid
-    kept = np.unique(np.linspace(0, len(dataset) - 1, MOST).round().astype(int))
-    device = model.location.device
-    found: list[Windows] = []
-    for low in range(0, len(kept), batch_size):
-        batch = task.collate([dataset[int(i)] for i in kept[low : low + batch_size]])
-        batch = SeriesBatch(*(None if part is None else part.to(device) for part in batch))
-        with torch.no_grad():
-            outputs, _ = model(batch.past, dt=batch.dt, known=batch.known, static=batch.static)
-        past = batch.past[..., : model.channels].cpu().numpy()
-        parts = outputs.float().cpu().numpy(), batch.future.cpu().numpy()
-        found.append(Windows(*parts, scales(model, past, scaling)))
-    return Conformal.of(
-        Windows(*map(np.concatenate, zip(*found, strict=True))), model.quantiles, method, scaling
-    )
 
 
 def banded(low: np.ndarray, high: np.ndarray, wide: np.ndarray) -> np.ndarray:

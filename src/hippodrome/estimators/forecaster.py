@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from hippodrome import config, runs
-from hippodrome.estimators import _rolling
+from hippodrome.estimators import _intervals, _rolling
 from hippodrome.estimators.base import Estimator
+from hippodrome.estimators.conformal import FILE, Conformal
 from hippodrome.models.base import accepts_dt
 from hippodrome.train.settings import Budget
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from hippodrome.data._panel import Panel, Reading
     from hippodrome.data.base import Task
+    from hippodrome.estimators.streaming import Stream
 
 
 class Forecaster(Estimator):
@@ -48,6 +50,9 @@ class Forecaster(Estimator):
         frequencies: "one" step for all series, or "mixed": each has its own, and one model counts in steps.
         scaler: "global" scales all series by the same numbers, "local" each by its own mean and deviation, so
             that large ones do not outweigh small ones; None takes "local" for more than one series.
+        intervals: "quantiles" gives the model's own as bands; "conformal" gives bands from its errors on the
+            validation part, of any level, which hold the truth as often as they say where windows are
+            exchangeable (``conformal.Conformal``).
         validation: share of the steps at the end of each series that the best weights are chosen by, a
             horizon at least; 0 learns from all and keeps the last weights.
         width: channels of the backbone; None takes the recipe's, or 64.
@@ -77,6 +82,7 @@ class Forecaster(Estimator):
         gaps: Literal["refuse", "fill"] = "refuse",
         frequencies: Literal["one", "mixed"] = "one",
         scaler: Literal["global", "local"] | None = None,
+        intervals: Literal["quantiles", "conformal"] = "quantiles",
         validation: float = 0.1,
         width: int | None = None,
         depth: int | None = None,
@@ -92,6 +98,7 @@ class Forecaster(Estimator):
         self.targets, self.time, self.observed, self.known = targets, time, observed, known
         self.static, self.calendar, self.irregular, self.gaps = static, calendar, irregular, gaps
         self.frequencies, self.scaler, self.validation = frequencies, scaler, validation
+        self.intervals = intervals
         self.width, self.depth, self.budget, self.lr = width, depth, budget, lr
         self.batch_size, self.dropout, self.seed, self.device = batch_size, dropout, seed, device
         self.folder = folder
@@ -114,12 +121,14 @@ class Forecaster(Estimator):
         """
         from hippodrome.data._panel import read_panel
 
+        _intervals.checked_words(self.intervals, self.validation)
         panel = read_panel(df, self._wanted(), static_df)
         task = self._task(panel, self.look_back, self.horizon, self._scaler(panel))
         if self.irregular:
             self._check_timed(task)
         begin = None if start_from is None else _rolling.carried(_source(start_from, self.device))
         self._train(task, begin)
+        self._calibrate(task)
         self._keep(df, static_df, panel)
         return self
 
@@ -154,6 +163,7 @@ class Forecaster(Estimator):
             raise ValueError(f"the training diverged: {result.message}")
         self._open(runs.load(place, self.device))
         self.result_, self.temporary_ = result, temporary
+        self._calibrate(task)
         self._keep(df, static_df, panel)
         return self
 
@@ -178,8 +188,8 @@ class Forecaster(Estimator):
                 later steps are too narrow.
             X_df: stamps (and ``unique_id``) after each end with the columns known ahead; of irregular series
                 the stamps to forecast at, which are otherwise usual steps.
-            level: bands to give, by their share in percent, among those between the quantiles; None gives
-                all.
+            level: bands to give, by their share in percent: among those between the quantiles, or any where
+                they are conformal; None gives those of the quantiles.
             static_df: as for ``fit``.
 
         Raises:
@@ -187,14 +197,46 @@ class Forecaster(Estimator):
         """
         from hippodrome.estimators import _frames
 
-        columns = _frames.endings(self._network.quantiles, level)
+        _intervals.checked_levels(self._network, self.conformal_, level)
         panel = self._panel(df, static_df)
-        times, outputs = self._forecast(panel, h, X_df)
+        times, outputs, columns = self._forecast(panel, h, X_df, level)
         names = self._fitted().details.get("variates") or [f"y{i + 1}" for i in range(outputs.shape[2])]
         return _frames.frame_of(panel, times, outputs, self.model, columns, names)
 
-    def _forecast(self, panel: "Panel", h: int | None, future: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The stamps (n, h) after each series, and point and quantiles (n, h, c, 1 + q) there."""
+    def cross_validation(
+        self,
+        df: "pandas.DataFrame",
+        h: int | None = None,
+        n_windows: int = 5,
+        step_size: int | None = None,
+        refit: bool = False,
+        level: Sequence[float] | None = None,
+        static_df: "pandas.DataFrame | None" = None,
+    ) -> "pandas.DataFrame":
+        """Forecasts of the last windows of each series by what came before: see ``backtest``."""
+        from hippodrome.estimators.backtest import Backtest
+
+        return Backtest(self, df, h, n_windows, step_size, static_df).run(refit, level)
+
+    def stream(
+        self,
+        df: "pandas.DataFrame | None" = None,
+        series: str | None = None,
+        *,
+        static_df: "pandas.DataFrame | None" = None,
+        renew: int | None = None,
+        adaptive: Sequence[float] = (),
+    ) -> "Stream":
+        """Goes on with one series, an observation at a time: see ``streaming.Stream``."""
+        from hippodrome.estimators.streaming import Stream
+
+        return Stream(self, df, series, static_df, renew, adaptive)
+
+    def _forecast(
+        self, panel: "Panel", h: int | None, future: Any, level: Sequence[float] | None
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]]]:
+        """The stamps (n, h) after each series, point, quantiles and bands (n, h, c, outputs) there, and what
+        follows a name in the columns with its place among them."""
         from hippodrome.data._fitting import own_scales, scaled
         from hippodrome.estimators._frames import ahead_of
 
@@ -206,10 +248,23 @@ class Forecaster(Estimator):
         least = -(-count // model.horizon) * model.horizon
         ahead = ahead_of(panel, count, least, panel.reading, future)
         if self._fitted().details.get("scaler") != "local":
-            return ahead.times, _rolling.forecast(model, panel, ahead.known, count)
+            outputs = _rolling.forecast(model, panel, ahead.known, count)
+            return ahead.times, *_intervals.extended(model, self.conformal_, panel, outputs, level)
         location, scale = own_scales(panel)
-        outputs = _rolling.forecast(model, scaled(panel, location, scale), ahead.known, count)
-        return ahead.times, outputs * scale[:, None, :, None] + location[:, None, :, None]
+        panel = scaled(panel, location, scale)
+        outputs = _rolling.forecast(model, panel, ahead.known, count)
+        outputs, columns = _intervals.extended(model, self.conformal_, panel, outputs, level)
+        return ahead.times, outputs * scale[:, None, :, None] + location[:, None, :, None], columns
+
+    def _calibrate(self, task: "Task") -> None:
+        """Keep the scores of the validation part beside the weights, where bands are to be conformal."""
+        if self.intervals == "conformal":
+            self.conformal_ = _intervals.calibrated(self._network, task)
+            self.conformal_.save(self._fitted().folder)
+
+    def _open(self, run: runs.Run) -> None:
+        super()._open(run)
+        self.conformal_ = Conformal.load(run.folder)
 
     def _panel(self, df: "pandas.DataFrame | None", static_df: "pandas.DataFrame | None") -> "Panel":
         """The series to go on from, read as those learned from were."""
@@ -236,10 +291,15 @@ class Forecaster(Estimator):
                 f"this forecaster learned {channels} variates a step, and series {panel.ids[0]!r} has "
                 f"{panel.values.shape[1]}. Give the columns it learned from"
             )
-        seen = np.logical_or.reduceat(~np.isnan(panel.values).all(1), panel.offsets[:-1])
-        if not seen.all():
-            empty = panel.ids[int(np.flatnonzero(~seen)[0])]
-            raise ValueError(f"series {empty!r} has no value to forecast from. Leave it out")
+        back = self._network.look_back
+        seen = np.concatenate([[0], np.cumsum(~np.isnan(panel.values).all(1))])
+        ends = panel.offsets[1:]
+        found = seen[ends] - seen[np.maximum(ends - back, panel.offsets[:-1])]
+        if not found.all():
+            empty = panel.ids[int(np.flatnonzero(found == 0)[0])]
+            raise ValueError(
+                f"series {empty!r} has no value to forecast from in its last {back} steps. Leave it out"
+            )
 
     def _check_timed(self, task: "Task") -> None:
         """Raise where the model cannot be told of steps that differ."""
@@ -318,6 +378,7 @@ def described(run: runs.Run) -> dict[str, Any]:
         "quantiles": tuple(run.spec["quantiles"]),
         "scaler": run.details.get("scaler"),
         "calendar": bool(reading.get("calendar")),
+        "intervals": "conformal" if (run.folder / FILE).exists() else "quantiles",
         **{name: reading[name] for name in names if name in reading},
         **({"model": run.details["model"]} if "model" in run.details else {}),
     }

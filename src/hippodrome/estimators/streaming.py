@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from hippodrome.data._panel import Reading, read_panel
+from hippodrome.data._fitting import own_scales
+from hippodrome.data._panel import Reading
+from hippodrome.estimators._intervals import ends, scales
 from hippodrome.estimators._running import Running
 from hippodrome.estimators._ticker import Ticker
-from hippodrome.estimators.conformal import Adaptive, Conformal, Number, banded, ends, pairs_of, scales
+from hippodrome.estimators.conformal import Adaptive, Conformal, Number, banded, pairs_of
 from hippodrome.generate.snapshot import fingerprints
 from hippodrome.train.checkpoint import write_atomically
 
@@ -44,9 +46,11 @@ class Stream:
     With ``adaptive`` levels the bands follow the errors of the forecasts that were asked for (``Adaptive`` in
     ``conformal``), and start from the forecaster's conformal scores where it has some.
 
+    Where the forecaster scales each series by its own numbers, those of the history stay.
+
     Args:
         forecaster: fitted.
-        df: the history, in the form that the forecaster learned from: long or wide.
+        df: the history, in the form that the forecaster learned from; None takes the frame learned from.
         series: which series of a long frame that holds several.
         static_df: static covariates, as for ``fit``.
         renew: observations from one fresh beginning to the next; None takes ``look_back``, 1 forecasts
@@ -62,7 +66,7 @@ class Stream:
     def __init__(
         self,
         forecaster: "Forecaster",
-        df: Any,
+        df: Any = None,
         series: str | None = None,
         static_df: Any = None,
         renew: int | None = None,
@@ -71,8 +75,8 @@ class Stream:
         memory: int = 200,
     ) -> None:
         self.forecaster, self.network = forecaster, forecaster._network
-        self.reading = Reading.again(forecaster._fitted().details["reading"])
-        panel = read_panel(df, self.reading, static_df)
+        panel = forecaster._panel(df, static_df)
+        self.reading = panel.reading
         if series is None and len(panel.ids) > 1:
             raise ValueError(
                 f"a stream follows one series; the frame has {len(panel.ids)}, {panel.ids[0]!r} and others. "
@@ -84,9 +88,14 @@ class Stream:
         part = slice(int(panel.offsets[at]), int(panel.offsets[at + 1]))
         self.key, self.long = panel.ids[at], panel.long
         self.ticker = Ticker(self.reading, panel.rhythm.of(at), panel.times[part][-1])
-        columns = [panel.values[part], *(p[part] for p in (panel.observed, panel.known) if p is not None)]
-        if np.isnan(columns[0][-self.network.look_back :]).all():
+        values = panel.values[part]
+        if np.isnan(values[-self.network.look_back :]).all():
             raise ValueError(f"series {self.key!r} has no value to forecast from in its last look-back")
+        self.location, self.size = np.zeros(values.shape[1]), np.ones(values.shape[1])
+        if forecaster._fitted().details.get("scaler") == "local":
+            self.location, self.size = (part[at] for part in own_scales(panel))
+        columns = [(values - self.location) / self.size]
+        columns += [one[part] for one in (panel.observed, panel.known) if one is not None]
         dt = None if panel.dt is None else panel.dt[part].astype(np.float32)
         static = None if panel.static is None else panel.static[at]
         self.running = Running(self.network, np.concatenate(columns, 1), dt, static, renew)
@@ -147,6 +156,7 @@ class Stream:
         told = self._known_ahead(known, ahead)
         outputs = self.running.forecast(told)
         found = {"": outputs[..., 0]} | self._bands(outputs, level)
+        found = {end: values * self.size + self.location for end, values in found.items()}
         if self.long:
             columns: dict[str, Any] = {"unique_id": self.key, "ds": ahead}
             columns |= {self.forecaster.model + end: values[:, 0] for end, values in found.items()}
@@ -220,6 +230,7 @@ class Stream:
         """Hand a row to the running model, with what is made of its stamp."""
         pace = self.ticker.pace(time)
         made = self.ticker.covariates(np.asarray([time]), np.asarray([pace]))
+        values = (values - self.location) / self.size
         self.running.update(np.concatenate([values, covariates, made[0]]), pace)
         self.ticker.take(time, count)
         if self.adaptive:
@@ -268,6 +279,8 @@ class Stream:
             "running": self.running.facts(),
             "key": self.key,
             "long": self.long,
+            "scales": [self.location.tolist(), self.size.tolist()],
+            "reading": self.reading.kept(),
             "ticker": self.ticker.facts(),
             "adaptive": {f"{level:g}": [m.rate, m.memory] for level, m in self.adaptive.items()},
         }
@@ -294,7 +307,8 @@ class Stream:
         facts = json.loads(head["facts"])
         made = cls.__new__(cls)
         made.forecaster, made.network = forecaster, network
-        made.reading = Reading.again(forecaster._fitted().details["reading"])
+        made.reading = Reading.again(facts["reading"])
+        made.location, made.size = np.asarray(facts["scales"])
         made.key, made.long = facts["key"], facts["long"]
         made.ticker = Ticker.restored(made.reading, facts["ticker"])
         own = {name.removeprefix("running."): t for name, t in tensors.items() if name.startswith("running.")}
