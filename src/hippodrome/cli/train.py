@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from hippodrome.cli._data import Horizon, Kind, LookBack, Source, open_task
+from hippodrome.cli._language import with_language
 from hippodrome.cli._options import Device, Json, command_line
 from hippodrome.cli._output import as_json, count, table
 from hippodrome.cli._settings import Assignments, File, Settings
@@ -40,6 +41,10 @@ def command(
         Path | None,
         typer.Option(help="A run or checkpoint whose weights to begin with, for another task perhaps."),
     ] = None,
+    language: Annotated[
+        Path | None,
+        typer.Option(help="A run or checkpoint of a language model that reads for the recipe smetimes."),
+    ] = None,
     lora: Annotated[
         int | None,
         typer.Option(min=1, metavar="RANK", help="Train corrections of this rank, and no other weights."),
@@ -64,6 +69,9 @@ def command(
     rank alone, which are merged at the end (with the embedding, where the model learns a token for the end of
     a turn that it did not know, and with the layers that another task adds).
 
+    With --language the recipe smetimes forecasts through a trained language model, which stays as it is
+    unless -s model.options.forecasting.frozen=false.
+
     Options beyond these: -s data.NAME=VALUE for the reader, -s training.NAME=VALUE for the trainer, and
     -s model.NAME=VALUE for the stack (options.KIND.NAME for a mixer's constructor, mlp, norm, dropout,
     recompute); -s lora.alpha=NUMBER, -s lora.on=NAME,NAME and -s lora.also=NAME for
@@ -86,12 +94,18 @@ def command(
             raise ValueError(f"{out} holds what to start from: train into another folder, with --out")
         data |= _tokens(start_from, source, kind or data.get("kind"), data)
     task = open_task(source, data, kind=kind, look_back=look_back, horizon=horizon)
-    begin = None
+    begin: _Begin | None = None
+    beside: dict[str, Any] = {}
     if start_from is None:
         defaults, spec = _spec(task, chosen, width, parameters, depth, stack)
+        if language is not None:
+            beside = {"--width": width, "--parameters": parameters, "--depth": depth}
+            named = [name for name, value in beside.items() if value]
+            begin = _Begin(*with_language(language, spec, named), False, (), None)
+            spec = begin.spec
     else:
-        beside: dict[str, Any] = {"--model": model, "--width": width, "--parameters": parameters}
-        beside |= {"--depth": depth, "-s model": stack}
+        beside = {"--model": model, "--width": width, "--parameters": parameters}
+        beside |= {"--depth": depth, "-s model": stack, "--language": language}
         begin = _begin(start_from, task, data, [name for name, value in beside.items() if value])
         spec, chosen = begin.spec, str(start_from)
         # What was learned is soon lost to steps of the size that learned it.

@@ -3,12 +3,37 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from hippodrome.models._prompts import spelling_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+def with_language(
+    spec: Mapping[str, Any],
+    language: nn.Module,
+    language_spec: Mapping[str, Any],
+    tokenizer: "Tokenizer | None",
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The spec of a forecaster over segments with a language model in it, and the weights it begins with.
+
+    ``frozen`` and ``prompts`` are true where ``spec`` does not say; its backbone gives way.
+
+    Raises:
+        ValueError: a spec of another kind of forecaster, and as ``language_settings`` and
+            ``language_tensors``.
+    """
+    if spec.get("kind") != "token_forecasting":
+        raise ValueError(
+            f"a language model reads for a forecaster over segments; got a model of kind "
+            f"{spec.get('kind', 'forecasting')!r}. Take the recipe smetimes, or leave the language model out."
+        )
+    chosen = {name: bool(spec.get(name, True)) for name in ("frozen", "prompts")}
+    settings = language_settings(language_spec, tokenizer, **chosen)
+    return {**spec, **settings}, language_tensors(language, settings)
 
 
 def language_settings(
@@ -49,7 +74,15 @@ def language_tensors(language: nn.Module, settings: Mapping[str, Any]) -> dict[s
 
     Those of the backbone, of the embedding where there are prompts, and the backbone's once more for the
     reader of prompts where the backbone itself trains.
+
+    Raises:
+        ValueError: weights in int8.
     """
+    if any(tensor.dtype == torch.int8 for tensor in language.state_dict().values()):
+        raise ValueError(
+            "this language model has its weights in int8, and a forecaster reads them in full: take the run "
+            "that it was made of."
+        )
     there = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).detach().clone()
         for name, tensor in language.state_dict().items()
