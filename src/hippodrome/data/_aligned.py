@@ -66,8 +66,12 @@ def aligned_task(
     name: str,
     where: str,
     details: dict[str, Any],
+    *,
+    deltas: bool = False,
 ) -> Task:
     """The regression task of sequences whose parts are known, scaled by statistics of the train part.
+
+    With ``deltas`` the inputs are told twice: as they are, and how they changed since the step before.
 
     Raises:
         ValueError: an empty part.
@@ -78,6 +82,8 @@ def aligned_task(
                 f"{where}: the {words} part is empty: {len(inputs)} sequences are too few to cut it from. "
                 f"Give three or more."
             )
+    if deltas:
+        inputs, details = with_deltas(inputs), {**details, "inputs": "values and their changes"}
     location, scale = _statistics(inputs[parts[0]])
     target_location, target_scale = _statistics(targets[parts[0]])
     if dt is not None:
@@ -116,6 +122,14 @@ def aligned_task(
         },
         naive=naive,
     )
+
+
+def with_deltas(inputs: np.ndarray) -> np.ndarray:
+    """(n, t, c) with each channel's change since the step before behind them, (n, t, 2 c); zero at the first.
+
+    As the sensor readings of HiSS are read (Bhirangi et al. 2024, arXiv 2402.10211).
+    """
+    return np.concatenate([inputs, np.diff(inputs, axis=1, prepend=inputs[:, :1])], -1)
 
 
 def scores(error: np.ndarray) -> dict[str, float]:

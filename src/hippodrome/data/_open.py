@@ -30,6 +30,7 @@ BUILT_IN = {
     "needle": ("haystack", "open_needle"),
     "pathfinder": ("pathfinder", "open_pathfinder"),
     "moving-shapes": ("video", "open_moving_shapes"),
+    "inertial": ("inertial", "open_inertial"),
     "lorenz": ("dynamics", "open_lorenz"),
     "lotka_volterra": ("dynamics", "open_lotka_volterra"),
     "environments": ("dynamics", "open_environments"),
@@ -132,6 +133,7 @@ def open_source(
     template: str | None = None,
     learn: str | None = None,
     hide: str | None = None,
+    deltas: bool | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
 
@@ -155,7 +157,7 @@ def open_source(
         horizon: steps to forecast (series).
         split: "ett", "ettm" or fractions such as "0.7/0.1/0.2" (series in files).
         season: steps of a season, for the seasonal naive baseline (series).
-        targets: columns to forecast (tables).
+        targets: columns to forecast (tables), or quantities to tell (inertial).
         time: the column of stamps (tables).
         observed: columns of covariates that are seen in the past alone (tables).
         known: columns of covariates that are known ahead too (tables).
@@ -168,7 +170,7 @@ def open_source(
         count: how much to generate (listops: expressions; seasonal, chaotic, autoregressive: steps; delay,
             reconstruction, tasks of recall and copying: train sequences), or how many train sequences to keep
             (labelled ones in files).
-        noise: size of the noise (chaotic, autoregressive).
+        noise: size of the noise (chaotic, autoregressive, inertial).
         order: "rows" or "pixels" (images).
         permute: seed of one order of the tokens for all images (images).
         rate: samples a second to read at (recordings), or states a unit of time (dynamical systems).
@@ -205,6 +207,8 @@ def open_source(
         template: "plain", or the path of a chat template (JSON lines).
         learn: "assistant" or "all" (JSON lines).
         hide: "points", "spans", "variates" or "mixed" (tables with holes).
+        deltas: whether each input's change since the step before is read beside it (inertial, archives of
+            sequences with targets).
 
     Raises:
         ValueError: nothing there, an option that this source does not know, or a fault in the data: one line
@@ -263,6 +267,7 @@ def open_source(
         "template": template,
         "learn": learn,
         "hide": hide,
+        "deltas": deltas,
     }
     name, reader, arguments = _reader(source, kind)
     given = {option: value for option, value in options.items() if value is not None}

@@ -40,6 +40,7 @@ def open_npz(
     permute: int | None = None,
     grey: bool = False,
     count: int | None = None,
+    deltas: bool = False,
 ) -> Task:
     """The task in an archive: forecasting of ``values``, regression to ``targets``, or classification.
 
@@ -55,6 +56,7 @@ def open_npz(
         permute: seed of one order of the tokens for all images; None keeps theirs.
         grey: whether colours of images are made grey.
         count: how many train sequences to keep, the same share of each class; None for all.
+        deltas: whether each input's change since the step before is read beside it, in a regression.
 
     Raises:
         ValueError: not such an archive, arrays missing or of sizes that do not fit, infinite values, or time
@@ -93,7 +95,7 @@ def open_npz(
             "Store the images so, or leave the options out.",
         )
     if "targets" in arrays:
-        return _aligned(path, arrays, count, valid, seed)
+        return _aligned(path, arrays, count, valid, seed, deltas)
     return _labelled(path, arrays, count, valid, seed)
 
 
@@ -178,7 +180,12 @@ def _steps(path: Path, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | N
 
 
 def _aligned(
-    path: Path, arrays: Mapping[str, np.ndarray], count: int | None, valid: float, seed: int
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    count: int | None,
+    valid: float,
+    seed: int,
+    deltas: bool,
 ) -> Task:
     inputs, targets = (
         array[..., None] if array.ndim == 2 else array for array in (arrays["inputs"], arrays["targets"])
@@ -201,6 +208,7 @@ def _aligned(
         path.stem,
         str(path),
         {"source": str(path)},
+        deltas=deltas,
     )
 
 

@@ -17,6 +17,7 @@ from hippodrome.estimators.detector import FILE, AnomalyDetector
 from hippodrome.estimators.forecaster import Forecaster, described
 from hippodrome.estimators.generator import Generator
 from hippodrome.estimators.imputer import Imputer
+from hippodrome.estimators.regressor import Regressor
 
 _INSTEAD = {
     "masked_language": "Use hippodrome fill or hippodrome embed",
@@ -28,7 +29,7 @@ _INSTEAD = {
 
 def load(
     path: str | Path, device: str = "cpu"
-) -> Forecaster | Classifier | Generator | Imputer | AnomalyDetector:
+) -> Forecaster | Classifier | Generator | Imputer | AnomalyDetector | Regressor:
     """Open a run folder, or the winner of a race's folder, as the estimator of its kind.
 
     Raises:
@@ -46,6 +47,7 @@ def load(
         "vision": Classifier,
         "language": Generator,
         "imputation": Imputer,
+        "regression": Regressor,
     }.get(run.spec["kind"])
     if (folder / FILE).exists():
         made = AnomalyDetector
@@ -105,4 +107,13 @@ def pattern(layers: Sequence[str]) -> str:
     return "+".join(kind if count == 1 else f"{kind}x{count}" for kind, count in runs_of)
 
 
-__all__ = ["AnomalyDetector", "Classifier", "Forecaster", "Generator", "Imputer", "load", "pattern"]
+__all__ = [
+    "AnomalyDetector",
+    "Classifier",
+    "Forecaster",
+    "Generator",
+    "Imputer",
+    "Regressor",
+    "load",
+    "pattern",
+]
