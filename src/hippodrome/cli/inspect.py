@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple
 
 import typer
 
-from hippodrome.cli import _reads, _spent
+from hippodrome.cli import _look_back, _reads, _spent
 from hippodrome.cli._options import Device, Json, present
 from hippodrome.cli._output import as_json, count, size, table
 from hippodrome.cli._settings import Assignments, File, Settings
@@ -85,8 +85,8 @@ def command(
     system before its output map is shown as one, the others by their answer to an impulse. S4D and S5 that
     start from HiPPO-LegS are also held against the dense system, with and without perturb-then-diagonalize.
     --on draws the hidden attention of layers that make their gates from tokens, how long the parts of their
-    states remember and where depth drives tokens, and of a model that chooses what it attends to (seqboat)
-    where it did.
+    states remember and where depth drives tokens, of a model that chooses what it attends to (seqboat)
+    where it did, and of a forecaster how much its forecasts depend on each step of the past.
     """
     _check_places(out, png)
     settings = Settings(file, assignments)
@@ -114,6 +114,10 @@ def _look_at(folder: str, device: str, number: int, facts: dict[str, Any]) -> "l
     given = _spent.sequences(folder, device, number)
     reads = _reads.look(given)
     facts["layers"] = reads.facts
+    if given.run.spec["kind"] == "forecasting":
+        seen = _look_back.look(given)
+        facts["look_back"] = seen.facts
+        return [seen.chart, *reads.charts]
     if not any(isinstance(module, SeqBoat) for module in given.run.model.modules()):
         if not reads.facts:
             raise ValueError(
@@ -164,6 +168,8 @@ def _subject(
         raise ValueError(f"options go to mixers' constructors; {what!r} is no mixer and no pattern of them")
     if what in recipes.names():
         spec = recipes.find(what).model.stack(width)
+        if spec is None:
+            raise ValueError(f"{what!r} is one linear map of the window, with no backbone to look into")
         body = config.build(spec, "backbones").to(device)
         return _Subject(what, body, _mixers(body), body)
     if not Path(what).exists():
@@ -310,7 +316,7 @@ def _shown(facts: dict[str, Any]) -> dict[str, str]:
         spectrum, weights = (facts["against_process"][k] for k in ("spectrum_error_db", "weight_error"))
         told = f"{spectrum:.3g} dB (root mean square), weights of the past {100 * weights:.3g} %"
         shown["spectrum against that of the process"] = told
-    looked = _reads.shown(facts.get("layers", {}))
+    looked = {**_look_back.shown(facts.get("look_back", {})), **_reads.shown(facts.get("layers", {}))}
     return {**shown, **_spent.shown(facts.get("attention_spent", {})), **looked}
 
 
