@@ -64,6 +64,8 @@ def test_dmd_finds_a_linear_system_from_several_trajectories() -> None:
     np.testing.assert_allclose(residual, 0, atol=1e-10)
     np.testing.assert_allclose(found.roll_out(path[:, :5], 7), path[:, 5:], atol=1e-9)
     assert np.linalg.matrix_rank(dmd(path, rank=2).A, tol=1e-8) == 2
+    ragged = [path[0, :3], path[1], path[2, 4:]]
+    np.testing.assert_allclose(dmd(ragged).A, A, atol=1e-10)
 
 
 def test_dmd_of_delays_goes_on_with_waves_that_no_state_holds() -> None:

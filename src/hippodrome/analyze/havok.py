@@ -1,5 +1,6 @@
 """Linear models of trajectories: DMD, DMD of delays, and HAVOK, by singular values in float64."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,9 @@ def delayed(states: np.ndarray, delays: int) -> np.ndarray:
     return np.concatenate(parts, -1)
 
 
-def dmd(trajectories: np.ndarray, rank: int | None = None, delays: int = 1) -> LinearLaw:
+def dmd(
+    trajectories: np.ndarray | Sequence[np.ndarray], rank: int | None = None, delays: int = 1
+) -> LinearLaw:
     """A = X' X^+ by singular values cut off at ``rank``: the linear map of a state to the next one.
 
     Schmid 2010, "Dynamic mode decomposition of numerical and experimental data", with all of A kept; of
@@ -82,22 +85,24 @@ def dmd(trajectories: np.ndarray, rank: int | None = None, delays: int = 1) -> L
     computation of spectral properties of the Koopman operator", arXiv 1611.06664) where that is above one.
 
     Args:
-        trajectories: (t, c), or several (..., t, c), in float64.
+        trajectories: (t, c), several (n, t, c), or a list of some of any length.
         rank: singular values kept; None keeps those above 1e-10 of the largest.
         delays: states of a window.
 
     Raises:
         ValueError: no pair of windows, a rank out of range, or numbers that are not finite.
     """
-    x = _finite(trajectories)
-    if x.shape[-2] < delays + 1:
+    alone = isinstance(trajectories, np.ndarray) and trajectories.ndim == 2
+    paths = [_finite(path) for path in ([trajectories] if alone else trajectories)]
+    longest = max(len(path) for path in paths)
+    if longest < delays + 1:
         raise ValueError(
-            f"a pair of windows of {delays} takes {delays + 1} states of a trajectory; got {x.shape[-2]}. "
-            f"Take fewer delays."
+            f"a pair of windows of {delays} takes {delays + 1} states of a trajectory; got {longest}. Take "
+            f"fewer delays."
         )
-    windows = delayed(x, delays)
-    width = windows.shape[-1]
-    before, after = windows[..., :-1, :].reshape(-1, width), windows[..., 1:, :].reshape(-1, width)
+    pairs = [delayed(path, delays) for path in paths if len(path) > delays]
+    before = np.concatenate([windows[:-1] for windows in pairs])
+    after = np.concatenate([windows[1:] for windows in pairs])
     left, size, right = np.linalg.svd(before, full_matrices=False)
     r = int((size > 1e-10 * size[0]).sum()) if rank is None else rank
     if not 1 <= r <= len(size):
@@ -110,7 +115,7 @@ def dmd(trajectories: np.ndarray, rank: int | None = None, delays: int = 1) -> L
     values, vectors = np.linalg.eig(right @ back)
     order = np.argsort(-np.abs(values), kind="stable")
     modes = (back @ vectors)[:, order]
-    return LinearLaw(back @ right, values[order], modes, x.shape[-1])
+    return LinearLaw(back @ right, values[order], modes, paths[0].shape[-1])
 
 
 def havok(series: np.ndarray, dt: float, delays: int = 100, rank: int = 15) -> Havok:
