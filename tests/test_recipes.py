@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import hippodrome.recipes
-from hippodrome.config import Recipe, build, count_parameters, kinds
+from hippodrome.config import Recipe, build, count_parameters, kinds, published
+from hippodrome.shapes import SeriesBatch
 from hippodrome.train.settings import TrainSettings
 
 NAMES = sorted(
@@ -42,9 +43,43 @@ def test_a_recipe_builds_small_and_its_training_is_understood(name: str) -> None
     stack = made.model.stack(d_model=math.prod(frame), depth=1)  # one channel a point where tokens are frames
     head = {"kind": "classification", "classes": ["a", "b"], "channels": 3}
     head |= {"kind": "vision", **made.model.vision} if made.model.vision else {}
+    if made.model.forecasting or stack is None:
+        head = {
+            "kind": "forecasting",
+            "channels": 7,
+            "look_back": 96,
+            "horizon": 96,
+            **made.model.forecasting,
+        }
     with torch.device("meta" if name in FULL_SIZE or made.model.vision else "cpu"):
         build({**head, "backbone": made.model.stack() if name in FULL_SIZE else stack})
     TrainSettings.model_validate({**made.training, "budget": "1steps"})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if recipe(name).model.forecasting])
+def test_a_recipe_of_a_forecaster_learns_any_number_of_variates(name: str) -> None:
+    facts = {"channels": 3, "look_back": 96, "horizon": 5}
+    made = published.spec_of(recipe(name), "forecasting", facts, {})
+    model = build({"kind": "forecasting", **facts, **made})
+    past, future = torch.randn(2, 96, 3), torch.randn(2, 5, 3)
+    model.loss(SeriesBatch(past, future)).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_published_sizes_give_published_parameters() -> None:
+    facts = {"channels": 7, "look_back": 336, "horizon": 96, "quantiles": []}
+    spec = {"kind": "forecasting", **facts, **published.spec_of(recipe("dlinear"), "forecasting", facts, {})}
+    assert count_parameters(spec) == 2 * (336 * 96 + 96)
+    facts["look_back"] = 96
+    for name, mixer in (
+        ("itransformer", 4 * (256 * 256 + 256)),
+        # Maps in (x and gate), to step, B and C, from a step of rank 16, and out; taps, A, D of a channel.
+        ("s_mamba", 2 * (256 * 512 + 256 * 20 + 16 * 256 + 256 + 256 * 256 + 256 * (2 + 1 + 2 + 1))),
+    ):
+        made = published.spec_of(recipe(name), "forecasting", facts, {})
+        layer = mixer + 2 * (256 * 256 + 256) + 2 * 2 * 256
+        around = (96 * 256 + 256) + 2 * 256 + (256 * 96 + 96)
+        assert count_parameters({"kind": "forecasting", **facts, **made}) == 2 * layer + around, name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -313,7 +313,10 @@ def _body(what: str, device: str, length: int) -> tuple[Any, int]:
     from hippodrome.config import published as recipes
 
     if what in recipes.names():
-        body = config.build(recipes.find(what).model.stack(), "backbones").to(device)
+        spec = recipes.find(what).model.stack()
+        if spec is None:
+            raise ValueError(f"{what!r} is one linear map of the window, and calls no operator with backends")
+        body = config.build(spec, "backbones").to(device)
     elif Path(what).exists():
         body = checkpoints.open_model(what, device).model.backbone
     else:

@@ -122,6 +122,11 @@ def _no_recipes(models: tuple[str, ...]) -> None:
     for name in models:
         if name in known:
             layers = recipes.find(name).model.pattern
+            if layers is None:
+                raise ValueError(
+                    f"a race matches widths, and {name!r} has none. Train it: hippodrome train SOURCE "
+                    f"--model {name}"
+                )
             pattern = layers if isinstance(layers, str) else shortest(layers)
             raise ValueError(
                 f"a race matches widths, and the recipe {name!r} brings its own. Race its pattern, "
