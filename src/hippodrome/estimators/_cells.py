@@ -80,12 +80,3 @@ def foretold(model: Any, values: np.ndarray) -> np.ndarray:
             inside = chosen + h < t
             found[chosen[inside] + h, h] = ahead[inside, h]
     return found
-
-
-def endings(quantiles: tuple[float, ...]) -> list[str]:
-    """What follows a name in the columns of quantiles: -lo-80, -median, -hi-80."""
-    ends = []
-    for level in quantiles:
-        share = f"{abs(200 * level - 100):.6g}"
-        ends.append("-median" if level == 0.5 else f"-lo-{share}" if level < 0.5 else f"-hi-{share}")
-    return ends

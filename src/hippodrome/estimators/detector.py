@@ -16,6 +16,8 @@ from hippodrome.train.checkpoint import write_atomically
 if TYPE_CHECKING:
     import pandas
 
+    from hippodrome.estimators._charts import Drawing
+
 FILE = "detector.json"
 """What a run folder holds beside the model: the threshold, and what scores are measured in."""
 PASSES = 4
@@ -153,6 +155,28 @@ class AnomalyDetector(Estimator):
         found = self.score(df)
         found["anomaly"] = found["score"] > (self.threshold_ if threshold is None else threshold)
         return found
+
+    def chart(
+        self, df: "pandas.DataFrame | None" = None, labels: Any = None, title: str = "Watched"
+    ) -> "Drawing":
+        """The first series above their scores, with what is flagged, and labels (one a row) if given."""
+        from hippodrome.estimators._cell_charts import Watch, alarms
+
+        df = self._frame(df)
+        found = self.predict(df)
+        drawn = [
+            Watch(
+                one.name if len(grids.series) > 1 else ", ".join(grids.names),
+                one.stamps,
+                one.values,
+                found["score"].to_numpy()[one.rows],
+                found["anomaly"].to_numpy()[one.rows],
+                None if labels is None else np.asarray(labels, dtype=bool)[one.rows],
+            )
+            for grids in [read_grids(df, targets=self.targets)]
+            for one in grids.series
+        ]
+        return alarms(drawn, self.threshold_, title)
 
     def measure(self, df: "pandas.DataFrame", labels: Any) -> dict[str, float]:
         """AUROC, AUPRC and the best F1 of single steps against labels (true where anomalous), unadjusted."""

@@ -8,11 +8,14 @@ import numpy as np
 from hippodrome import runs
 from hippodrome.data.base import Task
 from hippodrome.data.imputation import Grids, carried, imputation_task, interpolated, read_grids
-from hippodrome.estimators._cells import endings, filled
+from hippodrome.estimators._cells import filled
+from hippodrome.estimators._frames import endings
 from hippodrome.estimators.base import Estimator
 
 if TYPE_CHECKING:
     import pandas
+
+    from hippodrome.estimators._charts import Drawing
 
 
 class Imputer(Estimator):
@@ -84,7 +87,7 @@ class Imputer(Estimator):
         """
         df = self._frame(df)
         grids = self._read(df)
-        ends = endings(self._network.quantiles)
+        ends = self._ends()
         result = df.copy()
         columns = {str(name): name for name in df.columns}
         whole = {name: np.full((len(df), 1 + len(ends)), np.nan) for name in grids.names}
@@ -115,7 +118,7 @@ class Imputer(Estimator):
 
         df = self._frame(df)
         grids = self._read(df)
-        names = ["value", *(f"value{end}" for end in endings(self._network.quantiles))]
+        names = ["value", *(f"value{end}" for end in self._ends())]
         rows = []
         for one, found in zip(grids.series, self._found(grids), strict=True):
             for step, j in np.argwhere(np.isnan(one.values)).tolist():
@@ -163,6 +166,34 @@ class Imputer(Estimator):
         if covered:
             result["model"]["coverage"] = float(np.concatenate(covered).mean())
         return result
+
+    def chart(self, df: "pandas.DataFrame | None" = None, title: str = "Filled in") -> "Drawing":
+        """The columns with the most holes, of all series, around these, with bands where there are any."""
+        from hippodrome.estimators._cell_charts import Filling, filling
+
+        grids = self._read(self._frame(df))
+        long = len(grids.series) > 1
+        drawn = []
+        for one, found in zip(grids.series, self._found(grids), strict=True):
+            holes = np.isnan(one.values)
+            for j, name in enumerate(grids.names):
+                cells = np.where(holes[:, j, None], found[:, j], np.nan)
+                panel = Filling(
+                    one.name if long else name,
+                    one.stamps,
+                    one.values[:, j],
+                    cells[:, 0],
+                    cells[:, min(1, cells.shape[1] - 1)],
+                    cells[:, -1],
+                )
+                drawn.append((int(holes[:, j].sum()), panel))
+        drawn.sort(key=lambda pair: -pair[0])
+        kept = [panel for count, panel in drawn if count] or [drawn[0][1]]
+        return filling(kept, title)
+
+    def _ends(self) -> list[str]:
+        """What follows a name in the columns of its quantiles."""
+        return [end for end, _ in endings(self._network.quantiles)[1:]]
 
     def _found(self, grids: Grids) -> list[np.ndarray]:
         """Point and quantiles of every cell of each series."""

@@ -1,0 +1,47 @@
+"""A table as the verbs for series take it: a data frame whose faults are told before anything is computed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hippodrome.cli._output import as_json, table
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def frame_of(path: Path) -> "pandas.DataFrame":
+    """The table with its cells as they stand: text where it is CSV.
+
+    Raises:
+        ValueError: there is no such file, or no table in it.
+    """
+    import pandas
+
+    from hippodrome.data._table import read_csv, read_parquet
+
+    if not path.is_file():
+        raise ValueError(f"there is no table {str(path)!r}. Name a CSV or Parquet file")
+    if path.suffix == ".parquet":
+        read_parquet(path)
+        return pandas.read_parquet(path)
+    return pandas.DataFrame({name: list(cells) for name, cells in read_csv(path).columns.items()})
+
+
+def results_folder(path: Path | None, source: Path, word: str) -> Path:
+    """Where a verb writes: the folder named, or one named after the table, in the working folder.
+
+    Raises:
+        ValueError: something is there already.
+    """
+    folder = path or Path(f"{source.name.split('.')[0]}-{word}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and is not an empty folder. Name another with --out")
+    return folder
+
+
+def told(values: dict[str, Any], title: str, columns: list[str], rows: list[list[Any]], json: bool) -> None:
+    """One JSON value, or a table for people."""
+    if json:
+        as_json(values)
+    else:
+        table(title, columns, rows)
