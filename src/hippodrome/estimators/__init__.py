@@ -43,6 +43,7 @@ def load(
     run = runs.load(folder, device)
     made = {
         "forecasting": Forecaster,
+        "token_forecasting": Forecaster,
         "classification": Classifier,
         "vision": Classifier,
         "language": Generator,

@@ -19,8 +19,8 @@ from hippodrome.estimators.conformal import (
     checked,
     pairs_of,
 )
+from hippodrome.models._forecasters import AnyForecaster
 from hippodrome.models._window import EPS
-from hippodrome.models.forecasting import ForecastingModel
 from hippodrome.shapes import SeriesBatch
 
 LEVELS = (80.0, 95.0)
@@ -37,9 +37,7 @@ def checked_words(intervals: str, validation: Number) -> None:
         )
 
 
-def checked_levels(
-    model: ForecastingModel, conformal: Conformal | None, level: Sequence[Number] | None
-) -> None:
+def checked_levels(model: AnyForecaster, conformal: Conformal | None, level: Sequence[Number] | None) -> None:
     """Raise before the frame is read where a level cannot be had."""
     if conformal is None:
         _frames.endings(model.quantiles, level)
@@ -49,7 +47,7 @@ def checked_levels(
 
 
 def extended(
-    model: ForecastingModel,
+    model: AnyForecaster,
     conformal: Conformal | None,
     panel: Panel,
     outputs: np.ndarray,
@@ -88,7 +86,7 @@ def extended(
     return np.concatenate([outputs, bands.reshape(*bands.shape[:3], -1)], -1), columns
 
 
-def scales(model: ForecastingModel, past: np.ndarray, scaling: Scaling) -> np.ndarray:
+def scales(model: AnyForecaster, past: np.ndarray, scaling: Scaling) -> np.ndarray:
     """The scale (b, c) of windows whose variates are ``past`` (b, t, c); see ``Conformal``.
 
     That of a window is never below a share of 0.3 % of the train data's, as in the model's normalization.
@@ -105,7 +103,7 @@ def scales(model: ForecastingModel, past: np.ndarray, scaling: Scaling) -> np.nd
 
 
 def ends(
-    model: ForecastingModel,
+    model: AnyForecaster,
     conformal: Conformal | None,
     outputs: np.ndarray,
     scale: np.ndarray,
@@ -133,7 +131,7 @@ def ends(
 
 
 def calibrated(
-    model: ForecastingModel, task: Task, method: Method | None = None, batch_size: int = 64
+    model: AnyForecaster, task: Task, method: Method | None = None, batch_size: int = 64
 ) -> Conformal:
     """Scores of the windows of a task's validation part, ``MOST`` evenly spread ones at most.
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.data._panel import Panel
-from hippodrome.models.forecasting import ForecastingModel
+from hippodrome.models._forecasters import AnyForecaster
 
 ROWS = 512
 """Rows of values, variates times series, that one forward pass reads."""
@@ -17,7 +17,7 @@ STATISTICS = (
 """Buffers that hold facts of the train data."""
 
 
-def forecast(model: ForecastingModel, panel: Panel, known: np.ndarray | None, count: int) -> np.ndarray:
+def forecast(model: AnyForecaster, panel: Panel, known: np.ndarray | None, count: int) -> np.ndarray:
     """Point and quantiles (n, count, c, 1 + q) after the end of each series.
 
     What the model asks for beyond its horizon it is told by its own point forecast: covariates that are seen
@@ -51,7 +51,7 @@ def forecast(model: ForecastingModel, panel: Panel, known: np.ndarray | None, co
     return np.concatenate(found).astype(np.float64)
 
 
-def carried(model: ForecastingModel) -> dict[str, Tensor]:
+def carried(model: AnyForecaster) -> dict[str, Tensor]:
     """The weights that another forecaster of the same shape begins with: all but facts of the train data."""
     return {
         name: tensor.detach().cpu().clone()
@@ -68,7 +68,7 @@ def _window(panel: Panel, part: slice, look_back: int) -> tuple[np.ndarray, np.n
 
 
 def _rolled(
-    model: ForecastingModel,
+    model: AnyForecaster,
     past: Tensor,
     known: Tensor | None,
     static: Tensor | None,

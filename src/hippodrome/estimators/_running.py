@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hippodrome.generate.snapshot import filled, named
-from hippodrome.models.forecasting import ForecastingModel
+from hippodrome.models._forecasters import AnyForecaster
 
 
 class _Runner(NamedTuple):
@@ -48,7 +48,7 @@ class Running:
 
     def __init__(
         self,
-        model: ForecastingModel,
+        model: AnyForecaster,
         history: np.ndarray,
         dt: np.ndarray | None = None,
         static: np.ndarray | None = None,
@@ -173,7 +173,7 @@ class Running:
 
     @classmethod
     def restored(
-        cls, model: ForecastingModel, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+        cls, model: AnyForecaster, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> "Running":
         """What ``tensors`` and ``facts`` were taken from."""
         steps = tensors["steps"].numpy() if facts["timed"] else None

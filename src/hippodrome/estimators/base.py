@@ -103,8 +103,8 @@ class Estimator(ABC):
                 "device": self.device,
             }
         )
-        spec = {"kind": task.kind, **backbone, **self._facts()}
-        result = runs.train(spec, task, settings, place, start_from=begin)
+        spec, language = self._read_by({"kind": task.kind, **backbone, **self._facts()})
+        result = runs.train(spec, task, settings, place, start_from=begin or language)
         if result.status == "diverged":
             raise ValueError(f"the training diverged: {result.message}")
         self.result_ = result
@@ -117,13 +117,20 @@ class Estimator(ABC):
             if self.dropout is not None:
                 update = {"dropout": self.dropout}
                 recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=update)})
-            made = published.spec_of(recipe, task.kind, task.facts, task.details, self.width, self.depth)
-            return dict(recipe.training), made
-        sizes, rows = grid(task.kind, task.facts, task.details), variates(task.kind, task.facts)
+            sized = (self.width, self.depth, self._facts())
+            return dict(recipe.training), published.spec_of(
+                recipe, task.kind, task.facts, task.details, *sized
+            )
+        facts = {**task.facts, **self._facts()}
+        sizes, rows = grid(task.kind, facts, task.details), variates(task.kind, facts)
         options = with_sizes(self.model, None, sizes, rows)
         dropout = DROPOUT if self.dropout is None else self.dropout
-        sized = (self.width or WIDTH, self.depth or DEPTH)
-        return {}, {"backbone": stack_spec(self.model, *sized, options=options, dropout=dropout)}
+        width, depth = self.width or WIDTH, self.depth or DEPTH
+        return {}, {"backbone": stack_spec(self.model, width, depth, options=options, dropout=dropout)}
+
+    def _read_by(self, spec: dict[str, Any]) -> tuple[dict[str, Any], Mapping[str, Tensor] | None]:
+        """The spec, and tensors by name to begin with, where another trained model is put into this one."""
+        return spec, None
 
     def _facts(self) -> dict[str, Any]:
         return {}

@@ -1,17 +1,20 @@
 """The forecaster as an estimator: data frames in, data frames out."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hippodrome import config, runs
 from hippodrome.estimators import _intervals, _rolling
 from hippodrome.estimators.base import Estimator
 from hippodrome.estimators.conformal import FILE, Conformal
+from hippodrome.models._forecasters import FORECASTING
+from hippodrome.models._language_part import with_language
 from hippodrome.models.base import accepts_dt
 from hippodrome.train.settings import Budget
 
@@ -53,6 +56,9 @@ class Forecaster(Estimator):
         intervals: "quantiles" gives the model's own as bands; "conformal" gives bands from its errors on the
             validation part, of any level, which hold the truth as often as they say where windows are
             exchangeable (``conformal.Conformal``).
+        language: of the recipe ``smetimes``: the run folder of a language model that reads for it, frozen.
+        settings: others of the model around its backbone, by name: ``patch``, ``head`` or ``normalization``
+            of ``models.forecasting``, ``segment``, ``experts`` or ``frozen`` of ``models.token_forecasting``.
         validation: share of the steps at the end of each series that the best weights are chosen by, a
             horizon at least; 0 learns from all and keeps the last weights.
         width: channels of the backbone; None takes the recipe's, or 64.
@@ -83,6 +89,8 @@ class Forecaster(Estimator):
         frequencies: Literal["one", "mixed"] = "one",
         scaler: Literal["global", "local"] | None = None,
         intervals: Literal["quantiles", "conformal"] = "quantiles",
+        language: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
         validation: float = 0.1,
         width: int | None = None,
         depth: int | None = None,
@@ -98,7 +106,7 @@ class Forecaster(Estimator):
         self.targets, self.time, self.observed, self.known = targets, time, observed, known
         self.static, self.calendar, self.irregular, self.gaps = static, calendar, irregular, gaps
         self.frequencies, self.scaler, self.validation = frequencies, scaler, validation
-        self.intervals = intervals
+        self.intervals, self.language, self.settings = intervals, language, settings
         self.width, self.depth, self.budget, self.lr = width, depth, budget, lr
         self.batch_size, self.dropout, self.seed, self.device = batch_size, dropout, seed, device
         self.folder = folder
@@ -172,7 +180,7 @@ class Forecaster(Estimator):
         df: "pandas.DataFrame | None" = None,
         h: int | None = None,
         X_df: "pandas.DataFrame | None" = None,
-        level: Sequence[float] | None = None,
+        level: Sequence[int | float] | None = None,
         static_df: "pandas.DataFrame | None" = None,
     ) -> "pandas.DataFrame":
         """The steps after the end of each series of ``df``, or of the frame learned from.
@@ -209,8 +217,8 @@ class Forecaster(Estimator):
         h: int | None = None,
         n_windows: int = 5,
         step_size: int | None = None,
-        refit: bool = False,
-        level: Sequence[float] | None = None,
+        refit: bool | str = False,
+        level: Sequence[int | float] | None = None,
         static_df: "pandas.DataFrame | None" = None,
     ) -> "pandas.DataFrame":
         """Forecasts of the last windows of each series by what came before: see ``backtest``."""
@@ -225,7 +233,7 @@ class Forecaster(Estimator):
         *,
         static_df: "pandas.DataFrame | None" = None,
         renew: int | None = None,
-        adaptive: Sequence[float] = (),
+        adaptive: Sequence[int | float] = (),
     ) -> "Stream":
         """Goes on with one series, an observation at a time: see ``streaming.Stream``."""
         from hippodrome.estimators.streaming import Stream
@@ -233,7 +241,7 @@ class Forecaster(Estimator):
         return Stream(self, df, series, static_df, renew, adaptive)
 
     def _forecast(
-        self, panel: "Panel", h: int | None, future: Any, level: Sequence[float] | None
+        self, panel: "Panel", h: int | None, future: Any, level: Sequence[int | float] | None
     ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, int]]]:
         """The stamps (n, h) after each series, point, quantiles and bands (n, h, c, outputs) there, and what
         follows a name in the columns with its place among them."""
@@ -352,7 +360,13 @@ class Forecaster(Estimator):
         self.frame_, self.static_, self.panel_ = df, static_df, panel
 
     def _facts(self) -> dict[str, Any]:
-        return {"quantiles": list(self.quantiles)}
+        return {"quantiles": list(self.quantiles), **(self.settings or {})}
+
+    def _read_by(self, spec: dict[str, Any]) -> tuple[dict[str, Any], Mapping[str, Tensor] | None]:
+        if self.language is None:
+            return spec, None
+        run = runs.load(self.language)
+        return with_language(spec, run.model, run.spec, run.tokenizer)
 
 
 def _source(start_from: "Forecaster | str | Path", device: str) -> Any:
@@ -360,7 +374,7 @@ def _source(start_from: "Forecaster | str | Path", device: str) -> Any:
     if isinstance(start_from, Forecaster):
         return start_from._network
     run = runs.load(Path(start_from), device)
-    if run.spec["kind"] != "forecasting":
+    if run.spec["kind"] not in FORECASTING:
         raise ValueError(
             f"{start_from} holds a model for {run.spec['kind']}, and a forecaster begins with one that "
             f"forecasts. Name another folder"

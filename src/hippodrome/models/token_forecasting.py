@@ -122,6 +122,8 @@ class TokenForecastingModel(Model):
         self.channels, self.look_back, self.horizon, self.quantiles = channels, look_back, horizon, quantiles
         self.segment, self.fusion, self.frozen = segment, fusion, frozen
         self.first_chunk, self.chunk = look_back, segment
+        # What jobs ask of any forecaster: it moves on by segments, and reads nothing beside the variates.
+        self.stride, self.streams, self.moving, self.covariates = segment, True, 0, None
         self.gap = -look_back % segment
         self.ids = _prompts.spelt(spelling, vocab_size) if prompts else None
         self.embedding_scale = embedding_scale
