@@ -21,7 +21,7 @@ class Ahead(NamedTuple):
     known: np.ndarray | None
 
 
-def endings(quantiles: Sequence[float], level: Sequence[float] | None = None) -> list[tuple[str, int]]:
+def endings(quantiles: Sequence[float], level: Sequence[int | float] | None = None) -> list[tuple[str, int]]:
     """What follows a name in the columns of a forecast, and the place of each in the model's outputs.
 
     Nothing, for the point; then -lo-80, -median, -hi-80 and so on, in the order of the quantiles. ``level``

@@ -61,9 +61,9 @@ class Backtest:
         """The rows (n, windows) of each series before each cutoff; below 1 where it does not reach so far."""
         if self.ends[:, 0].max() < 1:
             raise ValueError(
-                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end of "
-                f"a series and need some before them; the longest has {self.panel.counts.max()}. Take fewer "
-                f"windows, or a shorter horizon"
+                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end "
+                f"of a series and need some before them; the longest has {self.panel.counts.max()}. Take "
+                f"fewer windows, or a shorter horizon"
             )
         reading = self.panel.reading
         table, _ = table_of(df)
@@ -77,8 +77,8 @@ class Backtest:
 
     def run(
         self,
-        refit: bool = False,
-        level: Sequence[float] | None = None,
+        refit: bool | str = False,
+        level: Sequence[int | float] | None = None,
         on_window: OnWindow | None = None,
     ) -> "pandas.DataFrame":
         """The windows as a long frame: ``unique_id, ds, cutoff, y`` and the columns of ``predict``.
@@ -86,7 +86,8 @@ class Backtest:
         Of a wide frame each variate is a series. The trained forecaster is left in ``trained``.
 
         Args:
-            refit: train on before every cutoff, from the weights of the one before.
+            refit: train on before every cutoff, from the weights of the one before, for 100 steps or for a
+                budget such as "20s".
             level: bands, as for ``predict``.
             on_window: told of how many windows how many are done.
         """
@@ -99,7 +100,7 @@ class Backtest:
         for window in range(windows):
             past = self.past(window)
             if refit and window:
-                made.refit(past, self.static_df)
+                made.refit(past, self.static_df, *([] if refit is True else [refit]))
             ahead = self._ahead(window)
             found = made.predict(past, self.h, ahead, level, self.static_df)
             parts.append(self._joined(self.truth(window), found))
