@@ -6,10 +6,10 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
 
-.PHONY: demo test lint bench docs setup clean
+.PHONY: demo test lint bench docs adapters setup clean
 
-demo test lint bench docs setup:
+demo test lint bench docs adapters setup:
 	@$(PYTHON) bootstrap.py $@ --torch-index "$(TORCH_INDEX)" $(if $(ARGS),-- $(ARGS))
 
 clean:
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-adapters site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Sets up `.venv` and runs one of the project's tasks in it: demo, test, lint, bench, docs, or only setup.
 
+`adapters` has an environment of its own, `.venv-adapters`: what it needs asks for other versions.
+
 Needs nothing but Python 3.11 or newer with its own standard library. The Makefile calls it; where there is no
 make (Windows), call it directly: `python bootstrap.py demo`. A stamp keyed on the inputs (pyproject.toml,
 constraints.txt, this file, the Python in use) makes every call after the first a matter of milliseconds.
@@ -58,6 +60,9 @@ COMPILED = {**ONE_THREAD, "JAXTYPING_DISABLE": "1"}
 # Triton's interpreter runs the GPU kernels on the CPU; it reads its variable where kernels are defined.
 INTERPRETED = {**COMPILED, "TRITON_INTERPRET": "1"}
 
+# Not the folder: what else lies there may need packages that this environment has not.
+ADAPTERS = [f"tests/estimators/test_adapters_{library}.py" for library in ("neuralforecast", "sktime")]
+
 # task: (dependency groups, commands as modules with their extra environment, run one after the other).
 TASKS = {
     "setup": ([], []),
@@ -76,7 +81,15 @@ TASKS = {
     ),
     "bench": (["bench"], [(["hippodrome", "bench"], {})]),
     "docs": (["docs"], [(["zensical", "build", "--clean"], {})]),
+    "adapters": ([], [(["pytest", "-m", "adapters", *ADAPTERS], COMPILED)]),
 }
+
+# task: (folder of its environment, what it holds beside the project). Versions named here go before those of
+# constraints.txt: sktime 1.2 wants a pandas before 3.1.
+APART = {
+    "adapters": (".venv-adapters", ["neuralforecast==3.3.0", "sktime==1.2.0", "pandas==3.0.6", "pytest"]),
+}
+BESIDE = []
 
 
 class Problem(Exception):
@@ -99,6 +112,28 @@ def call(command):
     return subprocess.run(
         command, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
+
+
+def move(task):
+    """Take the environment that a task has of its own."""
+    global VENV, PYTHON, STAMP, BESIDE
+    folder, BESIDE = APART[task]
+    places = [os.path.relpath(place, VENV) for place in (PYTHON, STAMP)]
+    VENV = os.path.join(ROOT, folder)
+    PYTHON, STAMP = (os.path.join(VENV, place) for place in places)
+
+
+def constraints():
+    """The file of versions for pip: the project's, without what an environment of its own has otherwise."""
+    if not BESIDE:
+        return "constraints.txt"
+    own = {name.split("==")[0] for name in BESIDE if "==" in name}
+    path = os.path.join(VENV, "constraints.txt")
+    with open(os.path.join(ROOT, "constraints.txt"), encoding="utf-8") as file:
+        lines = [line for line in file if line.split("==")[0].strip() not in own]
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    return path
 
 
 def find_python():
@@ -139,14 +174,14 @@ def make_venv():
         answer = call([PYTHON, "-c", "import sys; print(*sys.version_info[:2], sep='.')"])
         if answer.stdout.strip() == dotted(sys.version_info[:2]):
             return
-        say("the .venv here is broken or of another Python; it is made anew")
+        say(f"the {os.path.basename(VENV)} here is broken or of another Python; it is made anew")
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
             raise Problem(
                 f"{sys.executable} lacks Python's own module {module}, which makes virtual environments. "
                 "On Debian and Ubuntu: apt-get install python3-venv"
             )
-    say(f"making .venv with Python {dotted(sys.version_info[:3])}")
+    say(f"making {os.path.basename(VENV)} with Python {dotted(sys.version_info[:3])}")
     outcome = call([sys.executable, "-m", "venv", "--clear", VENV])
     if outcome.returncode:
         raise Problem(
@@ -156,7 +191,7 @@ def make_venv():
 
 
 def pip(*arguments):
-    """Run pip of the .venv; the outcome with all it said."""
+    """Run pip of the environment; the outcome with all it said."""
     return call([PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments])
 
 
@@ -171,7 +206,8 @@ def explain(what, output):
     elif "No matching distribution" in output:
         hint = f"No package index here has it for {sys.platform} and Python {dotted(sys.version_info[:2])}."
     else:
-        hint = "Remove .venv and try again; if it fails the same way, pip's words above say why."
+        again = f"Remove {os.path.basename(VENV)} and try again"
+        hint = f"{again}; if it fails the same way, pip's words above say why."
         print(output, file=sys.stderr)
     return Problem(f"{what} could not be installed. {hint} pip said: {' '.join(errors)[:600]}")
 
@@ -228,7 +264,7 @@ def set_up(groups, index):
     wanted = sorted(set(groups) | set(stamp["groups"] if same else []))
     say(f"installing hippodrome{' and what it needs for: ' + ', '.join(wanted) if wanted else ''}")
     chosen = [word for group in wanted for word in ("--group", group)]
-    outcome = pip("install", "--quiet", "-c", "constraints.txt", "-e", ".", *chosen)
+    outcome = pip("install", "--quiet", "-c", constraints(), "-e", ".", *BESIDE, *chosen)
     if outcome.returncode:
         raise explain("hippodrome", outcome.stdout)
     with open(STAMP + ".new", "w", encoding="utf-8") as file:
@@ -264,6 +300,8 @@ def main(words):
     groups, commands = TASKS[arguments.task]
     try:
         find_python()
+        if arguments.task in APART:
+            move(arguments.task)
         set_up(groups, arguments.torch_index)
         return run(commands, words[cut + 1 :])
     except Problem as problem:

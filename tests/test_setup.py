@@ -153,6 +153,29 @@ def test_the_stamp_skips_what_is_done(
     assert json.loads(stamp.read_text())["groups"] == groups
 
 
+def test_adapters_have_an_environment_of_their_own(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = Path(bootstrap.VENV)
+    monkeypatch.setattr(bootstrap, "APART", {"adapters": (str(tmp_path), ["sktime==1", "pandas==3.0.6"])})
+    monkeypatch.setattr(bootstrap, "find_python", lambda: None)
+    for step in ("make_venv", "upgrade_pip"):
+        monkeypatch.setattr(bootstrap, step, lambda: None)
+    monkeypatch.setattr(bootstrap, "install_torch", lambda index: None)
+    monkeypatch.setattr(bootstrap, "pip", pip := Pip())
+    ran: list[list[str]] = []
+    monkeypatch.setattr(bootstrap.subprocess, "call", lambda words, **more: ran.append(words) or 0)
+    assert bootstrap.main(["adapters"]) == 0
+    (asked,) = pip.asked
+    assert asked[-2:] == ("sktime==1", "pandas==3.0.6")
+    versions = Path(asked[asked.index("-c") + 1]).read_text(encoding="utf-8").splitlines()
+    assert not [line for line in versions if line.startswith("pandas==")]
+    assert "pandas-stubs" in {line.split("==")[0] for line in versions}
+    assert ran[0][0] == str(tmp_path / Path(bootstrap.PYTHON).relative_to(bootstrap.VENV))
+    assert not str(bootstrap.STAMP).startswith(str(usual))
+    assert all((ROOT / file).is_file() for file in bootstrap.ADAPTERS)
+
+
 def test_a_failed_installation_leaves_no_stamp(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
