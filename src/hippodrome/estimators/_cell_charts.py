@@ -92,7 +92,8 @@ def alarms(series: Sequence[Watch], threshold: float, title: str) -> Drawing:
             upper.set_title(figures.shortened(one.title), fontsize=9.5)
             lower.set_ylabel("score", fontsize=9)
             for ax in (upper, lower):
-                ax.margins(x=0.01)
+                # Said, because the first steps may have no score.
+                ax.set_xlim(stamps[0], stamps[-1])
                 _plain(ax)
                 _time_axis(ax, stamps)
         marks = [(_FLAGGED, "flagged", 1.2)]
