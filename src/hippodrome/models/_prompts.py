@@ -1,11 +1,10 @@
 """What a segment of a series says in words, and the features of such texts kept as long as they hold."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 ALPHABET = " ,-.0123456789acdeghilmnopstuv"
 """Every character that a prompt is made of, in order."""
@@ -52,7 +51,7 @@ class Features:
     """
 
     def __init__(self) -> None:
-        self._weights: tuple = ()
+        self._marks: tuple = ()
         self._slots: dict[str, int] = {}
         self._texts: dict[int, str] = {}
         self._table = torch.empty(0, 0)
@@ -68,12 +67,12 @@ class Features:
         return len(self._slots)
 
     def of(
-        self, texts: Sequence[str], reader: nn.Module, read: Callable[[list[str]], Tensor]
+        self, texts: Sequence[str], weights: Iterable[Tensor], read: Callable[[list[str]], Tensor]
     ) -> Float[Tensor, "n d"]:
-        """The features of each text, on the reader's device; ``read`` computes those of new ones."""
-        weights = tuple(_mark(p) for p in reader.parameters())
-        if weights != self._weights:
-            self._weights, self._next, self._table = weights, 0, torch.empty(0, 0)
+        """The features of each text; ``read`` computes those of new ones, with ``weights``."""
+        marks = tuple(_mark(weight) for weight in weights)
+        if marks != self._marks:
+            self._marks, self._next, self._table = marks, 0, torch.empty(0, 0)
             self._slots.clear()
             self._texts.clear()
         places: dict[str, int] = {}
@@ -164,7 +163,7 @@ def spelling_of(encode: Callable[[str], list[int]]) -> list[int]:
     return [ids[0] for ids in found]
 
 
-def _mark(parameter: nn.Parameter) -> tuple:
+def _mark(weight: Tensor) -> tuple:
     """What tells that a weight is still the same: where it lies, what it is, how often it was written."""
-    version = -1 if parameter.is_inference() else parameter._version
-    return parameter.data_ptr(), parameter.dtype, version, math.prod(parameter.shape)
+    version = -1 if weight.is_inference() else weight._version
+    return weight.data_ptr(), weight.dtype, version

@@ -288,15 +288,18 @@ class TokenForecastingModel(Model):
         assert embedding is not None
         assert ids is not None
         reader: nn.Module = self.backbone if self.reader is None else self.reader
-        whole = nn.ModuleList([embedding, reader])
+        weights = [embedding.weight, *reader.parameters(), *reader.buffers()]
         place = embedding.weight.device
 
-        def read(texts: list[str]) -> Tensor:
-            return _prompts.read_last(
-                lambda codes: reader(embedding(codes) * self.embedding_scale)[0], texts, ids, place
-            )
+        def features(codes: Tensor) -> Tensor:
+            return reader(embedding(codes) * self.embedding_scale)[0]
 
-        found = self.features.of(_prompts.prompts(pieces), whole, read)
+        def read(texts: list[str]) -> Tensor:
+            # What is kept must not depend on the precision of the call that happened to ask first.
+            with torch.autocast(place.type, enabled=False):
+                return _prompts.read_last(features, texts, ids, place)
+
+        found = self.features.of(_prompts.prompts(pieces), weights, read)
         return found.unflatten(0, pieces.shape[:3])
 
     def _outputs(
