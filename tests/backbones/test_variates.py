@@ -120,6 +120,27 @@ def test_a_forecaster_streams_through_it(pattern: str) -> None:
     torch.testing.assert_close(joined, whole)
 
 
+def test_static_and_known_covariates_reach_a_forecast_through_the_variate_mixers() -> None:
+    backbone = made("tsm2:mamba", variates=4)
+    sizes = {"observed": 1, "known": 1, "static": 3, "covariates": "variates"}
+    model = ForecastingModel(backbone, 2, 11, 5, (), patch=4, stride=2, **sizes).double()
+    past, known, static = (
+        torch.randn(2, *size, dtype=torch.float64, requires_grad=True) for size in ((11, 4), (5, 1), (3,))
+    )
+    forecast, _ = model(past, known=known, static=static)
+    told = torch.autograd.grad(forecast[0, 2, 1, 0], (past, known, static), retain_graph=True)
+    assert bool((told[0][0].abs().sum(0) > 0).all())  # both variates and both covariates
+    assert not told[0][1].any()
+    assert told[1][0].abs().sum(1).nonzero()[:, 0].tolist() == [2]  # what is known of that step alone
+    assert bool((told[2][0] != 0).all())
+    # Without mixers across the variates, a covariate that is a row of its own reaches no variate.
+    for weights in model.backbone.averages.of_channels:
+        weights.data[1:] = 0
+    forecast, _ = model(past, known=known, static=static)
+    (alone,) = torch.autograd.grad(forecast[0, 2, 1, 0], past)
+    assert (alone[0].abs().sum(0) > 0).tolist() == [False, True, False, False]
+
+
 def test_what_cannot_be_meant_is_refused_with_a_sentence() -> None:
     for pattern in ("tsm2:mamba", "variates:chimera"):
         with pytest.raises(ValueError, match="Give it variates=2"):

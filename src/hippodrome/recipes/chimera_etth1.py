@@ -26,10 +26,10 @@ RECIPE = Recipe(
     notes=(
         "The two-dimensional recurrence is the paper's, and so are two modules whose time steps start small "
         "(long-term progression) and large (season), decoded apart and added. Not established, so not "
-        "claimed: its sizes, its results, where the steps start, how coupled terms and inputs are discretized "
-        "(coupling and rule choose), and whether the second module reads what the first left over; here both "
-        "read the window. There is no companion matrix for A1 and A2 and no closed-loop decoder: the horizon "
-        "is read by one linear map of each module. Sizes are small ones that train on a processor, half of "
-        "d_model for each module. Files named ETTh1 take the published split by themselves."
+        "claimed: its sizes, its results, where the steps start, how coupled terms and inputs are "
+        "discretized (coupling and rule choose), and whether the second module reads what the first left "
+        "over; here both read the window. There is no companion matrix for A1 and A2 and no closed-loop "
+        "decoder: the horizon is read by one linear map of each module. Sizes are small ones that train on a "
+        "processor, half of d_model for each module. A file named ETTh1 takes the published split by itself."
     ),
 )
