@@ -103,7 +103,7 @@ def test_monthly_stamps_go_on_by_months() -> None:
 
 def test_another_number_of_variates_is_refused(forecaster: Forecaster) -> None:
     frame = pd.DataFrame({"ds": pd.date_range("2024", periods=20, freq="h"), "a": 1.0, "b": 2.0})
-    with pytest.raises(ValueError, match="expected a column .y."):
+    with pytest.raises(ValueError, match="learned series by unique_id; got columns 'ds', 'a', 'b'"):
         forecaster.predict(frame)
 
 

@@ -151,9 +151,10 @@ def filled(times: np.ndarray, expected: Sampling | None = None) -> tuple[Samplin
 
 def unordered(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Rows whose stamp does not come after the one before it in their series."""
-    steps = np.diff(times, prepend=times[:1]).astype(np.int64)
-    steps[offsets[:-1]] = 1
-    return np.flatnonzero(steps <= 0)
+    bad = np.zeros(len(times), bool)
+    bad[1:] = times[1:] <= times[:-1]
+    bad[offsets[:-1]] = False
+    return np.flatnonzero(bad)
 
 
 def not_increasing(table: Table, name: str, before: Any, stamp: Any, row: int) -> ValueError:
@@ -170,20 +171,35 @@ def not_increasing(table: Table, name: str, before: Any, stamp: Any, row: int) -
 
 
 def uneven(table: Table, name: str, times: np.ndarray, rows: np.ndarray) -> ValueError:
-    """The error of a series without an even step."""
-    steps = np.diff(times).astype(np.int64)
-    usual = _common(steps)
-    at = int(np.flatnonzero(steps != usual)[0]) + 1
-    words = _duration if times.dtype.kind == "M" else str
+    """The error of a series without an even step: where a row is absent, or else a step differs."""
+    found = filled(times)
+    if found is None:
+        steps = np.diff(times).astype(np.int64)
+        usual = _common(steps)
+        sampling, jumps, unit = _even(usual, times.dtype.kind == "M"), steps, usual
+        remedy = "Say irregular=True where steps truly differ, resample to an even step, or remove the column"
+    else:
+        sampling, place = found
+        jumps, unit = np.diff(place) * sampling.size, sampling.size
+        remedy = "Say gaps='fill' for rows of missing values there, add them, or remove the column"
+    at = int(np.flatnonzero(jumps != unit)[0]) + 1
     return fault(
         table.where,
-        f"one step throughout, {words(usual)} as in most rows",
-        f"{words(int(steps[at - 1]))} from {said(times[at - 1])} to {said(times[at])}",
-        "Say gaps='fill' where rows are absent and irregular=True where steps truly differ, resample to an "
-        "even step (missing values may stay empty), or remove the column of stamps.",
+        f"one step throughout, {sampling.name} as in most rows",
+        f"{_many(sampling, int(jumps[at - 1]), times)} from {said(times[at - 1])} to {said(times[at])}",
+        f"{remedy} of stamps.",
         row=int(rows[at]) + 1,
         column=name,
     )
+
+
+def _many(sampling: Sampling, size: int, times: np.ndarray) -> str:
+    """A step of another size in the words of a sampling."""
+    if sampling.unit == "working day":
+        return f"{size} working days"
+    if sampling.unit != "step":
+        return _months(size, False).name
+    return _duration(size) if times.dtype.kind == "M" else str(size)
 
 
 def said(time: Any) -> str:

@@ -1,8 +1,9 @@
 """A panel as a task to fit a forecaster on: all of it but an end to choose by, short series too."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from torch.utils.data import Subset
 
 from hippodrome.data._panel import Panel
 from hippodrome.data._series import Series, SeriesWindows, collate, covariate_facts
@@ -10,16 +11,15 @@ from hippodrome.data.base import Task
 from hippodrome.data.tables import panel_details, series_of
 
 MOST = 2000
-"""Windows of one series that are enough to choose weights by."""
-
-Scaler = Literal["global", "local"]
+"""Windows that are enough to choose weights by: of one series, and of all."""
 
 
-def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: float, scaler: Scaler) -> Task:
+def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: float, scaler: str) -> Task:
     """The task of learning to forecast what comes after the end of each series.
 
     The last ``validation`` part of each series, a horizon at least and ``MOST`` windows at most, is what the
-    best weights are chosen by; a series too short for that is learned from whole. Where no window of
+    best weights are chosen by, with ``MOST`` windows of all series; a series too short for that is learned
+    from whole. Where no window of
     ``look_back`` and ``horizon`` fits into what is learned from, the left is filled with missing values. A
     series of ``horizon`` rows or fewer teaches nothing.
 
@@ -53,20 +53,21 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
     cuts = np.stack([learned, counts, counts], 1)
     series = [_padded(one, back, horizon) for one in series_of(panel, cuts) if one.borders[0] > horizon]
     sets = [SeriesWindows(series, part, back, horizon) for part in range(2)]
+    few = Subset(sets[1], spread(len(sets[1]))) if len(sets[1]) > MOST else sets[1]
     location, scale = moments(panel)
     details = {
         **panel_details(panel),
         "scaler": scaler,
         "series": len(panel.ids),
         "season": panel.usual.season,
-        "windows": {"train": len(sets[0]), "valid": len(sets[1])},
+        "windows": {"train": len(sets[0]), "valid": min(len(sets[1]), MOST)},
         "missing": int(np.isnan(panel.values).sum()),
     }
     return Task(
         kind="forecasting",
         name=panel.name,
         train=sets[0],
-        valid=sets[1],
+        valid=few,
         test=sets[1],
         collate=collate,
         facts={
@@ -81,6 +82,11 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
         details=details,
         naive=dict,
     )
+
+
+def spread(count: int) -> list[int]:
+    """``MOST`` of so many windows, evenly spread."""
+    return [(2 * i + 1) * count // (2 * MOST) for i in range(MOST)]
 
 
 def default_look_back(rows: np.ndarray, horizon: int) -> int:

@@ -176,5 +176,6 @@ def panel_details(panel: Panel) -> dict[str, Any]:
         "rows": len(panel.times),
         "variates": list(panel.reading.targets or ()),
         "sampling": usual,
+        "long": panel.long,
         "reading": panel.reading.kept(),
     }

@@ -12,9 +12,10 @@ from typing import Any
 
 from hippodrome import runs
 from hippodrome.config.patterns import AND
+from hippodrome.estimators._reading import described
 from hippodrome.estimators.classifier import Classifier
 from hippodrome.estimators.detector import FILE, AnomalyDetector
-from hippodrome.estimators.forecaster import Forecaster, described
+from hippodrome.estimators.forecaster import Forecaster
 from hippodrome.estimators.generator import Generator
 from hippodrome.estimators.imputer import Imputer
 from hippodrome.estimators.regressor import Regressor

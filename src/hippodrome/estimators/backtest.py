@@ -7,6 +7,7 @@ import numpy as np
 
 from hippodrome.data._panel import read_panel, table_of
 from hippodrome.data._table import stamps
+from hippodrome.estimators._reading import wanted
 
 if TYPE_CHECKING:
     import pandas
@@ -55,7 +56,7 @@ class Backtest:
                 f"a backtest has 1 window or more, 1 row or more apart, of 1 to {forecaster.horizon} steps, "
                 f"the horizon; got n_windows={n_windows}, step_size={step} and h={self.h}. Correct them"
             )
-        self.panel = read_panel(df, forecaster._wanted(), static_df)
+        self.panel = read_panel(df, wanted(forecaster), static_df)
         back = self.h + step * np.arange(n_windows - 1, -1, -1)
         self.ends = self.panel.counts[:, None] - back
         """The rows (n, windows) of each series before each cutoff; below 1 where it does not reach so far."""

@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from hippodrome import config, runs
-from hippodrome.estimators import _intervals, _rolling
+from hippodrome import runs
+from hippodrome.estimators import _intervals, _reading, _rolling
 from hippodrome.estimators.base import Estimator
-from hippodrome.estimators.conformal import FILE, Conformal
+from hippodrome.estimators.conformal import Conformal
 from hippodrome.models._forecasters import FORECASTING
 from hippodrome.models._language_part import with_language
-from hippodrome.models.base import accepts_dt
 from hippodrome.train.settings import Budget
 
 if TYPE_CHECKING:
     import pandas
 
-    from hippodrome.data._panel import Panel, Reading
+    from hippodrome.data._panel import Panel
     from hippodrome.data.base import Task
     from hippodrome.estimators.streaming import Stream
 
@@ -85,9 +83,9 @@ class Forecaster(Estimator):
         static: Sequence[str] = (),
         calendar: bool = False,
         irregular: bool = False,
-        gaps: Literal["refuse", "fill"] = "refuse",
-        frequencies: Literal["one", "mixed"] = "one",
-        scaler: Literal["global", "local"] | None = None,
+        gaps: str = "refuse",
+        frequencies: str = "one",
+        scaler: str | None = None,
         intervals: Literal["quantiles", "conformal"] = "quantiles",
         language: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -130,10 +128,10 @@ class Forecaster(Estimator):
         from hippodrome.data._panel import read_panel
 
         _intervals.checked_words(self.intervals, self.validation)
-        panel = read_panel(df, self._wanted(), static_df)
-        task = self._task(panel, self.look_back, self.horizon, self._scaler(panel))
+        panel = read_panel(df, _reading.wanted(self), static_df)
+        task = self._task(panel, self.look_back, self.horizon, _reading.scaler_of(self.scaler, panel))
         if self.irregular:
-            self._check_timed(task)
+            _reading.check_timed(self.model, self._published(task)[1]["backbone"])
         begin = None if start_from is None else _rolling.carried(_source(start_from, self.device))
         self._train(task, begin)
         self._calibrate(task)
@@ -252,7 +250,7 @@ class Forecaster(Estimator):
         count = model.horizon if h is None else h
         if count < 1:
             raise ValueError(f"a forecast is of 1 step or more; got h={h}. Leave it out for the horizon")
-        self._check(panel)
+        _reading.check_seen(model, panel)
         least = -(-count // model.horizon) * model.horizon
         ahead = ahead_of(panel, count, least, panel.reading, future)
         if self._fitted().details.get("scaler") != "local":
@@ -276,9 +274,9 @@ class Forecaster(Estimator):
 
     def _panel(self, df: "pandas.DataFrame | None", static_df: "pandas.DataFrame | None") -> "Panel":
         """The series to go on from, read as those learned from were."""
-        from hippodrome.data._panel import Reading, read_panel, table_of
+        from hippodrome.data._panel import read_panel, table_of
 
-        kept = self._fitted().details.get("reading")
+        details = self._fitted().details
         if df is None:
             if not hasattr(self, "panel_"):
                 raise ValueError(
@@ -286,69 +284,11 @@ class Forecaster(Estimator):
                 )
             return self.panel_
         table, _ = table_of(df)
-        reading = Reading() if kept is None else Reading.again(kept)
-        if reading.time not in table.columns:
-            reading = reading._replace(time=None)
+        reading = _reading.again(details, table)
         static = getattr(self, "static_", None) if static_df is None else static_df
         return read_panel(table, reading, static)
 
-    def _check(self, panel: "Panel") -> None:
-        channels = self._network.channels
-        if panel.values.shape[1] != channels:
-            raise ValueError(
-                f"this forecaster learned {channels} variates a step, and series {panel.ids[0]!r} has "
-                f"{panel.values.shape[1]}. Give the columns it learned from"
-            )
-        back = self._network.look_back
-        seen = np.concatenate([[0], np.cumsum(~np.isnan(panel.values).all(1))])
-        ends = panel.offsets[1:]
-        found = seen[ends] - seen[np.maximum(ends - back, panel.offsets[:-1])]
-        if not found.all():
-            empty = panel.ids[int(np.flatnonzero(found == 0)[0])]
-            raise ValueError(
-                f"series {empty!r} has no value to forecast from in its last {back} steps. Leave it out"
-            )
-
-    def _check_timed(self, task: "Task") -> None:
-        """Raise where the model cannot be told of steps that differ."""
-        with torch.random.fork_rng(devices=[]):
-            spec = self._published(task)[1]["backbone"]
-            backbone = None if spec is None else config.build(spec, "backbones")
-        if backbone is None or not accepts_dt(backbone) or not getattr(backbone, "causal", True):
-            raise ValueError(
-                f"{self.model} has no continuous time, so it cannot be told of steps that differ. Take a "
-                f"model that has, such as s4d, s5 or mamba2, or resample to an even step"
-            )
-
-    def _wanted(self) -> "Reading":
-        """How the frame of ``fit`` is to be read."""
-        from hippodrome.data._panel import Reading
-
-        groups = {"observed": self.observed, "known": self.known, "static": self.static}
-        if self.targets is not None:
-            groups["targets"] = self.targets
-        for name, given in groups.items():
-            if isinstance(given, str):
-                raise ValueError(f"{name} is a list of columns; got {given!r}. Write [{given!r}]")
-        return Reading(
-            time=self.time,
-            calendar=self.calendar,
-            irregular=self.irregular,
-            gaps=self.gaps,
-            frequencies=self.frequencies,
-            **{name: tuple(given) for name, given in groups.items()},
-        )
-
-    def _scaler(self, panel: "Panel") -> Literal["global", "local"]:
-        if self.scaler is None:
-            return "local" if len(panel.ids) > 1 else "global"
-        if self.scaler not in ("global", "local"):
-            raise ValueError(f"scaler is 'global', 'local' or None; got {self.scaler!r}. Take one")
-        return self.scaler
-
-    def _task(
-        self, panel: "Panel", look_back: int | None, horizon: int, scaler: Literal["global", "local"]
-    ) -> "Task":
+    def _task(self, panel: "Panel", look_back: int | None, horizon: int, scaler: str) -> "Task":
         from hippodrome.data._fitting import fit_task, own_scales, scaled
 
         if scaler == "local":
@@ -380,19 +320,3 @@ def _source(start_from: "Forecaster | str | Path", device: str) -> Any:
             f"forecasts. Name another folder"
         )
     return run.model
-
-
-def described(run: runs.Run) -> dict[str, Any]:
-    """The constructor's arguments that a run folder tells."""
-    reading = run.details.get("reading") or {}
-    names = ("targets", "time", "observed", "known", "static", "irregular", "gaps", "frequencies")
-    return {
-        "horizon": run.spec["horizon"],
-        "look_back": run.spec["look_back"],
-        "quantiles": tuple(run.spec["quantiles"]),
-        "scaler": run.details.get("scaler"),
-        "calendar": bool(reading.get("calendar")),
-        "intervals": "conformal" if (run.folder / FILE).exists() else "quantiles",
-        **{name: reading[name] for name in names if name in reading},
-        **({"model": run.details["model"]} if "model" in run.details else {}),
-    }
