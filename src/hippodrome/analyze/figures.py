@@ -7,9 +7,13 @@ Axes and letters are drawn in the page's own text colour, so a chart reads on li
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+STYLE = Path(__file__).with_name("report.css")
+"""The style sheet of the pages that these charts sit in: it has their colours, for light and dark paper."""
 
 # Okabe and Ito's palette for all kinds of colour vision (2008), less its yellow and black, which drown on
 # one of the two papers, and two more that keep apart from them. Markers and dashes tell the lines apart

@@ -225,15 +225,16 @@ def metrics(
         pinball = losses.mqloss(seen, {model: ends}, quantiles=quantiles)
         parts.append(pinball.assign(metric="pinball"))
     table = pandas.concat(parts, ignore_index=True)
-    order = list(dict.fromkeys(table["metric"]))
-    table = table.groupby(["unique_id", "metric"], sort=False)[list(models)].first().reset_index()
-    table["metric"] = pandas.Categorical(table["metric"], order, ordered=True)
-    ids = list(dict.fromkeys(frame["unique_id"]))
-    table["unique_id"] = pandas.Categorical(table["unique_id"], [*ids, "mean"], ordered=True)
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
+    ids = {key: place for place, key in enumerate(dict.fromkeys(frame["unique_id"]))}
+    table = table.groupby(["unique_id", "metric"])[list(models)].first().reset_index()
+    place = [
+        (ids[key], order[metric]) for key, metric in zip(table["unique_id"], table["metric"], strict=True)
+    ]
+    table = table.iloc[sorted(range(len(place)), key=place.__getitem__)]
     if len(ids) > 1:
-        mean = table.groupby("metric", observed=True)[list(models)].mean().reset_index()
-        table = pandas.concat([mean.assign(unique_id="mean"), table])[table.columns]
-    table = table.astype({"unique_id": str, "metric": str})
+        mean = table.groupby("metric", sort=False)[list(models)].mean().reset_index()
+        table = pandas.concat([mean.assign(unique_id="mean"), table])[list(table.columns)]
     return table.reset_index(drop=True)
 
 

@@ -32,6 +32,8 @@ class Estimator(ABC):
     seed: int
     device: str
     folder: str | Path | None
+    shows_progress = False
+    """Whether a bar on standard error follows the training."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments as they were given."""
@@ -100,6 +102,7 @@ class Estimator(ABC):
                 **{name: value for name, value in given.items() if value is not None},
                 "budget": Budget.parse(self.budget),
                 "seed": self.seed,
+                "progress": self.shows_progress,
                 "device": self.device,
             }
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hippodrome.analyze import figures
 from hippodrome.race import charts
 from hippodrome.race.files import write_text
 from hippodrome.race.result import Estimate, RaceResult
@@ -45,7 +46,7 @@ def render(result: RaceResult) -> str:
     look = charts.looks(result)
     return environment.get_template("report.html.j2").render(
         result=result,
-        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        style=Markup(figures.STYLE.read_text(encoding="utf-8")),
         swatches={name: Markup(charts.swatch(style)) for name, style in look.items()},
         unit=unit,
         short=short_unit,

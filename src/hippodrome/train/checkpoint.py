@@ -87,9 +87,10 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     aside.mkdir(parents=True)
     try:
         fill(aside)
-        for path in aside.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+        for path in aside.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
         if folder.exists():
             folder.rmdir()
         aside.replace(folder)
