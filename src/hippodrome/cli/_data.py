@@ -26,7 +26,7 @@ Kind = Annotated[
 ]
 SHAPING = (
     *("order", "permute", "grey", "rate", "seconds", "quantization", "lag", "targets", "size"),
-    *("eval_rate", "span", "corruption", "joint"),
+    *("eval_rate", "span", "corruption", "joint", "normalize"),
 )
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
 SIZED = ("classification", "regression", "vision")

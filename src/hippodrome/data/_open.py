@@ -133,6 +133,8 @@ def open_source(
     template: str | None = None,
     learn: str | None = None,
     hide: str | None = None,
+    normalize: bool | None = None,
+    augment: float | None = None,
     deltas: bool | None = None,
 ) -> Task:
     """The task behind a path or a built-in name. An option left at None takes the reader's own value.
@@ -207,6 +209,8 @@ def open_source(
         template: "plain", or the path of a chat template (JSON lines).
         learn: "assistant" or "all" (JSON lines).
         hide: "points", "spans", "variates" or "mixed" (tables with holes).
+        normalize: whether each sequence loses its own mean and deviation (.ts files).
+        augment: how strongly training sequences are varied (.ts files).
         deltas: whether each input's change since the step before is read beside it (inertial, archives of
             sequences with targets).
 
@@ -267,6 +271,8 @@ def open_source(
         "template": template,
         "learn": learn,
         "hide": hide,
+        "normalize": normalize,
+        "augment": augment,
         "deltas": deltas,
     }
     name, reader, arguments = _reader(source, kind)

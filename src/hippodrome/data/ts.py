@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hippodrome.data._augment import standardized, with_variety
 from hippodrome.data._labelled import labelled_task, stratified
 from hippodrome.data._table import is_number
 from hippodrome.data.base import Task, fault, shown
@@ -18,7 +19,9 @@ class TsFile(NamedTuple):
     classes: list[str]
 
 
-def open_ts(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
+def open_ts(
+    path: str | Path, *, valid: float = 0.2, normalize: bool = False, augment: float = 0.0, seed: int = 0
+) -> Task:
     """A classification task from ``X_TRAIN.ts`` and the ``X_TEST.ts`` beside it.
 
     Validation is cut from the train file, the same share of each class; the test file is left whole. A file
@@ -27,7 +30,10 @@ def open_ts(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
     Args:
         path: either of the two files, or a single one.
         valid: share of the train cases to validate on.
-        seed: of the cut.
+        normalize: whether each case has its own mean and deviation taken away, channel by channel.
+        augment: how strongly training cases are warped in time, scaled and jittered, anew each time; 0 for
+            not at all, 1 for the usual.
+        seed: of the cut and of what is drawn.
 
     Raises:
         ValueError: a fault in a file, named by file, row and channel, or classes and channels that differ
@@ -60,7 +66,9 @@ def open_ts(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
     first, second = stratified(labels, rest, valid, seed)
     name = train_path.name.removesuffix(".ts").removesuffix("_TRAIN")
     details = {"source": str(path), "validation": f"{valid:g} of each class of the train cases"}
-    return labelled_task(
+    if normalize:
+        cases, details = [standardized(case) for case in cases], {**details, "normalized": True}
+    task = labelled_task(
         cases.__getitem__,
         labels,
         (first, second, last),
@@ -70,6 +78,7 @@ def open_ts(path: str | Path, *, valid: float = 0.2, seed: int = 0) -> Task:
         details,
         lengths=np.array([len(case) for case in cases]),
     )
+    return with_variety(task, augment, seed)
 
 
 def read_ts(path: Path) -> TsFile:

@@ -13,10 +13,15 @@ from hippodrome.shapes import Batch, Mean
 
 
 class Objective(NamedTuple):
-    """The metric a race chooses by, and which way is better."""
+    """The metric a race chooses by, and which way is better.
+
+    ``then`` names a metric that is better the lower it is and decides between weights that are equal by the
+    first: of few sequences many weights tell as many right.
+    """
 
     metric: str
     better: Literal["lower", "higher"]
+    then: str | None = None
 
 
 class Model(nn.Module, ABC):

@@ -48,7 +48,7 @@ class ClassificationModel(Model):
             do not fit the channels.
     """
 
-    objective: ClassVar[Objective] = Objective("accuracy", "higher")
+    objective: ClassVar[Objective] = Objective("accuracy", "higher", then="nats")
     location: Tensor
     scale: Tensor
 

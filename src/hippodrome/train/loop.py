@@ -253,9 +253,10 @@ class Loop:
                 before = sums.get(name, (0.0, 0))
                 sums[name] = (before[0] + total, before[1] + count)
         found = quotients(sums)
-        metric, better = self.model.objective
+        metric, better, then = self.model.objective
         sign = 1 if better == "higher" else -1
-        if sign * found[metric] > sign * p.best.get(metric, -sign * math.inf):
+        gain = sign * found[metric] - sign * p.best.get(metric, -sign * math.inf)
+        if gain > 0 or (gain == 0 and then is not None and found[then] < p.best[then]):
             p.best, p.best_step, p.stale = found, p.steps, 0
             self.best_weights = self._weights()
         else:
