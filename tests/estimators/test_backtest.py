@@ -105,8 +105,8 @@ def test_windows_that_cannot_be_are_refused() -> None:
     for options, words in (
         ({"h": 7}, "1 to 6 steps"),
         ({"n_windows": 0}, "1 window or more"),
-        ({"n_windows": 20}, "take 120 rows at the end of a series"),
-        ({"n_windows": 19}, "a horizon of 6 is learned from series of 7 rows"),
+        ({"n_windows": 20}, "take 120 rows at the end of a series and leave 0"),
+        ({"n_windows": 19}, "a horizon of 6 is learned from 7"),
     ):
         with pytest.raises(ValueError, match=words):
             forecaster().cross_validation(frame(), **options)

@@ -33,7 +33,7 @@ def learned(
     if given["horizon"] is None:
         raise ValueError("say how many steps to forecast: --horizon 96")
     levels = levels_of(level or LEVELS)
-    windows = given.pop("windows")
+    windows, refit = given.pop("windows"), given.pop("refit")
     columns = {
         name: [part.strip() for part in value.split(",")]
         for name in ("targets", "known", "observed", "static")
@@ -41,7 +41,9 @@ def learned(
     }
     options = {name: value for name, value in given.items() if value is not None}
     frame = read(path)
+    from hippodrome.data._panel import read_panel
     from hippodrome.estimators import Forecaster
+    from hippodrome.estimators._reading import wanted
     from hippodrome.estimators.forecast_report import make
 
     limit(threads)
@@ -51,15 +53,19 @@ def learned(
     forecaster = Forecaster(**options)
     forecaster.shows_progress = not json
     frame, future = _split(frame, forecaster, path)
+    if future is None:
+        read_panel(path, wanted(forecaster))  # so that a fault in a cell is told with the file's name
     name = path.name.split(".")[0]
     made = make(
         forecaster,
         frame,
         Path(f"forecast-{name}") if out is None else out,
         name=name,
+        source=str(path),
         future=future,
         windows=windows or 5,
         level=levels,
+        refit=refit or "100steps",
         command=command_line(),
         on_stage=(lambda stage: None) if json else lambda stage: typer.echo(f"{stage} ...", err=True),
     )
@@ -92,6 +98,8 @@ def told(
     forecaster = opened(run, device)
     limit(threads)
     frame, future = _split(read(source), forecaster, source)
+    if future is None:
+        forecaster._panel(source, None)  # so that a fault in a cell is told with the file's name
     found = forecaster.predict(frame, None, future, None if level is None else levels_of(level))
     if json:
         as_json(found.to_dict("records"))

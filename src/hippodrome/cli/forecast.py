@@ -34,6 +34,8 @@ def command(
     model: Annotated[str | None, typer.Option(help="A mixer, a pattern, or a recipe. [default: s4d]")] = None,
     budget: Annotated[str | None, typer.Option(help="Of training: 60s, 2m, 500steps. [default: 60s]")] = None,
     look_back: LookBack = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of the model.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Layers.")] = None,
     level: Annotated[
         str | None, typer.Option(help="Bands in percent, with commas between. [default: 80,95]")
     ] = None,
@@ -43,6 +45,10 @@ def command(
     ] = None,
     windows: Annotated[
         int | None, typer.Option(min=1, help="Of the backtest, a horizon apart. [default: 5]")
+    ] = None,
+    refit: Annotated[
+        str | None,
+        typer.Option(help="Of training on, to the table's end, before the forecast. [default: 100steps]"),
     ] = None,
     targets: Annotated[
         str | None, typer.Option(help="Columns to forecast. [default: y, or all that are left]")
@@ -87,8 +93,11 @@ def command(
         "model": model,
         "budget": budget,
         "look_back": look_back,
+        "width": width,
+        "depth": depth,
         "intervals": intervals,
         "windows": windows,
+        "refit": refit,
         "targets": targets,
         "time": time,
         "known": known,

@@ -36,7 +36,7 @@ class Backtest:
         static_df: as for ``fit``.
 
     Raises:
-        ValueError: no such windows, or no series with a row before its first cutoff.
+        ValueError: no such windows, or no series with enough rows before its first cutoff to learn from.
     """
 
     def __init__(
@@ -60,11 +60,13 @@ class Backtest:
         back = self.h + step * np.arange(n_windows - 1, -1, -1)
         self.ends = self.panel.counts[:, None] - back
         """The rows (n, windows) of each series before each cutoff; below 1 where it does not reach so far."""
-        if self.ends[:, 0].max() < 1:
+        before = max(int(self.ends[:, 0].max()), 0)
+        if before <= forecaster.horizon:
             raise ValueError(
-                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end "
-                f"of a series and need some before them; the longest has {self.panel.counts.max()}. Take "
-                f"fewer windows, or a shorter horizon"
+                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end of a "
+                f"series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon of "
+                f"{forecaster.horizon} is learned from {forecaster.horizon + 1} or more. Take fewer windows, "
+                f"or a shorter horizon"
             )
         reading = self.panel.reading
         table, _ = table_of(df)

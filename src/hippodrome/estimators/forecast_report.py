@@ -39,6 +39,7 @@ def make(
     folder: Path,
     *,
     name: str,
+    source: str = "data frame",
     future: "pandas.DataFrame | None" = None,
     windows: int = 5,
     step: int | None = None,
@@ -60,6 +61,7 @@ def make(
         df: the series.
         folder: to be made.
         name: of the data, for titles.
+        source: where the data are from, for the page.
         future: of covariates that are known ahead.
         windows: of the backtest.
         step: rows from one cutoff to the next; None takes the horizon.
@@ -95,7 +97,7 @@ def make(
     verdict = _verdict(errors, names, windows, frame["unique_id"].nunique(), season)
     on_stage("drawing")
     drawings = _drawings(backtest, trained, frame, predictions, future, names, name)
-    page = _page(trained, name, verdict, errors, names, drawings, command, backtest, season)
+    page = _page(trained, name, source, verdict, errors, names, drawings, command, backtest, season)
 
     def fill(place: Path) -> None:
         for file, table in (("predictions", predictions), ("metrics", errors), ("backtest", frame)):
@@ -279,6 +281,7 @@ def _components(trained: Forecaster, future: Any) -> dict[str, np.ndarray]:
 def _page(
     trained: Forecaster,
     title: str,
+    source: str,
     verdict: Sequence[str],
     errors: "pandas.DataFrame",
     names: Sequence[str],
@@ -303,7 +306,7 @@ def _page(
     run, panel = trained._fitted(), backtest.panel
     reading = panel.reading
     facts = {
-        "source": panel.where,
+        "source": source,
         "series": f"{len(panel.ids):,}",
         "rows": f"{len(panel.times):,}",
         "forecast": ", ".join(reading.targets or ()),
