@@ -22,7 +22,7 @@ def test_exact_derivatives_of_lorenz_give_its_equations_and_zeros() -> None:
     for power, column in named.items():
         np.testing.assert_allclose(column, wanted.get(power, [0.0, 0.0, 0.0]), atol=1e-9)
     np.testing.assert_allclose(law.r2, 1.0, atol=1e-12)
-    np.testing.assert_allclose(law(states), lorenz(states), atol=1e-7)
+    np.testing.assert_allclose(law.rates(states), lorenz(states), atol=1e-7)
     assert law.equations("xyz") == [
         "dx/dt = -10 x + 10 y",
         "dy/dt = 28 x - y - x z",

@@ -92,8 +92,9 @@ def dmd(
     Raises:
         ValueError: no pair of windows, a rank out of range, or numbers that are not finite.
     """
-    alone = isinstance(trajectories, np.ndarray) and trajectories.ndim == 2
-    paths = [_finite(path) for path in ([trajectories] if alone else trajectories)]
+    if isinstance(trajectories, np.ndarray):
+        trajectories = list(trajectories.reshape(-1, *trajectories.shape[-2:]))
+    paths = [_finite(path) for path in trajectories]
     longest = max(len(path) for path in paths)
     if longest < delays + 1:
         raise ValueError(

@@ -22,7 +22,7 @@ class Law(NamedTuple):
     coefficients: np.ndarray
     r2: np.ndarray
 
-    def __call__(self, states: np.ndarray) -> np.ndarray:
+    def rates(self, states: np.ndarray) -> np.ndarray:
         """The derivatives (..., c) at states (..., c)."""
         return library(states, self.powers) @ self.coefficients.T
 
@@ -120,7 +120,7 @@ def identify(states: np.ndarray, rates: np.ndarray, degree: int = 2, threshold: 
                 break
             kept = still
     law = Law(exponents, coefficients, np.zeros(x.shape[1]))
-    rest, spread = np.square(dx - law(x)).mean(0), dx.var(0)
+    rest, spread = np.square(dx - law.rates(x)).mean(0), dx.var(0)
     return law._replace(r2=1 - rest / np.where(spread > 0, spread, 1.0))
 
 

@@ -107,7 +107,7 @@ def _sindy(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[d
         typer.echo("explained of each: " + ", ".join(f"{share:.4%}" for share in law.r2))
     path = max(read.paths, key=len)[:DRAWN]
     with np.errstate(all="ignore"):
-        made = integrate(law, path[0], read.dt, len(path) - 1)
+        made = integrate(law.rates, path[0], read.dt, len(path) - 1)
     told = {
         "equations": equations,
         "powers": law.powers.tolist(),
