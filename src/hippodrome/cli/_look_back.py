@@ -37,6 +37,28 @@ def look(given: Sequences) -> Look:
     return Look(facts, look_back_chart(found, one, given.number + 1))
 
 
+def without_backbone(model: Any) -> dict[str, Any]:
+    """Of a linear forecaster: its parameters and arithmetic, a token being a step of the look-back."""
+    import torch
+
+    from hippodrome.analyze.cost import count_flops, parameter_count
+
+    past = torch.zeros(1, model.look_back, model.channels, device=next(model.parameters()).device)
+    with torch.no_grad():
+        flops, uncounted = count_flops(lambda: model(past))
+    found = parameter_count(model)
+    nothing: dict[str, Any] = {"state_bytes": None, "bytes_per_token": None, "memory_tokens": None}
+    return {
+        "parameters": found,
+        "active_parameters": found,
+        "flops_per_token": flops / model.look_back,
+        "uncounted": list(uncounted),
+        "spectrum": {},
+        "systems": {},
+        **nothing,
+    }
+
+
 def shown(facts: dict[str, Any]) -> dict[str, str]:
     """The same as lines of a table."""
     if not facts:

@@ -43,6 +43,7 @@ svg {{ width: 100%; height: auto; }} figcaption {{ font-size: 0.85rem; opacity: 
 class _Subject(NamedTuple):
     """What is looked at: a module over (b, t, d), one mixer of each kind in it, the whole model if any.
 
+    A forecaster without a backbone has no such module and no mixers: ``body`` is then the whole too.
     ``legs``: the size of the HiPPO-LegS matrix that its poles start from, where they do. ``learned``: the
     forecaster beside the autoregression that its data come from, where they do.
     """
@@ -178,7 +179,7 @@ def _subject(
         remedy = f"Did you mean {near[0]!r}?" if near else "hippodrome list names what there is."
         raise ValueError(f"there is no mixer, recipe or run folder {what!r}. {remedy}")
     run = checkpoints.open_model(what, device)
-    body = run.model.backbone
+    body = run.model if run.model.backbone is None else run.model.backbone
     return _Subject(what, body, _mixers(body), run.model, learned=_learned(run))
 
 
@@ -249,6 +250,8 @@ def _facts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) -> 
     from hippodrome.analyze.memory import effective_memory
 
     body: Any = subject.body
+    if body is subject.whole and not hasattr(body, "d_model"):
+        return _look_back.without_backbone(body)
     weight = next(body.parameters())
     read = weight_bytes_read(subject.whole) + state_bytes(body, length) if body.causal else None
     if weight.dtype.itemsize < 4:
@@ -328,7 +331,7 @@ def _charts(subject: _Subject, portraits: "dict[str, Portrait]", length: int) ->
 
     made = []
     body: Any = subject.body
-    if body.causal:
+    if getattr(body, "causal", False):
         influence = effective_memory(body, length).influence
         line = charts.Trace("influence", np.arange(length), np.asarray(influence))
         title = "Influence of a token on the last output"
