@@ -13,7 +13,7 @@ from hippodrome.config import build, validate
 from hippodrome.data.text import byte_tokenizer, train_tokenizer
 from hippodrome.mixers.gru import GRU
 from hippodrome.models import _prompts
-from hippodrome.models._language_part import language_settings, language_tensors
+from hippodrome.models._language_part import language_settings, language_tensors, with_language
 from hippodrome.models.language import LanguageModel
 from hippodrome.models.token_forecasting import TokenForecastingModel
 from hippodrome.shapes import SeriesBatch
@@ -221,6 +221,8 @@ def test_prompts_are_spelt_by_the_tokenizer_of_the_language_model() -> None:
 
 def test_what_it_cannot_read_is_refused_in_a_sentence() -> None:
     model, x = forecaster(), series()
+    rounded = LanguageModel.example()
+    rounded.register_buffer("codes", torch.zeros(1, dtype=torch.int8))
     for message, call in (
         ("reads look_back=12 steps, or more by a multiple of segment=4; got 10", lambda: model(x[:, :10])),
         ("neither resets nor dt", lambda: model(x, dt=torch.ones(3, 12).double())),
@@ -230,6 +232,8 @@ def test_what_it_cannot_read_is_refused_in_a_sentence() -> None:
         ("fusion is the share .* got 0.5 and no prompts", lambda: forecaster(fusion=0.5)),
         ("a share from 0 to 1; got 2", lambda: forecaster(fusion=2.0, prompts=True)),
         ("language model; got a model of kind 'video'", lambda: language_settings({"kind": "video"}, None)),
+        ("has its weights in int8", lambda: language_tensors(rounded, {"prompts": False})),
+        ("Take the recipe smetimes", lambda: with_language({"kind": "forecasting"}, rounded, {}, None)),
     ):
         with pytest.raises(ValueError, match=message):
             call()
