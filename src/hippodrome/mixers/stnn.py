@@ -30,8 +30,8 @@ class StNN(Mixer):
     diagonal, phi a leaky rectifier: O(p n) parameters and O(p n log n) work in the place of n^2, on vectors
     of n numbers, a power of two. The last map gives d numbers.
 
-    After Aluvihare, Lingsch, Li, Perera 2025, "A low-complexity structured neural network to realize states
-    of dynamical systems", arXiv 2503.23697. This is a reconstruction: only the abstract could be read, which
+    Aluvihare, Lingsch, Li, Perera 2025, "A low-complexity structured neural network to realize states of
+    dynamical systems", arXiv 2503.23697. This is a reconstruction: only the abstract could be read, which
     tells of a Hankel operator on delayed states, structured factors and their cost, and no equation 1 or
     later one of the paper was seen. How a layer looks, its skip, and the last one without phi are ours.
 
