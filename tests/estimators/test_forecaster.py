@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hippodrome.estimators import Forecaster, load
+from hippodrome.estimators import Forecaster, _described, load
 from hippodrome.estimators._rolling import forecast
 
 TINY = {"width": 8, "depth": 1, "budget": "3steps", "device": "cpu", "model": "min_gru", "look_back": 16}
@@ -359,3 +359,12 @@ def test_a_recipe_brings_its_own_settings(tmp_path: Path) -> None:
 def test_forecasts_come_in_float64_of_every_series(plain: Forecaster) -> None:
     outputs = forecast(plain.run_.model, plain.panel_, None, 4)
     assert (outputs.dtype, outputs.shape) == (np.float64, (3, 4, 1, 6))
+
+
+def test_mixers_side_by_side_are_told_from_a_run_folder() -> None:
+    frame = FRAME[FRAME["unique_id"] == "north"][["ds", "price", "rain"]]
+    options = {**TINY, "model": "tsm2:min_gru:min_gru", "depth": 2}
+    made = Forecaster(horizon=4, **options).fit(frame)
+    opened = load(made.run_.folder)
+    assert _described(made.run_.spec["backbone"]) == ("tsm2:min_gru", 2)
+    assert (opened.model, opened.depth, opened.width) == ("tsm2:min_gru:min_gru", 2, 8)

@@ -157,9 +157,10 @@ def _padded(one: Series, look_back: int, horizon: int) -> Series:
             return None
         return np.concatenate([np.full((more, *values.shape[1:]), filling), values])
 
+    train, valid, test = one.borders
     return one._replace(
         values=left(one.values),
-        borders=tuple(cut + more for cut in one.borders),
+        borders=(train + more, valid + more, test + more),
         observed=left(one.observed),
         known=left(one.known),
         dt=left(one.dt, 1.0),

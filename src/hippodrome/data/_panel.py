@@ -343,8 +343,8 @@ def _calendar(
         )  # fmt: skip
     if reading.calendar is not True:
         return list(reading.calendar)
-    chosen = [_clock.features(beat.found[code]) for code in np.unique(beat.codes)]
-    return list(max(chosen, key=len))
+    chosen: list[tuple[str, ...]] = [_clock.features(beat.found[code]) for code in np.unique(beat.codes)]
+    return list(sorted(chosen, key=len)[-1])
 
 
 def _clock_column(table: Table) -> str | None:

@@ -182,7 +182,7 @@ def stamps(table: Table, name: str) -> np.ndarray:
 
     cells = column(table, name)
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "iuM":
-        absent = np.flatnonzero(np.isnat(cells)) if cells.dtype.kind == "M" else []
+        absent = np.flatnonzero(np.isnat(cells)) if cells.dtype.kind == "M" else np.zeros(0, np.int64)
         if len(absent):
             raise fault(
                 table.where, "a stamp in every row", "none", "Fill it in, or drop the row.",

@@ -85,7 +85,10 @@ def _described(backbone: dict[str, Any] | None) -> tuple[str, int | None]:
         return pattern(kinds), len(kinds)
     firsts = [part[0] if isinstance(part, list) and part else part for part in backbone.values()]
     stacks = [_described(part) for part in firsts if isinstance(part, dict) and part.get("kind") == "stack"]
-    parts = list(dict.fromkeys(made for made, _ in stacks))
+    if not stacks:  # mixers side by side, such as those over time and across variates
+        layers = [part for part in backbone.values() if isinstance(part, list) and isinstance(part[0], dict)]
+        stacks = [(pattern([_layer(mixer) for mixer in part]), len(part)) for part in layers] or [("", 1)]
+    parts = list(dict.fromkeys(made for made, _ in stacks if made))
     return ":".join([backbone["kind"], *parts]), max(depth or 1 for _, depth in stacks)
 
 

@@ -140,7 +140,7 @@ def _check_future(reading: Reading, future: Any) -> None:
             "with known=[...] of its columns"
         )
     learned = {*reading.known, *reading.observed, *reading.static, *(reading.targets or ())}
-    learned |= {"unique_id", "y", "ds", reading.time, *(reading.levels or {})}
+    learned |= {"unique_id", "y", "ds", reading.time or "ds", *(reading.levels or {})}
     other = [str(name) for name in future.columns if str(name) not in learned]
     if other:
         raise ValueError(

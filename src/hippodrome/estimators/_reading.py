@@ -21,15 +21,15 @@ def wanted(forecaster: "Forecaster") -> Reading:
     Raises:
         ValueError: a text where a list of columns is meant.
     """
-    groups = {name: getattr(forecaster, name) for name in ("targets", "observed", "known", "static")}
+    groups: dict[str, Any] = {
+        name: getattr(forecaster, name) for name in ("targets", "observed", "known", "static")
+    }
     for name, given in groups.items():
         if isinstance(given, str):
             raise ValueError(f"{name} is a list of columns; got {given!r}. Write [{given!r}]")
+    groups = {name: None if given is None else tuple(given) for name, given in groups.items()}
     options = ("time", "calendar", "irregular", "gaps", "frequencies")
-    return Reading(
-        **{name: None if given is None else tuple(given) for name, given in groups.items()},
-        **{name: getattr(forecaster, name) for name in options},
-    )
+    return Reading(**groups, **{name: getattr(forecaster, name) for name in options})
 
 
 def again(details: dict[str, Any], table: Table) -> Reading:

@@ -159,7 +159,9 @@ class Forecaster(Estimator):
         """
         run = self._fitted()
         panel = self._panel(df, static_df)
-        task = self._task(panel, run.spec["look_back"], run.spec["horizon"], run.details["scaler"])
+        task = self._task(
+            panel, run.spec["look_back"], run.spec["horizon"], run.details.get("scaler", "global")
+        )
         rate = run.settings.lr / 10 if lr is None else lr
         settings = run.settings.model_copy(update={"budget": Budget.parse(budget), "lr": rate})
         temporary = tempfile.TemporaryDirectory(prefix="hippodrome-")
@@ -265,12 +267,13 @@ class Forecaster(Estimator):
     def _calibrate(self, task: "Task") -> None:
         """Keep the scores of the validation part beside the weights, where bands are to be conformal."""
         if self.intervals == "conformal":
-            self.conformal_ = _intervals.calibrated(self._network, task)
-            self.conformal_.save(self._fitted().folder)
+            found = _intervals.calibrated(self._network, task)
+            found.save(self._fitted().folder)
+            self.conformal_ = found
 
     def _open(self, run: runs.Run) -> None:
         super()._open(run)
-        self.conformal_ = Conformal.load(run.folder)
+        self.conformal_: Conformal | None = Conformal.load(run.folder)
 
     def _panel(self, df: "pandas.DataFrame | None", static_df: "pandas.DataFrame | None") -> "Panel":
         """The series to go on from, read as those learned from were."""
