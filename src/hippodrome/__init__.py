@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hippodrome import race as race
     from hippodrome.checkpoints import open_model as open_model
+    from hippodrome.estimators import AnomalyDetector as AnomalyDetector
     from hippodrome.estimators import Classifier as Classifier
     from hippodrome.estimators import Forecaster as Forecaster
     from hippodrome.estimators import Generator as Generator
+    from hippodrome.estimators import Imputer as Imputer
     from hippodrome.estimators import load as load
 
 __version__ = "0.1.0"
 
 # Resolved on first use (PEP 562), so that `import hippodrome` and `hippodrome --help` stay fast.
 _PUBLIC = {
+    "AnomalyDetector": "hippodrome.estimators",
     "Classifier": "hippodrome.estimators",
     "Forecaster": "hippodrome.estimators",
     "Generator": "hippodrome.estimators",
+    "Imputer": "hippodrome.estimators",
     "load": "hippodrome.estimators",
     "open_model": "hippodrome.checkpoints",
 }
@@ -36,4 +40,14 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-__all__ = ["Classifier", "Forecaster", "Generator", "__version__", "load", "open_model", "race"]
+__all__ = [
+    "AnomalyDetector",
+    "Classifier",
+    "Forecaster",
+    "Generator",
+    "Imputer",
+    "__version__",
+    "load",
+    "open_model",
+    "race",
+]

@@ -71,3 +71,17 @@ def test_refuses_what_is_not_there_or_no_imputer(cli, holed: Path, forecast_run:
     assert (answer.code, "there is no table" in answer.err) == (2, True)
     answer = cli("impute", holed, "--run", forecast_run)
     assert (answer.code, "fills in no table" in answer.err) == (2, True)
+
+
+def test_a_run_of_the_kind_is_trained_and_measured_by_the_other_verbs(
+    cli, holed: Path, tmp_path: Path
+) -> None:
+    words = ["--kind", "imputation", "-s", "data.length=24", "-s", "data.hide=points"]
+    answer = cli("train", holed, "--out", tmp_path / "run", "--json", *words, *SMALL[:8], *SMALL[10:])
+    assert answer.code == 0, answer.err
+    measured = cli("evaluate", tmp_path / "run", "--json")
+    assert measured.code == 0, measured.err
+    assert {"mse", "mae", "coverage"} <= set(measured.json()["metrics"])
+    filled = cli("impute", holed, "--run", tmp_path / "run", "--out", tmp_path / "out", "--json")
+    assert filled.code == 0, filled.err
+    assert filled.json()["filled"] == 7

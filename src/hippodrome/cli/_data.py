@@ -29,7 +29,7 @@ SHAPING = (
     *("eval_rate", "span", "corruption", "joint", "normalize"),
 )
 """Options of readers that decide what a model sees; the others decide what it is trained or tested on."""
-SIZED = ("classification", "regression", "vision")
+SIZED = ("classification", "regression", "imputation", "vision")
 LookBack = Annotated[int | None, typer.Option(min=1, help="Steps of the past a forecast reads.")]
 Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.")]
 
@@ -72,6 +72,8 @@ def task_of(run: "Run", source: str | None, options: dict[str, Any]) -> "Task":
         given["length"] = details.get("window")
         if "letters" not in details:  # whose alphabet is the reader's own
             given["tokenizer"] = str(run.folder / "tokenizer.json")
+    if details["kind"] == "imputation":
+        given["length"] = details["window"]
     if details["kind"] == "forecasting":
         given |= {"look_back": run.spec["look_back"], "horizon": run.spec["horizon"]}
     if source is None:
@@ -112,4 +114,5 @@ def _asked(kind: str, source: str) -> Any:
     by_class = kind == "classification" and (path.is_dir() or path.suffix.lower() == ".tsv")
     if kind in ("masked_language", "encoder"):
         return kind
-    return kind if source not in BUILT_IN and (kind in ("language", "video", "vision") or by_class) else None
+    chosen = kind in ("language", "video", "vision", "imputation") or by_class
+    return kind if source not in BUILT_IN and chosen else None

@@ -243,7 +243,7 @@ def training_values(task: Task) -> int:
         return int(counted["train"])
     items = len(task.train)  # type: ignore[arg-type]
     first: Any = task.train[0][0]
-    if task.kind == "forecasting":  # windows overlap: each adds one step
+    if task.kind in ("forecasting", "imputation"):  # windows overlap: each adds one step
         return (items + first.shape[0]) * first.shape[-1]
     return items * first.numel()
 
