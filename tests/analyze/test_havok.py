@@ -45,6 +45,10 @@ def test_coordinates_of_havok_are_the_windows_own() -> None:
     np.testing.assert_allclose(found.v * found.singular @ found.modes.T, windows, atol=1e-9)
     np.testing.assert_allclose(found.v.T @ found.v, np.eye(4), atol=1e-9)
     assert found.energy == pytest.approx(1.0)
+    assert found.modes[:, 0].sum() > 0
+    mirrored = havok(-series, 0.05, delays=20, rank=4)
+    np.testing.assert_allclose(mirrored.modes, found.modes, atol=1e-7)
+    np.testing.assert_allclose(mirrored.A, found.A, atol=1e-7)
     whole = np.concatenate([found.A, found.B], 1)
     rates = np.gradient(found.v, 0.05, axis=0)[5:-5, :-1]
     np.testing.assert_allclose(found.v[5:-5] @ whole.T, rates, atol=5e-4)
@@ -94,6 +98,7 @@ def test_windows_of_delays_are_newest_first_and_end_at_borders() -> None:
         (lambda: dmd(np.ones((3, 1)), delays=3), "takes 4 states of a trajectory; got 3"),
         (lambda: dmd(np.eye(5), rank=9), "from 1 to 4, the singular values there are; got 9"),
         (lambda: dmd(np.full((9, 1), np.inf)), "got NaN or infinity"),
+        (lambda: dmd(np.ones(9)), r"got shape \(9,\)"),
         (lambda: havok(np.ones(30), 0.1, delays=29, rank=4), "29 delays and rank 4"),
         (lambda: havok(np.ones((30, 2)), 0.1, delays=9, rank=4), r"shape \(30, 2\)"),
     ],

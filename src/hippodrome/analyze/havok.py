@@ -93,6 +93,11 @@ def dmd(
         ValueError: no pair of windows, a rank out of range, or numbers that are not finite.
     """
     if isinstance(trajectories, np.ndarray):
+        if trajectories.ndim < 2:
+            raise ValueError(
+                f"a trajectory is a table of states (t, c); got shape {trajectories.shape}. Give one number "
+                f"a step as (t, 1)."
+            )
         trajectories = list(trajectories.reshape(-1, *trajectories.shape[-2:]))
     paths = [_finite(path) for path in trajectories]
     longest = max(len(path) for path in paths)
@@ -125,8 +130,8 @@ def havok(series: np.ndarray, dt: float, delays: int = 100, rank: int = 15) -> H
     r - 1 of them are a linear system that the last one forces.
 
     Derivatives are central differences of fourth order; the regression is plain least squares. Coordinates
-    are right singular vectors, of norm one over the whole series, and each has the sign that makes A above
-    its diagonal negative, so that signs do not depend on the library that found them.
+    are singular vectors, of norm one over the whole series. The first mode has a positive sum and each other
+    the sign that makes A above its diagonal negative, whatever signs the singular vectors came with.
 
     Args:
         series: one measurement (t,), in float64.
@@ -162,6 +167,7 @@ def havok(series: np.ndarray, dt: float, delays: int = 100, rank: int = 15) -> H
     middle = v[2:-2]
     found = np.linalg.lstsq(middle, rate[:, :-1], rcond=None)[0].T
     signs = np.ones(rank)
+    signs[0] = np.sign(modes[:, 0].sum()) or 1.0
     for i in range(rank - 1):
         signs[i + 1] = -signs[i] * (np.sign(found[i, i + 1]) or 1.0)
     found = signs[:-1, None] * found * signs

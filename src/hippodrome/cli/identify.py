@@ -124,7 +124,8 @@ def _dmd(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[dic
 
     law = dmd(read.paths, **options)
     delays = len(law.A) // law.states
-    logs = np.log(law.eigenvalues.astype(complex)) / read.dt
+    with np.errstate(divide="ignore"):  # an eigenvalue of zero is gone in a step: its rate has no bound
+        logs = np.log(law.eigenvalues.astype(complex)) / read.dt
     if say:
         labels = [f"{name}(t{f'-{k}' if k else ''})" for k in range(delays) for name in read.names][:SHOWN]
         rows = zip(read.names, law.A[:SHOWN, :SHOWN], strict=False)
