@@ -68,7 +68,7 @@ def test_the_chart_is_drawn_and_says_how_far_it_reaches() -> None:
     chart = look_back_chart(found, found, 3)
     assert f"last {found.reach} steps hold 95 %" in chart.note
     text = chart.svg()
-    assert "window 3 alone" in text
+    assert "window 3" in text
     assert "steps before the forecast" in text
 
 

@@ -84,19 +84,22 @@ def look_back_chart(found: LookBack, one: LookBack | None = None, number: int = 
     steps = np.arange(-len(found.whole), 0)
     lines = [
         Trace("whole horizon", steps, np.array(found.whole)),
-        Trace("its first quarter", steps, np.array(found.near)),
-        Trace("its last quarter", steps, np.array(found.far)),
+        Trace("first quarter", steps, np.array(found.near)),
+        Trace("last quarter", steps, np.array(found.far)),
     ]
     if one is not None:
-        lines.append(Trace(f"window {number} alone", steps, np.array(one.whole), ink=True))
+        lines.append(Trace(f"window {number}", steps, np.array(one.whole), ink=True))
     kept = round(100 * found.share)
+    # The last steps tend to weigh many times what others do; where some weigh nothing there is no logarithm.
+    log = all(min(line.y) > 0 for line in lines)
     return traces(
         "look-back",
-        "Memory over the look-back",
+        f"Memory over the look-back: the last {found.reach} of {len(steps)} steps hold {kept} %",
         lines,
         x="steps before the forecast",
         y="influence on the forecast",
-        y_limits=(0.0, 1.08 * max(max(line.y) for line in lines) or 1.0),
+        log_y=log,
+        y_limits=None if log else (0.0, 1.08 * max(max(line.y) for line in lines) or 1.0),
         marks={f"{kept} %": -found.reach} if found.reach < len(steps) else None,
         note="Root mean square derivative of a forecast value with respect to a past step, on scaled "
         f"values, over {found.windows} windows. The last {found.reach} steps hold {kept} % of it.",
