@@ -71,7 +71,7 @@ def test_a_long_row_is_the_same_work_as_many_short_ones_where_nothing_is_kept() 
     assert {t.phase for t in found} == {"forward, per token", "forward + backward, per token"}
 
 
-@pytest.mark.parametrize("name", ["decode-step", "gpu-decode-130m", "gpu-check"])
+@pytest.mark.parametrize("name", ["decode-step", "forecasters", "gpu-decode-130m", "gpu-check"])
 def test_rows_that_measure_themselves_run(name: str) -> None:
     row = every()[name]
     (found,) = measure(row, Where(), 1, QUICK, tiny=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hippodrome.mixers._lti import System
+from hippodrome.shapes import SeriesBatch
 
 PACKAGES = {
     "accelerated-scan": ("accelerated_scan", "pip install accelerated-scan"),
@@ -19,6 +20,7 @@ PACKAGES = {
     "transformers": ("transformers", "pip install transformers"),
     "mamba-ssm": ("mamba_ssm", "pip install mamba-ssm --no-build-isolation, on a machine with nvcc"),
     "flash-linear-attention": ("fla", "pip install fla-core einops"),
+    "neuralforecast": ("neuralforecast", "pip install neuralforecast"),
 }
 """Each rival's package: the module it is imported as, and how to get it."""
 
@@ -170,3 +172,39 @@ def fla_naive_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_deca
     from fla.ops.gated_delta_rule.naive import naive_chunk_gated_delta_rule
 
     return naive_chunk_gated_delta_rule(q, k, v, log_decay, beta, chunk_size=64, scale=1.0)[0]
+
+
+NEURALFORECAST = ("PatchTST", "iTransformer", "DLinear")
+"""Models of neuralforecast that stand beside ours."""
+
+
+def neuralforecast(name: str, batch: SeriesBatch) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step and a forecast of a model of neuralforecast at its default sizes, on our windows.
+
+    Its univariate models get each variate as a window. The step is its forward pass, the squared error and
+    its default optimizer; what its trainer does around a step is left out.
+    """
+    from neuralforecast import models
+
+    window = {"h": batch.future.shape[1], "input_size": batch.past.shape[1]}
+    kind = getattr(models, name)
+    model = kind(**window, n_series=batch.past.shape[2]) if kind.MULTIVARIATE else kind(**window)
+    past, future = batch.past, batch.future
+    if not kind.MULTIVARIATE:
+        past, future = (part.mT.flatten(0, 1)[..., None].contiguous() for part in (past, future))
+    windows: dict[str, Tensor | None] = {"insample_y": past, "insample_mask": torch.ones_like(past)}
+    windows |= dict.fromkeys(("hist_exog", "futr_exog", "stat_exog"))
+    optimizer = model.configure_optimizers()["optimizer"]
+
+    def step() -> None:
+        model.train()
+        optimizer.zero_grad()
+        F.mse_loss(model(windows), future).backward()
+        optimizer.step()
+
+    def forecast() -> None:
+        model.eval()
+        with torch.no_grad():
+            model(windows)
+
+    return step, forecast

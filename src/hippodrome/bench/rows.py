@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import hippodrome.ops
-from hippodrome.bench import convolutions, flat, gpu, models, ops, structured
+from hippodrome.bench import convolutions, flat, forecasters, gpu, models, ops, structured
 from hippodrome.bench.measure import take_turns, timing
 from hippodrome.bench.ops import example_tensors, generic
 from hippodrome.bench.row import Ask, Contender, Row, Timing, Where, leaves
@@ -31,6 +31,7 @@ def every() -> dict[str, Row]:
         *structured.ROWS,
         *convolutions.ROWS,
         *models.ROWS,
+        *forecasters.ROWS,
         *gpu.ROWS,
     )
     return {row.name: row for row in found}
