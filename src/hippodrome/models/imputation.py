@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models._quantiles import check_quantiles, ordered, pinball
-from hippodrome.models.base import Model, Objective, accepts_dt, exact_sum
+from hippodrome.models._window import measured, on_scale, ordered, pinball, statistics
+from hippodrome.models.base import Model, Objective, accepts_dt
 from hippodrome.shapes import Mean, RegressionBatch
-
-_EPS = 1e-5
 
 
 class ImputationState(NamedTuple):
@@ -128,7 +126,7 @@ class ImputationModel(Model):
         error = error.square() if self.error == "squared" else error.abs()
         loss = torch.where(asked, error, 0.0).sum() / count
         if self.spreads is not None:
-            missed = pinball(said[..., 1:], wanted, self.levels.to(said.dtype)).mean(-1)
+            missed = pinball(said[..., 1:], wanted, self.levels)
             loss = loss + torch.where(asked, missed, 0.0).sum() / count
         return loss
 
@@ -136,19 +134,7 @@ class ImputationModel(Model):
         """ "mse", "mae" and "pinball" on scaled values and "coverage" of the outermost quantiles, at the
         cells asked for."""
         with torch.no_grad():
-            said, wanted, asked = self._answers(batch)
-            count = int(asked.sum())
-            error = (said[..., 0] - wanted)[asked]
-            found = {
-                "mse": Mean(exact_sum(error.square()), count),
-                "mae": Mean(exact_sum(error.abs()), count),
-            }
-            if self.spreads is not None:
-                missed = pinball(said[..., 1:], wanted, self.levels.to(said.dtype)).mean(-1)
-                inside = (wanted >= said[..., 1]) & (wanted <= said[..., -1])
-                found["pinball"] = Mean(exact_sum(missed[asked]), count)
-                found["coverage"] = Mean(exact_sum(inside[asked]), count)
-        return found
+            return measured(*self._answers(batch), self.levels)
 
     def tokens(self, batch: Any) -> int:
         """Steps of all windows."""
@@ -160,10 +146,8 @@ class ImputationModel(Model):
 
     def _answers(self, batch: RegressionBatch) -> tuple[Tensor, Tensor, Tensor]:
         """What is said and what was wanted of each cell, on scaled values, and which cells are asked for."""
-        said, _ = self._scaled(batch.inputs, None, None, batch.dt)
-        wide = said.to(torch.promote_types(said.dtype, torch.float32))
-        asked = ~batch.targets.isnan()
-        return wide, torch.where(asked, (batch.targets - self.location) / self.scale, 0.0), asked
+        raw, _ = self(batch.inputs, dt=batch.dt)
+        return on_scale(raw, batch.targets, self.location, self.scale)
 
     def _scaled(
         self, inputs: Tensor, state: tuple | None, resets: Tensor | None, dt: Tensor | None
@@ -181,7 +165,9 @@ class ImputationModel(Model):
         before = None if state is None else ImputationState(*state)
         mean, spread = torch.zeros_like(values[:, :1]), torch.ones_like(values[:, :1])
         if self.normalization == "window":
-            mean, spread = _statistics(values, seen)
+            mean, spread = (part[:, None] for part in statistics(values, "window"))
+            # One value says nothing of the size of changes, so the train data's stays.
+            spread = torch.where(seen.sum(1, keepdim=True) > 1, spread, 1.0)
         values = torch.where(seen, (values - mean) / spread, 0.0)
         last = torch.zeros_like(values[:, 0]) if before is None else before.last
         if self.guess == "linear":
@@ -230,7 +216,10 @@ class ImputationModel(Model):
     ) -> None:
         if channels < 1:
             raise ValueError(f"an imputation fills one variate at least; got {channels}. Give the number.")
-        check_quantiles(quantiles)
+        if sorted(set(quantiles)) != list(quantiles) or not all(0 < level < 1 for level in quantiles):
+            raise ValueError(
+                f"quantiles are increasing levels inside (0, 1); got {quantiles}. Sort them, drop 0 and 1."
+            )
         for name, values in (("location", location), ("scale", scale)):
             if values is not None and len(values) != channels:
                 raise ValueError(
@@ -274,16 +263,6 @@ class ImputationModel(Model):
         inputs = torch.where(hidden, nothing, values)
         inputs[1, 4, 0] = targets[1, 4, 0] = nothing
         return RegressionBatch(inputs, targets)
-
-
-def _statistics(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (b, 1, c) over time of what was seen; zero and one where nothing was."""
-    count = seen.sum(1, keepdim=True)
-    known = torch.where(seen, values, 0.0)
-    mean = known.sum(1, keepdim=True) / count.clamp(min=1)
-    variance = torch.where(seen, values - mean, 0.0).square().sum(1, keepdim=True) / count.clamp(min=1)
-    # Of one value nothing is known about the size of changes, so the train data's size stays.
-    return mean, torch.where(count > 1, (variance + _EPS).sqrt(), 1.0)
 
 
 def _neighbours(seen: Bool[Tensor, "b t c"]) -> tuple[Tensor, Tensor]:
