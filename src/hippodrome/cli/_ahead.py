@@ -11,6 +11,7 @@ from hippodrome.cli._output import as_json, table
 if TYPE_CHECKING:
     import pandas
 
+    from hippodrome.data._table import Table
     from hippodrome.estimators import Forecaster
 
 LEVELS = "80,95"
@@ -33,7 +34,7 @@ def learned(
     if given["horizon"] is None:
         raise ValueError("say how many steps to forecast: --horizon 96")
     levels = levels_of(level or LEVELS)
-    windows, refit = given.pop("windows"), given.pop("refit")
+    windows, refit, beside = given.pop("windows"), given.pop("refit"), given.pop("beside")
     columns = {
         name: [part.strip() for part in value.split(",")]
         for name in ("targets", "known", "observed", "static")
@@ -53,8 +54,8 @@ def learned(
     forecaster = Forecaster(**options)
     forecaster.shows_progress = not json
     frame, future = _split(frame, forecaster, path)
-    if future is None:
-        read_panel(path, wanted(forecaster))  # so that a fault in a cell is told with the file's name
+    # Read once here, so that a fault in a cell is told with the name of the file.
+    clock = read_panel(_table(frame, path), wanted(forecaster)).reading.time
     name = path.name.split(".")[0]
     made = make(
         forecaster,
@@ -62,9 +63,10 @@ def learned(
         Path(f"forecast-{name}") if out is None else out,
         name=name,
         source=str(path),
-        future=future,
+        future=_told_ahead(future, forecaster, clock),
         windows=windows or 5,
         level=levels,
+        beside=[] if beside is None else [name.strip() for name in beside.split(",")],
         refit=refit or "100steps",
         command=command_line(),
         on_stage=(lambda stage: None) if json else lambda stage: typer.echo(f"{stage} ...", err=True),
@@ -97,9 +99,10 @@ def told(
     """Forecast a table with the model of a run."""
     forecaster = opened(run, device)
     limit(threads)
-    frame, future = _split(read(source), forecaster, source)
-    if future is None:
-        forecaster._panel(source, None)  # so that a fault in a cell is told with the file's name
+    frame, rest = _split(read(source), forecaster, source)
+    # Read once here, so that a fault in a cell is told with the name of the file.
+    clock = forecaster._panel(_table(frame, source), None).reading.time
+    future = _told_ahead(rest, forecaster, clock)
     found = forecaster.predict(frame, None, future, None if level is None else levels_of(level))
     if json:
         as_json(found.to_dict("records"))
@@ -191,5 +194,19 @@ def _split(
             f"{path}: what is known ahead ({', '.join(forecaster.known)}) is read from rows behind the last "
             f"one that has a target; there are none. Add {forecaster.horizon} rows whose targets are empty"
         )
-    kept = [name for name in frame.columns if name not in targets and name not in forecaster.observed]
-    return frame[past], frame.loc[~past, kept]
+    return frame[past], frame[~past]
+
+
+def _told_ahead(
+    rest: "pandas.DataFrame | None", forecaster: "Forecaster", clock: str | None
+) -> "pandas.DataFrame | None":
+    """Of the rows behind the end the stamps and what is known."""
+    kept = ("unique_id", clock, *forecaster.known)
+    return None if rest is None else rest[[name for name in rest.columns if name in kept]]
+
+
+def _table(frame: "pandas.DataFrame", path: Path) -> "Table":
+    """The frame as a table that says what file it is of."""
+    from hippodrome.data._table import Table
+
+    return Table(str(path), {str(name): frame[name].to_numpy() for name in frame.columns}, len(frame))

@@ -46,6 +46,13 @@ def command(
     windows: Annotated[
         int | None, typer.Option(min=1, help="Of the backtest, a horizon apart. [default: 5]")
     ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="arima,ets,theta",
+            help="Statistical models in the backtest too, by statsforecast. [default: none]",
+        ),
+    ] = None,
     refit: Annotated[
         str | None,
         typer.Option(help="Of training on, to the table's end, before the forecast. [default: 100steps]"),
@@ -79,8 +86,9 @@ def command(
 ) -> None:
     """Forecast the steps after the end of a table, with bands.
 
-    DATA alone: train on it, backtest beside the seasonal naive forecast and DLinear, and write predictions,
-    errors, pictures and a page into a folder, which appears whole or not at all.
+    DATA alone: train on it, backtest beside the seasonal naive forecast and DLinear (and ARIMA, exponential
+    smoothing or theta, where asked), and write predictions, errors, pictures and a page into a folder, which
+    appears whole or not at all.
 
     RUN TABLE: forecast with a model there is. A long table (unique_id, ds, y) gives a long one, a wide table
     a wide one with a column for each variate. RUN - --stream: read rows of CSV under a header from stdin, and
@@ -97,6 +105,7 @@ def command(
         "depth": depth,
         "intervals": intervals,
         "windows": windows,
+        "beside": beside,
         "refit": refit,
         "targets": targets,
         "time": time,

@@ -1,6 +1,6 @@
 """Backtests: forecasts of the last windows of each series by what came before them, and what they miss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 NAIVE = "SeasonalNaive"
 """The column of the seasonal naive forecast."""
-
-OnWindow = Callable[[int, int], None]
 
 
 class Backtest:
@@ -63,8 +61,8 @@ class Backtest:
         before = max(int(self.ends[:, 0].max()), 0)
         if before <= forecaster.horizon:
             raise ValueError(
-                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end of a "
-                f"series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon of "
+                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end "
+                f"of a series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon of "
                 f"{forecaster.horizon} is learned from {forecaster.horizon + 1} or more. Take fewer windows, "
                 f"or a shorter horizon"
             )
@@ -82,7 +80,6 @@ class Backtest:
         self,
         refit: bool | str = False,
         level: Sequence[int | float] | None = None,
-        on_window: OnWindow | None = None,
     ) -> "pandas.DataFrame":
         """The windows as a long frame: ``unique_id, ds, cutoff, y`` and the columns of ``predict``.
 
@@ -92,23 +89,19 @@ class Backtest:
             refit: train on before every cutoff, from the weights of the one before, for 100 steps or for a
                 budget such as "20s".
             level: bands, as for ``predict``.
-            on_window: told of how many windows how many are done.
         """
         import pandas
 
         made = type(self.forecaster)(**{**self.forecaster.get_params(), "folder": None})
         made.fit(self.past(0), self.static_df)
         parts = []
-        windows = self.ends.shape[1]
-        for window in range(windows):
+        for window in range(self.ends.shape[1]):
             past = self.past(window)
             if refit and window:
                 made.refit(past, self.static_df, *([] if refit is True else [refit]))
             ahead = self._ahead(window)
             found = made.predict(past, self.h, ahead, level, self.static_df)
             parts.append(self._joined(self.truth(window), found))
-            if on_window is not None:
-                on_window(window + 1, windows)
         self.trained = made
         return pandas.concat(parts, ignore_index=True)
 

@@ -10,6 +10,7 @@ from hippodrome.analyze import figures
 from hippodrome.estimators import _charts
 from hippodrome.estimators.backtest import NAIVE, Backtest, levels_of, metrics
 from hippodrome.estimators.forecaster import Forecaster
+from hippodrome.estimators.statistical import Statistical
 from hippodrome.train.checkpoint import write_folder
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LINEAR = "dlinear"
 """The recipe of the linear map that stands beside a model."""
+SEASONS = 28
+"""Seasons before a window that a statistical model reads: longer ones cost much and tell it little."""
 SHOWN = 12
 """Series whose errors are in the page; the files have all."""
 _HERE = Path(__file__).parent
@@ -46,6 +49,7 @@ def make(
     level: Sequence[int | float] | None = None,
     season: int | None = None,
     linear: bool = True,
+    beside: Sequence[str] = (),
     refit: str = "100steps",
     command: str = "",
     on_stage: OnStage = lambda stage: None,
@@ -68,6 +72,7 @@ def make(
         level: bands, in percent.
         season: rows of a season; None takes it from the stamps.
         linear: whether DLinear is trained beside the model, for as long, without covariates.
+        beside: statistical models whose windows stand beside the model's: names of ``statistical.NAMES``.
         refit: budget of the training on the last windows too, with which the forecast is made.
         command: that this was asked by.
         on_stage: told what is done next.
@@ -78,6 +83,7 @@ def make(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already and is not an empty folder. Name another with --out")
     backtest = Backtest(forecaster, df, None, windows, step)
+    others = [Statistical(each, backtest.h).checked() for each in dict.fromkeys(beside)]
     season = backtest.panel.usual.season if season is None else season
     on_stage(f"training {forecaster.model} on what lies before the first of {windows} windows")
     frame = backtest.run(level=level)
@@ -88,6 +94,13 @@ def make(
         other = _linear(forecaster, backtest)
         frame[LINEAR] = Backtest(other, df, None, windows, step).run()[LINEAR]
         names.append(LINEAR)
+    history = SEASONS * (season if season > 1 else 24)
+    for each in others:
+        on_stage(f"fitting {each.name} before each window")
+        each.season, each.history = season, history
+        frame = frame.join(each.beside(backtest, level)) if each.name not in frame else frame
+    told = [each.name for each in others if each.name != NAIVE]
+    names += told
     on_stage("measuring")
     errors = metrics(frame, names, _long(backtest), season)
     trained = backtest.trained
@@ -95,6 +108,8 @@ def make(
     trained.refit(df, None, refit)
     predictions = trained.predict(None, None, future, level)
     verdict = _verdict(errors, names, windows, frame["unique_id"].nunique(), season)
+    if told:
+        verdict.append(f"{' and '.join(told)} knew the last {history} rows before each window.")
     on_stage("drawing")
     drawings = _drawings(backtest, trained, frame, predictions, future, names, name)
     page = _page(trained, name, source, verdict, errors, names, drawings, command, backtest, season)
@@ -173,7 +188,7 @@ def _drawings(
     title: str,
 ) -> dict[str, _charts.Drawing]:
     """The charts, by the names of their files."""
-    panel, h = backtest.panel, backtest.h
+    h = backtest.h
     ahead, behind = [], []
     for key, times, values, own in _series(backtest, predictions, trained.model):
         rows = frame[frame["unique_id"] == key]
@@ -186,7 +201,8 @@ def _drawings(
         behind.append(_charts.Panel(key, times[part], values[part], told, cutoffs))
         if len(ahead) == _charts.MOST:
             break
-    many = f", {len(ahead)} of {frame['unique_id'].nunique()} series" if len(panel.ids) > _charts.MOST else ""
+    count = frame["unique_id"].nunique()
+    many = f", {len(ahead)} of {count} series" if count > _charts.MOST else ""
     found = {
         "forecast": _charts.forecast(ahead, f"{title}: {len(ahead[0].forecasts[0].point)} steps ahead{many}"),
         "backtest": _charts.backtest(behind, f"{title}: the backtest{many}"),

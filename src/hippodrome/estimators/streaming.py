@@ -93,7 +93,7 @@ class Stream:
             raise ValueError(f"series {self.key!r} has no value to forecast from in its last look-back")
         self.location, self.size = np.zeros(values.shape[1]), np.ones(values.shape[1])
         if forecaster._fitted().details.get("scaler") == "local":
-            self.location, self.size = (part[at] for part in own_scales(panel))
+            self.location, self.size = (numbers[at] for numbers in own_scales(panel))
         columns = [(values - self.location) / self.size]
         columns += [one[part] for one in (panel.observed, panel.known) if one is not None]
         dt = None if panel.dt is None else panel.dt[part].astype(np.float32)
@@ -134,6 +134,8 @@ class Stream:
         count, time = self.ticker.place(stamp)
         missing = np.full_like(parts[0], np.nan), np.full(parts[1].size + parts[2].size, np.nan)
         lost = max(0, count - 1 - self.network.look_back)  # before the window that the model will look at
+        if lost:
+            self.issued.clear()
         between = self.ticker.ahead(count - 1)[lost:] if count > 1 else ()
         for i, absent in enumerate(between):
             self._take(*missing, absent, 1 + lost if not i else 1)
@@ -157,13 +159,12 @@ class Stream:
         outputs = self.running.forecast(told)
         found = {"": outputs[..., 0]} | self._bands(outputs, level)
         found = {end: values * self.size + self.location for end, values in found.items()}
-        if self.long:
-            columns: dict[str, Any] = {"unique_id": self.key, "ds": ahead}
-            columns |= {self.forecaster.model + end: values[:, 0] for end, values in found.items()}
-        else:
-            columns = {"ds": ahead}
-            for i, name in enumerate(self.reading.targets or ()):
-                columns |= {f"{name}{end}": values[:, i] for end, values in found.items()}
+        names = list(self.reading.targets or ())
+        if self.long and len(names) == 1:
+            names = [self.forecaster.model]
+        columns: dict[str, Any] = {"unique_id": self.key, "ds": ahead} if self.long else {"ds": ahead}
+        for i, name in enumerate(names):
+            columns |= {f"{name}{end}": values[:, i] for end, values in found.items()}
         return pandas.DataFrame(columns)
 
     def _bands(self, outputs: np.ndarray, level: Sequence[Number] | None) -> dict[str, np.ndarray]:
@@ -187,7 +188,9 @@ class Stream:
                 self.issued.pop()
             self.issued.append(_Issued(self.running.count, outputs, scale, np.stack(wide)))
         lows = {f"-lo-{one:g}": found[one][..., 0] for one in sorted(levels, reverse=True)}
-        return lows | {f"-hi-{one:g}": found[one][..., 1] for one in sorted(levels)}
+        quantiles = self.network.quantiles
+        middle = {"-median": outputs[..., 1 + quantiles.index(0.5)]} if 0.5 in quantiles else {}
+        return lows | middle | {f"-hi-{one:g}": found[one][..., 1] for one in sorted(levels)}
 
     def _base(self, level: float) -> tuple[int, int, str]:
         if self.conformal is not None:
@@ -221,8 +224,8 @@ class Stream:
             wide = np.zeros_like(scores)
             for one in self.issued:
                 lead = now - one.count - 1
-                ends = one.outputs[lead][:, [low, high]]
-                scores[lead] = np.maximum(ends[:, 0] - truth, truth - ends[:, 1]) / one.scale
+                base = one.outputs[lead]
+                scores[lead] = np.maximum(base[:, low] - truth, truth - base[:, high]) / one.scale
                 wide[lead] = one.wide[place, lead]
             made.tell(scores, wide)
 
