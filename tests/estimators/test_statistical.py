@@ -1,12 +1,14 @@
 """Statistical baselines: the library's own backtest, values by hand, short and empty histories, refusals."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 
 from hippodrome.estimators.backtest import Backtest
+from hippodrome.estimators.forecast_report import make
 from hippodrome.estimators.forecaster import Forecaster
 from hippodrome.estimators.statistical import Statistical, ahead, baseline
 
@@ -121,3 +123,22 @@ def test_what_cannot_be_meant_is_refused_with_a_sentence(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "statsforecast", None)
     with pytest.raises(ValueError, match=r"pip install hippodrome\[statistics\]"):
         ahead("ets", np.arange(30.0), 2)
+
+
+def test_a_report_asks_for_the_library_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "statsforecast", None)
+    stages: list[str] = []
+    with pytest.raises(ValueError, match="AutoETS is a model of statsforecast"):
+        make(
+            Forecaster(horizon=4),
+            long(),
+            tmp_path / "made",
+            name="a",
+            windows=2,
+            beside=["ets"],
+            on_stage=stages.append,
+        )
+    assert not stages
+    assert not list(tmp_path.iterdir())

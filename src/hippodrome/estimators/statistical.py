@@ -72,6 +72,15 @@ class Statistical:
         self.model, self.horizon, self.season, self.history = model, horizon, season, history
         self.targets, self.time, self.gaps, self.frequencies = targets, time, gaps, frequencies
 
+    def checked(self) -> "Statistical":
+        """This, where statsforecast is installed.
+
+        Raises:
+            ValueError: it is not.
+        """
+        _made(self.model, 1)
+        return self
+
     @property
     def name(self) -> str:
         """What its columns are named after."""
