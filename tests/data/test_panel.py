@@ -249,3 +249,17 @@ def test_each_series_has_its_own_scale() -> None:
     assert scale[:, 0] == pytest.approx([np.std([1, 2, 3, 4]), 1e6, 7])
     values = scaled(panel, location, scale).values[:, 0]
     assert values[5:].tolist() == [-1, 1, -1, 1, 0, 0, 0]
+
+
+def test_a_wrong_stamp_is_no_gap_to_fill() -> None:
+    frame = long(a=("h", 20))
+    frame.loc[19, "ds"] = pd.Timestamp("2203-01-02")
+    with pytest.raises(ValueError, match="1577813 absent rows beside 20 that are there"):
+        read_panel(frame, Reading(gaps="fill"))
+
+
+def test_numbers_as_stamps() -> None:
+    years = pd.DataFrame({"year": ["2001.0", "2002.0"], "y": 1.0})
+    assert read_panel(years, Reading()).times.tolist() == [2001, 2002]
+    irregular = read_panel(pd.DataFrame({"ds": [0, 1, 3], "y": 1.0}), Reading(irregular=True))
+    assert _clock.ahead(irregular.usual, irregular.times[-1:], 2).tolist() == [[4.5, 6.0]]

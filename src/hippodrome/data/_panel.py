@@ -21,6 +21,9 @@ from hippodrome.data._table import (
 )
 from hippodrome.data.base import fault, shown
 
+MOST_ABSENT = 100
+"""Rows for each that is there: more come of a wrong stamp."""
+
 TIME_NAMES = ("ds", "date", "time", "timestamp", "datetime", "year")
 
 
@@ -322,6 +325,15 @@ def _filled(
         if found is None:
             raise _clock.uneven(table, name, kept_times[i], kept_rows[i])
         sampling, place = found
+        if place[-1] > MOST_ABSENT * len(place):
+            raise fault(
+                table.where,
+                f"gaps of a step of {sampling.name}, to be filled",
+                f"{place[-1] + 1 - len(place)} absent rows beside {len(place)} that are there",
+                "Correct the stamps, or resample to a longer step.",
+                row=int(kept_rows[i][0]) + 1,
+                column=name,
+            )
         whole = np.full(int(place[-1]) + 1, -1)
         whole[place] = kept_rows[i]
         kept_times[i] = _clock.ahead(sampling, kept_times[i][:1], len(whole), start=0)[0]

@@ -36,6 +36,8 @@ def static_columns(
         ValueError: a value that changes in a series, a series without a row in the frame or with two, a
             category that is not among those known, a column that is missing.
     """
+    import pandas
+
     found: dict[str, tuple[Table, Cells]] = {}
     beside, at = (None, firsts) if frame is None else _rows_of(frame, table, ids)
     for name in names if levels is None else levels:
@@ -51,7 +53,8 @@ def static_columns(
                 "Give it there, or in static_df.",
             )
         cells = np.asarray(table.columns[name], object)
-        changed = np.flatnonzero([str(a) != str(b) for a, b in zip(cells, cells[firsts][codes], strict=True)])
+        kinds, _ = pandas.factorize(cells)
+        changed = np.flatnonzero(kinds != kinds[firsts][codes])
         if len(changed):
             row = int(changed[0])
             raise fault(

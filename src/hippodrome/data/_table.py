@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,7 +205,8 @@ def _read_stamps(table: Table, name: str, texts: list[str], codes: np.ndarray) -
     if not dated and all(text.lstrip("-").isdigit() for text in texts):
         return np.array([int(text) for text in texts])
     if not dated and all(_counted(text) for text in texts):
-        return np.array([float(text) for text in texts])
+        counted = np.array([float(text) for text in texts])
+        return counted.astype(np.int64) if (counted == np.floor(counted)).all() else counted
     for style in ("%Y%m%d",) if dated else ("ISO8601", None):
         parsed = pandas.to_datetime(pandas.Series(texts), format=style, errors="coerce", utc=True)
         if parsed.notna().all():
@@ -219,7 +221,7 @@ def _read_stamps(table: Table, name: str, texts: list[str], codes: np.ndarray) -
 
 def _counted(text: str) -> bool:
     """Whether a stamp is a number that is finite."""
-    return is_number(text) and np.isfinite(float(text))
+    return is_number(text) and math.isfinite(float(text))
 
 
 def _check_header(where: str | Path, names: list[str], rows: bool, frame: bool = False) -> None:

@@ -119,6 +119,8 @@ def ahead_of(panel: Panel, count: int, least: int, reading: Reading, future: Any
 
 def _following(panel: Panel, last: np.ndarray, count: int) -> np.ndarray:
     """The stamps (n, count) that follow by the sampling of each series."""
+    if panel.reading.irregular:  # the usual step may be a fraction
+        return _clock.ahead(panel.usual, last, count)
     times = np.empty((len(last), count), last.dtype)
     for code in np.unique(panel.rhythm.codes):
         which = panel.rhythm.codes == code
