@@ -75,8 +75,8 @@ def look_back_memory(
     finally:
         model.train(training)
     whole, near, far = (total.sqrt() for total in found)
-    lines = (tuple(line.tolist()) for line in (whole, near, far))
-    return LookBack(*lines, _reach(whole, share), share, len(past))
+    a, b, c = (tuple(line.tolist()) for line in (whole, near, far))
+    return LookBack(a, b, c, _reach(whole, share), share, len(past))
 
 
 def look_back_chart(found: LookBack, one: LookBack | None = None, number: int = 0) -> Chart:

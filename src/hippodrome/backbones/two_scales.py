@@ -22,10 +22,10 @@ KINDS = ("chimera", "dss", "liquid_s4", "mamba", "mamba2", "s4", "s4d", "s5")
 
 
 class State(NamedTuple):
-    """What the two stacks carry."""
+    """What the two stacks carry, each a state of its own kind."""
 
-    long: tuple
-    season: tuple
+    long: Any
+    season: Any
 
 
 class TwoScales(nn.Module):
