@@ -12,6 +12,7 @@ pytest.importorskip("sktime", reason="sktime is not installed: make adapters")
 import pandas as pd  # noqa: E402
 from sktime.utils.estimator_checks import check_estimator  # noqa: E402
 
+from hippodrome.estimators import Classifier, Forecaster  # noqa: E402
 from hippodrome.estimators.adapters.sktime import HippodromeForecaster  # noqa: E402
 
 SMALL: dict[str, Any] = {"width": 8, "depth": 1, "look_back": 8, "budget": "3steps", "device": "cpu"}
@@ -101,3 +102,30 @@ def test_it_learns() -> None:
 def test_a_series_too_short_for_the_horizon_is_told() -> None:
     with pytest.raises(ValueError, match="a horizon of 5 needs"):
         HippodromeForecaster(**SMALL).fit(series(5), fh=[5])
+
+
+@pytest.mark.parametrize("kind", [Classifier, Forecaster])
+def test_scikit_learn_clones_our_estimators(kind: Any) -> None:
+    from sklearn.base import clone
+
+    made = kind(model="lru", width=8, budget="3steps")
+    again = clone(made)
+    assert type(again) is kind
+    assert again is not made
+    assert again.get_params() == made.get_params()
+
+
+def test_scikit_learn_searches_and_validates_our_classifier() -> None:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.utils.validation import check_is_fitted
+
+    numbers = np.random.default_rng(0)
+    labels = np.array(["low", "high"] * 20)
+    X = numbers.normal(size=(40, 10)) + np.where(labels == "high", 3.0, -3.0)[:, None]
+    made = Classifier(model="min_gru", width=8, depth=1, budget="30steps", device="cpu")
+    with pytest.raises(NotFittedError):
+        check_is_fitted(made)
+    assert cross_val_score(made, X, labels, cv=2).min() > 0.9
+    found = GridSearchCV(made, {"width": [4, 8]}, cv=2).fit(X, labels)
+    assert set(found.predict(X)) == {"low", "high"}

@@ -143,6 +143,17 @@ class Classifier(Estimator):
                 found.append(torch.stack(chances).mean(0).cpu().numpy())
         return np.concatenate(found)
 
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn asks of an estimator that it takes apart or puts into a search."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(three_d_array=True),
+        )
+
     def score(self, X: Sequence[Any] | np.ndarray, y: Sequence[Any] | np.ndarray) -> float:
         """The share of sequences whose class is told right."""
         return float((self.predict(X) == np.asarray(y)).mean())
