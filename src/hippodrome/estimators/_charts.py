@@ -83,7 +83,7 @@ def _drawn(draw: Callable[[Mapping[str, str]], Any], title: str) -> Drawing:
         return Drawing(picture.getvalue(), figures.svg(draw(page), title, title))
 
 
-def _settings(ink: str, faint: str) -> dict[str, Any]:
+def _settings(ink: str, faint: str) -> Any:
     """The settings of the charts of a report, in these colours."""
     told = {figures.INK: ink, figures.FAINT: faint}
     return {
@@ -193,11 +193,11 @@ def _key(
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    marks = [Line2D([], [], color=colours["ink"], linewidth=1.0, label="series")]
-    marks += [
-        Line2D([], [], color=style.colour, linestyle=style.dash, linewidth=1.5, label=figures.shortened(name))
-        for name, style in look.items()
-    ]
+    marks: list[Any] = [Line2D([], [], color=colours["ink"], linewidth=1.0, label="series")]
+    for name, style in look.items():
+        dash: Any = style.dash
+        label = figures.shortened(name)
+        marks.append(Line2D([], [], color=style.colour, linestyle=dash, linewidth=1.5, label=label))
     banded = {one.name: sorted(one.bands) for panel in panels for one in panel.forecasts if one.bands}
     for name, levels in banded.items():
         for i, level in enumerate(levels):

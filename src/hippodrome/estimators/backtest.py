@@ -12,8 +12,6 @@ from hippodrome.estimators._reading import wanted
 if TYPE_CHECKING:
     import pandas
 
-    from hippodrome.estimators.forecaster import Forecaster
-
 NAIVE = "SeasonalNaive"
 """The column of the seasonal naive forecast."""
 
@@ -26,7 +24,7 @@ class Backtest:
     The forecaster that was given stays as it was.
 
     Args:
-        forecaster: fitted or not; its arguments are what counts.
+        forecaster: a ``Forecaster``, fitted or not; its arguments are what counts.
         df: the series, as for ``fit``.
         h: steps of a window; None takes the horizon.
         n_windows: how many.
@@ -39,7 +37,7 @@ class Backtest:
 
     def __init__(
         self,
-        forecaster: "Forecaster",
+        forecaster: Any,
         df: "pandas.DataFrame",
         h: int | None = None,
         n_windows: int = 5,

@@ -21,8 +21,6 @@ from hippodrome.train.checkpoint import write_atomically
 if TYPE_CHECKING:
     import pandas
 
-    from hippodrome.estimators.forecaster import Forecaster
-
 FORMAT = "hippodrome.stream.1"
 """What the file of a stream is, and its version."""
 
@@ -49,7 +47,7 @@ class Stream:
     Where the forecaster scales each series by its own numbers, those of the history stay.
 
     Args:
-        forecaster: fitted.
+        forecaster: a fitted ``Forecaster``.
         df: the history, in the form that the forecaster learned from; None takes the frame learned from.
         series: which series of a long frame that holds several.
         static_df: static covariates, as for ``fit``.
@@ -65,7 +63,7 @@ class Stream:
 
     def __init__(
         self,
-        forecaster: "Forecaster",
+        forecaster: Any,
         df: Any = None,
         series: str | None = None,
         static_df: Any = None,
@@ -292,7 +290,7 @@ class Stream:
         write_atomically(Path(path), lambda file: file.write(content))
 
     @classmethod
-    def load(cls, path: str | Path, forecaster: "Forecaster") -> "Stream":
+    def load(cls, path: str | Path, forecaster: Any) -> "Stream":
         """Go on from a file of ``save``. Raises ValueError for another file, or one of another model."""
         from safetensors import SafetensorError, safe_open
 
