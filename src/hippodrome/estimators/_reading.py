@@ -1,6 +1,6 @@
 """How a forecaster reads its frames: what its arguments say, and what of a panel it cannot go on from."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +11,9 @@ from hippodrome.data._table import Table
 from hippodrome.estimators.conformal import FILE
 from hippodrome.models.base import accepts_dt
 
-if TYPE_CHECKING:
-    from hippodrome.estimators.forecaster import Forecaster
 
-
-def wanted(forecaster: "Forecaster") -> Reading:
-    """How the frame of ``fit`` is to be read.
+def wanted(forecaster: Any) -> Reading:
+    """How the frame of a ``Forecaster``'s ``fit`` is to be read.
 
     Raises:
         ValueError: a text where a list of columns is meant.
