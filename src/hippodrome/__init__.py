@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hippodrome.estimators import Forecaster as Forecaster
     from hippodrome.estimators import Generator as Generator
     from hippodrome.estimators import Imputer as Imputer
+    from hippodrome.estimators import Regressor as Regressor
     from hippodrome.estimators import load as load
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ _PUBLIC = {
     "Forecaster": "hippodrome.estimators",
     "Generator": "hippodrome.estimators",
     "Imputer": "hippodrome.estimators",
+    "Regressor": "hippodrome.estimators",
     "load": "hippodrome.estimators",
     "open_model": "hippodrome.checkpoints",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "Forecaster",
     "Generator",
     "Imputer",
+    "Regressor",
     "__version__",
     "load",
     "open_model",
