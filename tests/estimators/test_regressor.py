@@ -56,6 +56,10 @@ def test_targets_may_stand_at_the_ends_of_chunks_or_of_whole_sequences() -> None
     mean = Regressor("s4d", budget="80steps", batch_size=16, **TINY).fit(x, x.mean(1))
     assert mean.predict(x).shape == (40,)
     assert mean.score(x, x.mean(1)) > 0.8
+    short = [x[0], x[1, :5]]
+    assert mean.predict(short)[1] == pytest.approx(mean.predict(x[1:2, :5])[0], abs=1e-6)
+    uneven = mean.set_params(budget="1steps").fit(short * 2, np.arange(4.0))
+    assert uneven.predict(short).shape == (2,)
 
 
 def test_what_does_not_fit_is_refused_with_a_sentence(fitted: Regressor) -> None:

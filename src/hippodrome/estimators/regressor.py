@@ -70,7 +70,8 @@ class Regressor(Estimator):
         Args:
             X: (n, t, c), (n, t) of one channel, or a list of sequences (t, c) or (t,) of any lengths.
             y: (n, t', o), or (n, t') or (n,) of one target, or a list alike. Where t' is shorter than t it
-                divides it, and a target belongs to the last of its t / t' steps: (n,) is one of each whole.
+                divides it, and a target belongs to the last of its t / t' steps; (n,) belongs to the last
+                step of each sequence, of whatever length.
 
         Raises:
             ValueError: arrays that do not fit one another, fewer than two sequences, infinite numbers, or a
@@ -83,13 +84,13 @@ class Regressor(Estimator):
                 f"there are as many rows of targets as sequences; got {len(targets)} for {len(cases)}. Give "
                 f"one for each"
             )
-        every = _every(cases, targets)
+        every = 1 if axes == 1 else _every(cases, targets)
         form = _Form(every, axes, self.deltas)
         inputs = np.full((len(cases), max(map(len, cases)), cases[0].shape[1]), np.nan, dtype=np.float32)
         wanted = np.full((*inputs.shape[:2], targets[0].shape[1]), np.nan, dtype=np.float32)
         for i, (case, target) in enumerate(zip(cases, targets, strict=True)):
             inputs[i, : len(case)] = case
-            wanted[i, every - 1 : len(case) : every] = target
+            wanted[i, len(case) - 1 if axes == 1 else slice(every - 1, len(case), every)] = target
         held = min(len(cases) - 1, max(1, round(self.validation * len(cases))))
         if len(cases) < 2:
             raise ValueError("a regression learns from some sequences and chooses by others; got one")
@@ -115,18 +116,20 @@ class Regressor(Estimator):
         device = next(model.parameters()).device
         found: list[np.ndarray] = []
         with torch.no_grad():
-            for first in range(0, len(cases), ROWS):
-                rows = cases[first : first + ROWS]
+            for begin in range(0, len(cases), ROWS):
+                rows = cases[begin : begin + ROWS]
                 longest = max(map(len, rows))
                 padded = np.full((len(rows), longest, channels), np.nan, dtype=np.float32)
                 for i, row in enumerate(rows):
                     padded[i, : len(row)] = row
                 read = with_deltas(padded) if form.deltas else padded
                 said = model(torch.from_numpy(read).to(device))[0].cpu().numpy()
-                ends = (said[i, form.every - 1 : len(row) : form.every] for i, row in enumerate(rows))
-                found += [end if form.axes == 3 else end[:, 0] for end in ends]
+                for i, row in enumerate(rows):
+                    first = len(row) - 1 if form.axes == 1 else form.every - 1
+                    end = said[i, first : len(row) : form.every]
+                    found.append(end if form.axes == 3 else end[:, 0])
         if form.axes == 1:
-            return np.array([end[-1] for end in found])
+            return np.concatenate(found)
         return np.stack(found) if len({len(end) for end in found}) == 1 else found
 
     def score(self, X: Sequence[Any] | np.ndarray, y: Sequence[Any] | np.ndarray) -> float:
