@@ -56,7 +56,7 @@ class EnvironmentsModel(Model):
         targets: int,
         environments: int,
         hidden: int = 16,
-        penalty: float = 0.1,
+        penalty: float = 0.01,
         location: list[float] | None = None,
         scale: list[float] | None = None,
         target_location: list[float] | None = None,
