@@ -11,6 +11,7 @@ from hippodrome.cli._output import as_json, table
 if TYPE_CHECKING:
     import pandas
 
+    from hippodrome.data._panel import Panel
     from hippodrome.data._table import Table
     from hippodrome.estimators import Forecaster
 
@@ -55,7 +56,11 @@ def learned(
     forecaster.shows_progress = not json
     frame, future = _split(frame, forecaster, path)
     # Read once here, so that a fault in a cell is told with the name of the file.
-    clock = read_panel(_table(frame, path), wanted(forecaster)).reading.time
+    panel = read_panel(_table(frame, path), wanted(forecaster))
+    clock = panel.reading.time
+    thin = given["intervals"] is None and not _enough(panel, forecaster, windows or 5, levels[-1])
+    if thin:
+        forecaster.set_params(intervals="quantiles")
     name = path.name.split(".")[0]
     made = make(
         forecaster,
@@ -83,6 +88,8 @@ def learned(
     typer.echo()
     for sentence in made.verdict:
         typer.echo(sentence)
+    if thin:
+        typer.echo("The bands are the model's quantiles: there are too few rows to score conformal ones.")
     typer.echo(f"\nreport: {made.folder / 'report.html'}\npredictions: {made.folder / 'predictions.csv'}")
 
 
@@ -195,6 +202,17 @@ def _split(
             f"one that has a target; there are none. Add {forecaster.horizon} rows whose targets are empty"
         )
     return frame[past], frame[~past]
+
+
+def _enough(panel: "Panel", forecaster: "Forecaster", windows: int, level: float) -> bool:
+    """Whether the validation part before the first cutoff has the windows that a conformal band needs."""
+    import numpy as np
+
+    h = forecaster.horizon
+    rows = panel.counts - windows * h
+    kept = np.maximum(np.floor(forecaster.validation * rows), h)
+    there = np.where(rows - kept > h, kept - h + 1, 0).sum()
+    return bool(there >= level / (100 - level))
 
 
 def _told_ahead(

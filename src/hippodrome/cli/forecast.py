@@ -41,7 +41,10 @@ def command(
     ] = None,
     intervals: Annotated[
         str | None,
-        typer.Option(metavar="quantiles|conformal", help="What the bands are made of. [default: conformal]"),
+        typer.Option(
+            metavar="quantiles|conformal",
+            help="Of the bands. [default: conformal, where rows suffice]",
+        ),
     ] = None,
     windows: Annotated[
         int | None, typer.Option(min=1, help="Of the backtest, a horizon apart. [default: 5]")
