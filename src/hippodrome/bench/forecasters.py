@@ -73,8 +73,8 @@ def forecaster_rows(ask: Ask) -> list[Timing]:
         normal = ask.where.normal(1)
         past = normal(sizes["b"], look_back, sizes["channels"]).cumsum(1)
         batch = SeriesBatch(past, normal(sizes["b"], sizes["horizon"], sizes["channels"]))
-        facts = {"channels": sizes["channels"], "look_back": look_back, "horizon": sizes["horizon"]}
-        facts["quantiles"] = ()
+        facts: dict[str, Any] = {"look_back": look_back, "quantiles": ()}
+        facts |= {name: sizes[name] for name in ("channels", "horizon")}
         torch.manual_seed(0)
         specs = {name: at_their_size(name, facts) for name in SAME_SIZE}
         for name in MIXERS[:1] if ask.tiny else MIXERS:

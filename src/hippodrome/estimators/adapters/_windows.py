@@ -50,8 +50,8 @@ def window_task(
         rows = gap + len(values[i])
         held = max(horizon, int(rows * _HELD))
         learned = rows - held if rows - held >= look_back + horizon else rows
-        filled = [_filled(part, gap) for part in (values[i], None if known is None else known[i])]
-        series.append(Series(str(i), filled[0], (learned, rows, rows), known=filled[1]))
+        beside = None if known is None else _filled(known[i], gap)
+        series.append(Series(str(i), _filled(values[i], gap), (learned, rows, rows), known=beside))
     train, valid = (SeriesWindows(series, part, look_back, horizon) for part in (0, 1))
     chosen = valid if len(valid) else train
     location, scale = np.nanmean(seen, 0), np.nanstd(seen, 0)
@@ -80,8 +80,6 @@ def window_task(
     )
 
 
-def _filled(values: np.ndarray | None, gap: int) -> np.ndarray | None:
+def _filled(values: np.ndarray, gap: int) -> np.ndarray:
     """So many rows of NaN in front."""
-    if values is None or not gap:
-        return values
     return np.concatenate([np.full((gap, values.shape[1]), np.nan), values])

@@ -137,7 +137,7 @@ class HippodromeModel(BaseModel):
         # Lightning notes the arguments of every constructor in the line; ours alone build the model anew.
         self.hparams.clear()
         self.hparams.update({**given, "loss": loss})
-        outputs = int(loss.outputsize_multiplier)
+        outputs: int = loss.outputsize_multiplier  # type: ignore[assignment]
         self.order: list[int] = []
         if isinstance(loss, MQLoss | HuberMQLoss):
             wanted = loss.quantiles.tolist()
@@ -184,9 +184,11 @@ class HippodromeModel(BaseModel):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer that was asked for, or AdamW over our groups, with neuralforecast's schedule."""
-        if self.optimizer is not None:
+        asked: Any = self.optimizer
+        if asked is not None:
             return super().configure_optimizers()
-        self.optimizer = self._adamw
+        # What neuralforecast calls with the parameters and the rate; its schedule goes around the result.
+        self.optimizer: Any = self._adamw
         try:
             return super().configure_optimizers()
         finally:

@@ -165,7 +165,7 @@ class HippodromeForecaster(BaseForecaster):
             past = one.to_numpy(dtype=np.float32)
             if beside is not None:
                 past = np.concatenate([past, beside.to_numpy(dtype=np.float32)], 1)
-                given = self._ahead(X, key).reindex(every)[beside.columns]
+                given = self._ahead(X, key, list(beside.columns)).reindex(every)
                 aheads.append(torch.from_numpy(given.to_numpy(dtype=np.float32)))
             window = np.full((model.look_back, past.shape[1]), np.nan, dtype=np.float32)
             kept = past[-model.look_back :]
@@ -184,13 +184,13 @@ class HippodromeForecaster(BaseForecaster):
         together = index[0] if len(index) == 1 else index[0].append(index[1:])
         return found, together.set_names(self._cur_y.index.names)
 
-    def _ahead(self, X: pd.DataFrame | None, key: tuple | None) -> pd.DataFrame:
+    def _ahead(self, X: pd.DataFrame | None, key: tuple | None, columns: list[Any]) -> pd.DataFrame:
         if X is None:
             raise ValueError(
-                f"this forecaster learned with the covariates {list(self._cur_X.columns)}: give predict X "
+                f"this forecaster learned with the covariates {columns}: give predict X "
                 f"at the steps to forecast"
             )
-        return X if key is None else X.loc[key]
+        return (X if key is None else _of(X, key))[columns]
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
@@ -211,8 +211,14 @@ def _series(
         return
     for key in y.index.droplevel(-1).unique():
         name = key if isinstance(key, tuple) else (key,)
-        one = y.loc[name]
-        yield name, one, None if X is None else X.loc[name].reindex(one.index)
+        one = _of(y, name)
+        yield name, one, None if X is None else _of(X, name).reindex(one.index)
+
+
+def _of(frame: pd.DataFrame, key: tuple) -> pd.DataFrame:
+    """The rows of one series, by their steps."""
+    rows: Any = frame.loc[key]
+    return rows
 
 
 def _indexed(key: tuple, steps: pd.Index) -> pd.MultiIndex:
