@@ -87,7 +87,7 @@ def origins(series: Series, part: int, look_back: int, horizon: int) -> range:
 
 def collate(items: list[SeriesItem]) -> SeriesBatch:
     """Windows to a batch (b, t, c)."""
-    parts = (None if part[0] is None else torch.stack(part) for part in zip(*items, strict=True))
+    parts: list[Any] = [None if part[0] is None else torch.stack(part) for part in zip(*items, strict=True)]
     return SeriesBatch(*parts)
 
 

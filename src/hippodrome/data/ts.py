@@ -1,7 +1,7 @@
 """The ``.ts`` files of the UCR and UEA archives: labelled series of one or many channels, of any length."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,7 +65,8 @@ def open_ts(
         rest, last = stratified(labels, everything, 0.2, seed + 1)
     first, second = stratified(labels, rest, valid, seed)
     name = train_path.name.removesuffix(".ts").removesuffix("_TRAIN")
-    details = {"source": str(path), "validation": f"{valid:g} of each class of the train cases"}
+    details: dict[str, Any] = {"source": str(path)}
+    details["validation"] = f"{valid:g} of each class of the train cases"
     if normalize:
         cases, details = [standardized(case) for case in cases], {**details, "normalized": True}
     task = labelled_task(
