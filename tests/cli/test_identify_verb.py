@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hippodrome.analyze.sindy import Law, library
 from hippodrome.data.dynamics import integrate, lotka_volterra
 from hippodrome.data.trajectories import read_trajectories
 
@@ -38,6 +39,25 @@ def test_equations_are_found_and_drawn(cli: Callable, states: Path, tmp_path: Pa
     assert told["coefficients"][0][4] == pytest.approx(-0.75, abs=1e-3)
     assert min(told["r2"]) > 0.9999
     assert told["dt"] == pytest.approx(0.1)
+
+
+def test_a_law_in_seconds_of_dates_is_followed_row_by_row(
+    cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "hourly.csv"
+    lines = [f"2024-01-01 {hour:02d}:00,{np.exp(-hour / 24):.9f}" for hour in range(24)]
+    path.write_text("\n".join(["ds,x", *lines]) + "\n", encoding="utf-8")
+    asked = []
+
+    def counted(self: Law, states: np.ndarray) -> np.ndarray:
+        asked.append(1)
+        return library(states, self.powers) @ self.coefficients.T
+
+    monkeypatch.setattr(Law, "rates", counted)
+    told = cli("identify", path, "--degree", "1", "--threshold", "1e-6", "--json").json()
+    assert told["unit"] == "seconds"
+    assert told["coefficients"][0][1] == pytest.approx(-1 / 86400, rel=1e-3)
+    assert len(asked) < 1000
 
 
 def test_a_map_of_delays_is_found_and_told(cli: Callable, states: Path) -> None:

@@ -28,6 +28,18 @@ def test_runge_kutta_is_of_order_four_and_takes_many_states_at_once() -> None:
     np.testing.assert_allclose(found[1], 2 * np.stack([np.sin(t), np.cos(t)], 1), atol=1e-10)
 
 
+def test_steps_of_integration_may_be_counted_from_row_to_row() -> None:
+    asked = []
+
+    def field(x: np.ndarray) -> np.ndarray:
+        asked.append(x)
+        return -x / 3600
+
+    found = integrate(field, np.ones(1), 3600.0, 2, inner=3)
+    assert len(asked) == 4 * 3 * 2
+    np.testing.assert_allclose(found[:, 0], np.exp(-np.arange(3.0)), rtol=5e-4)
+
+
 @pytest.mark.parametrize("name", ["lorenz", "lotka_volterra"])
 def test_a_row_is_one_trajectory_and_its_targets_are_its_next_states(name: str) -> None:
     task = open_source(name, count=10, length=12, seed=1)

@@ -23,6 +23,10 @@ SHOWN = 15
 DRAWN = 2000
 """Steps that a picture shows at most."""
 
+INNER = 10
+"""Steps of integration from one row to the next, whatever time counts in: rows are dense, or no derivative
+could be read off them."""
+
 
 def command(
     source: Annotated[Path, typer.Argument(help="A CSV or Parquet table: a row a time, a column a state.")],
@@ -107,7 +111,7 @@ def _sindy(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[d
         typer.echo("explained of each: " + ", ".join(f"{share:.4%}" for share in law.r2))
     path = max(read.paths, key=len)[:DRAWN]
     with np.errstate(all="ignore"):
-        made = integrate(law.rates, path[0], read.dt, len(path) - 1)
+        made = integrate(law.rates, path[0], read.dt, len(path) - 1, INNER)
     told = {
         "equations": equations,
         "powers": law.powers.tolist(),

@@ -48,16 +48,18 @@ def invariant(states: np.ndarray, alpha: float, beta: float, delta: float, gamma
     return delta * x - gamma * np.log(x) + beta * y - alpha * np.log(y)
 
 
-def integrate(field: Field, start: np.ndarray, dt: float, steps: int) -> np.ndarray:
-    """States (..., steps + 1, c) at 0, dt, ..., by Runge-Kutta of order four in steps of 0.005 at most.
+def integrate(field: Field, start: np.ndarray, dt: float, steps: int, inner: int | None = None) -> np.ndarray:
+    """States (..., steps + 1, c) at 0, dt, ..., by Runge-Kutta of order four.
 
     Args:
         field: the law of motion.
         start: states (..., c), all at once.
         dt: from one state to the next.
         steps: how many follow the first.
+        inner: steps of integration from one state to the next; None takes as many as make them 0.005 at most,
+            which suits the laws here and would never end where time counts in seconds of dates.
     """
-    inner = max(1, int(np.ceil(dt / _STEP - 1e-9)))
+    inner = max(1, int(np.ceil(dt / _STEP - 1e-9))) if inner is None else inner
     h = dt / inner
     x = np.asarray(start, dtype=np.float64)
     path = [x]
