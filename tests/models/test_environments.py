@@ -17,9 +17,11 @@ def test_without_own_parts_it_is_a_regression_with_increments() -> None:
     model = EnvironmentsModel(Stack.example(), 3, 2, 3, **scales)
     model.load_state_dict(plain.state_dict(), strict=False)
     batch = EnvironmentsModel.example_batch()
+    batch.inputs[2, 4, 1] = float("nan")
     alone = batch._replace(inputs=batch.inputs[..., :2])
     torch.testing.assert_close(model(batch.inputs)[0], plain(alone.inputs)[0])
     torch.testing.assert_close(model.loss(batch), plain.loss(alone))
+    assert bool(model.loss(batch).isfinite())
     assert model.metrics(batch)["own"].value == 0
 
 
@@ -35,7 +37,7 @@ def test_each_environment_has_its_part_and_pays_for_its_size() -> None:
     x = batch.inputs[1, :, :2] - torch.tensor([0.5, 0.0])
     inner = torch.nn.functional.gelu(x @ model.own_in[1].T + model.own_bias[1]).sum(-1)
     torch.testing.assert_close((after - before)[1], inner[:, None] * torch.tensor([0.5, 2.0]))
-    size = 2 * float(inner.square().sum()) / batch.targets.numel()
+    size = 2 * float(inner.detach().square().sum()) / batch.targets.numel()
     assert model.metrics(batch)["own"].value == pytest.approx(size, rel=1e-5)
     free = EnvironmentsModel(model.backbone, 3, 2, 3, hidden=4, penalty=0.0)
     free.load_state_dict(model.state_dict())

@@ -23,7 +23,8 @@ class EnvironmentsModel(Model):
     a bound on how fast g_e may change, which is left out, and learns derivatives where this learns steps.
 
     Inputs are states with the number of their environment, from 0, as the last channel; outputs, loss and
-    metrics are those of a regression with increments: next states in raw units, errors on scaled changes.
+    metrics are those of a regression with increments: next states in raw units, errors on scaled changes. A
+    state that is NaN is read as its channel's mean.
 
     Args:
         backbone: causal, width ``d_model``: f, which is not told the environment.
@@ -120,7 +121,7 @@ class EnvironmentsModel(Model):
         """The next states in raw units, without the number, and the state of the model after the last."""
         shared, own, last = self._parts(inputs, state, resets, dt)
         change = (shared + own) * self.target_scale + self.target_location
-        return inputs[..., : self.targets] + change, last
+        return self._start(inputs) + change, last
 
     @torch.no_grad()
     def roll_out(self, inputs: Float[Tensor, "b t c"], steps: int) -> Float[Tensor, "b steps o"]:
@@ -175,16 +176,21 @@ class EnvironmentsModel(Model):
                 f"the last channel is the number of an environment, from 0 to {self.environments - 1}; got "
                 f"{int(number.min())} to {int(number.max())}. Build the model for as many as there are."
             )
-        x = (inputs[..., : self.targets] - self.location) / self.scale
+        x = (self._start(inputs) - self.location) / self.scale
         features, last = self.backbone(self.input(x), state, resets=resets, dt=dt)
         inner = torch.einsum("bthc,btc->bth", self.own_in[number], x) + self.own_bias[number]
         return self.head(features), torch.einsum("btoh,bth->bto", self.own_out[number], F.gelu(inner)), last
+
+    def _start(self, inputs: Tensor) -> Tensor:
+        """The states, their mean where they are missing."""
+        states = inputs[..., : self.targets]
+        return torch.where(states.isnan(), self.location, states)
 
     def _error(self, batch: RegressionBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Errors on scaled changes, zero where nothing is asked, what environments add, and what is asked."""
         shared, own, _ = self._parts(batch.inputs, None, None, None)
         seen = ~batch.targets.isnan()
-        change = torch.where(seen, batch.targets, 0.0) - batch.inputs[..., : self.targets]
+        change = torch.where(seen, batch.targets, 0.0) - self._start(batch.inputs)
         wanted = (change - self.target_location) / self.target_scale
         wide = (shared + own).to(torch.promote_types(shared.dtype, torch.float32))
         return torch.where(seen, wide - wanted, 0.0), own, seen
