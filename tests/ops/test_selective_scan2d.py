@@ -71,3 +71,18 @@ def test_a_wrong_shape_stops_at_the_door():
     x, dt, A, K, B, C, *_ = inputs()
     with pytest.raises(ValueError, match="dt must have the axes"):
         selective_scan2d.__wrapped__(x, dt[:, :, :, 0], A, K, B, C)
+
+
+@pytest.mark.parametrize("backend", names(BACKENDS))
+@pytest.mark.parametrize("wide", range(7))
+def test_one_argument_in_float64_makes_all_states_so(backend, wide):
+    arguments = [z.float() for z in inputs(b=1, t=2, v=2, d=2, n=2)[:7]]
+    arguments[wide] = arguments[wide].double()
+    y, last = selective_scan2d(*arguments, backend=backend)
+    assert y.dtype == arguments[0].dtype
+    assert last.dtype == torch.float64
+
+
+def test_no_time_is_refused_where_the_states_would_be_left_unwritten():
+    with pytest.raises(ValueError, match="one time or more"):
+        selective_scan2d(*inputs(t=0))

@@ -49,7 +49,8 @@ def selective_scan2d(
         backend: force one of "numba", "torch", "reference"; None takes the first that can run.
 
     Raises:
-        ValueError: a shape or dtype does not fit, or no backend can run these tensors; the message says why.
+        ValueError: a shape or dtype does not fit, there is no time, or no backend can run these tensors; the
+            message says why.
     """
     check_arguments(
         "selective_scan2d",
@@ -64,6 +65,11 @@ def selective_scan2d(
             "resets": (resets, "b t"),
         },
     )
+    if x.shape[1] == 0:
+        raise ValueError(
+            f"selective_scan2d: x must have one time or more; got shape {tuple(x.shape)}. Leave the call "
+            "out: over no time the states stay as they are."
+        )
     arguments = (x, dt, A, K, B, C, initial_state, resets)
     return choose("selective_scan2d", BACKENDS, backend, *arguments).selective_scan2d(*arguments)
 

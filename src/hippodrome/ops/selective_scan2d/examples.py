@@ -15,7 +15,7 @@ def inputs(
     seed: int = 0,
     with_state: bool = True,
     with_resets: bool = True,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     """Arguments of the door in order: step sizes in (0.01, 0.5), rates -1, .. -n, K in (-0.5, 0.5)."""
     g = torch.Generator().manual_seed(seed)
     normal = [torch.randn(*size, generator=g, dtype=dtype) for size in ((b, t, v, d), *[(b, t, v, 2, n)] * 2)]
@@ -25,7 +25,7 @@ def inputs(
     state = torch.randn(b, v, 2, d, n, generator=g, dtype=dtype) if with_state else None
     resets = torch.rand(b, t, generator=g) < 0.1 if with_resets else None
     x, B, C = normal
-    return x, dt, A, K, B, C, state, resets  # type: ignore[return-value]
+    return x, dt, A, K, B, C, state, resets
 
 
 BENCH_SHAPES = [

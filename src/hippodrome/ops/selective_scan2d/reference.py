@@ -1,5 +1,7 @@
 """Definition of the selective scan over a grid, cell by cell in float64: every other backend's oracle."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,8 @@ def selective_scan2d(
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last states; arguments as at the door."""
     dtype = x.dtype
-    wide = torch.promote_types(dtype, A.dtype)
+    given = [z for z in (x, dt, A, K, B, C, initial_state) if z is not None]
+    wide = reduce(torch.promote_types, (z.dtype for z in given), torch.float32)
     x, dt, A, K, B, C = (z.double() for z in (x, dt, A, K, B, C))
     b, t, v, _ = x.shape
     start = x.new_zeros(b, v, 2, *A.shape[1:]) if initial_state is None else initial_state.double()
@@ -44,5 +47,5 @@ def selective_scan2d(
             outputs.append((C[:, k, j, :, None, :] * beside).sum((1, 3)))
         before = now
         times.append(torch.stack(outputs, 1))
-    last = torch.stack(before, 1).to(torch.promote_types(wide, torch.float32))
+    last = torch.stack(before, 1).to(wide)
     return torch.stack(times, 1).to(dtype), last

@@ -27,7 +27,8 @@ def selective_scan2d(
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last states; arguments as at the door."""
     dtype = x.dtype
-    wide = reduce(torch.promote_types, (z.dtype for z in (x, dt, A, K, B, C)), torch.float32)
+    given = [z for z in (x, dt, A, K, B, C, initial_state) if z is not None]
+    wide = reduce(torch.promote_types, (z.dtype for z in given), torch.float32)
     x, dt, A, K, B, C = (z.to(wide) for z in (x, dt, A, K, B, C))
     with torch.autocast(x.device.type, enabled=False):
         fall = torch.expm1(dt[..., None] * A)  # b t v 2 d n
