@@ -51,6 +51,17 @@ def test_the_two_stacks_do_not_meet(pattern: str) -> None:
         assert int(heard.sum()) == end - first
 
 
+def test_both_ways_of_a_mixer_are_told_variates_and_steps() -> None:
+    options = {"two_scales": {"variates": 2}, "chimera": {"d_state": 2}}
+    made = config.stack_spec("two_scales:bi-chimera", 8, 1, options=options)
+    assert made["variates"] == 2
+    for part, steps in (("long", (1e-3, 1e-2)), ("season", (0.1, 1.0))):
+        mixer = made[part]["blocks"][0]["mixer"]
+        for way in ("ahead", "back"):
+            told = mixer[way]
+            assert (told["variates"], told["dt_min"], told["dt_max"]) == (2, *steps)
+
+
 def test_small_steps_along_time_remember_longer() -> None:
     model = made("two_scales:chimera", 64)
     sizes = []
@@ -100,6 +111,9 @@ def test_what_cannot_be_meant_is_refused_with_a_sentence() -> None:
         config.stack_spec("two_scales:s4d", 7, 1)
     with pytest.raises(ValueError, match="'slow'"):
         config.stack_spec("two_scales:s4d", 8, 1, options={"two_scales": {"slow": [0.1, 1.0]}})
+    for steps in (0.1, [0.1], [1.0, 0.1], [0.0, 1.0], "ab"):
+        with pytest.raises(ValueError, match=r"takes long as \[smallest, largest\] step size"):
+            config.stack_spec("two_scales:s4d", 8, 1, options={"two_scales": {"long": steps}})
     model = TwoScales.example()
     with pytest.raises(ValueError, match="share a token evenly"):
         TwoScales(model.long.stack, config.build(config.stack_spec("s4d", 4, 1), "backbones"))

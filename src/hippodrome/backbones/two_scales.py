@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.block import Block
 from hippodrome.backbones.stack import Stack
-from hippodrome.backbones.variates import Variates
+from hippodrome.backbones.variates import Variates, reads_across
 from hippodrome.backbones.variates import spec as over_variates
 from hippodrome.mixers.base import ParameterGroup
 from hippodrome.mixers.chimera import Chimera
@@ -130,8 +130,8 @@ def spec(
     ``long`` and ``season``, [smallest, largest] step size along time at the start.
 
     Raises:
-        ValueError: more than one pattern, another option, an odd width, or mixers whose step sizes do not
-            start where they are told.
+        ValueError: more than one pattern, another option or one that is no pair of step sizes, an odd width,
+            or mixers whose step sizes do not start where they are told.
     """
     given = dict(options)
     variates = int(given.pop("variates", 1))
@@ -141,10 +141,17 @@ def spec(
             f"two_scales takes one pattern, an even width and the options long, season and variates; got "
             f"{len(stacks)} patterns, width {d_model} and {', '.join(map(repr, given)) or 'no other option'}."
         )
+    for name, start in zip(("long", "season"), starts, strict=True):
+        numbers = isinstance(start, list | tuple) and all(isinstance(one, int | float) for one in start)
+        if not numbers or len(start) != 2 or not 0 < start[0] <= start[1]:
+            raise ValueError(
+                f"two_scales takes {name} as [smallest, largest] step size, both above zero; got {start!r}. "
+                f"Give two numbers."
+            )
     found = []
     for start in starts:
         stack, across = stacks[0](d_model // 2, depth), False
-        if any(block["mixer"]["kind"] == "chimera" for block in stack["blocks"]):
+        if any(reads_across(block["mixer"]) for block in stack["blocks"]):
             across = True
             stack = over_variates(stacks, d_model // 2, depth, {"variates": variates})["stack"]
         for block in stack["blocks"]:

@@ -121,9 +121,19 @@ def spec(
         raise ValueError(f"variates takes one pattern; got {len(stacks)}.")
     stack = stacks[0](variates * d_model, depth)
     for block in stack["blocks"]:
-        if block["mixer"]["kind"] == "chimera":
-            block["mixer"] = {**block["mixer"], "variates": variates}
+        block["mixer"] = _told(block["mixer"], variates)
     return {"stack": stack, "variates": variates}
+
+
+def reads_across(mixer: dict[str, Any]) -> bool:
+    """Whether the spec of a mixer is of one that asks for ``variates``, or of both ways of one."""
+    return mixer["kind"] == "chimera" or (mixer["kind"] == "bidirectional" and reads_across(mixer["ahead"]))
+
+
+def _told(mixer: dict[str, Any], variates: int) -> dict[str, Any]:
+    if mixer["kind"] == "bidirectional":
+        return {**mixer, **{way: _told(mixer[way], variates) for way in ("ahead", "back")}}
+    return {**mixer, "variates": variates} if reads_across(mixer) else mixer
 
 
 def only_variates(owner: str, options: dict[str, Any]) -> int:
