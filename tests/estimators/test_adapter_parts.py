@@ -71,3 +71,11 @@ def test_a_recipe_brings_its_own_width_depth_and_settings() -> None:
     assert len(small.backbone.blocks) == 3
     with pytest.raises(ValueError, match="no_such_model"):
         forecasting_spec("no_such_model", facts, None, None, 0.1)
+
+
+def test_a_recipe_that_reads_the_series_alone_is_told_of_no_covariates() -> None:
+    facts = {"channels": 2, "look_back": 96, "horizon": 4, "quantiles": [], "observed": 0, "static": 0}
+    model = config.build(forecasting_spec("smetimes", {**facts, "known": 0}, 32, 1, 0.1))
+    assert (model.channels, model.segment) == (2, 96)
+    with pytest.raises(ValueError, match="smetimes reads the series alone; got covariates"):
+        forecasting_spec("smetimes", {**facts, "known": 1}, 32, 1, 0.1)

@@ -8,6 +8,9 @@ from hippodrome.config import published, stack_spec, variates, with_sizes
 WIDTH, DEPTH = 64, 2
 """What a pattern is built with where nothing else is said."""
 
+COVARIATES = ("observed", "known", "static")
+"""How many there are of each, which only the kind ``forecasting`` is told."""
+
 
 def forecasting_spec(
     model: str, facts: Mapping[str, Any], width: int | None, depth: int | None, dropout: float
@@ -18,7 +21,7 @@ def forecasting_spec(
     width, depth and dropout: the first two count where they are None.
 
     Raises:
-        ValueError: no mixer, pattern or recipe of this name.
+        ValueError: no mixer, pattern or recipe of this name, or covariates for a recipe that reads none.
     """
     if model in published.names():
         made = published.spec_of(published.find(model), "forecasting", facts, {}, width, depth)
@@ -27,4 +30,11 @@ def forecasting_spec(
         made = {
             "backbone": stack_spec(model, width or WIDTH, depth or DEPTH, options=options, dropout=dropout)
         }
+    if made.get("kind", "forecasting") != "forecasting":
+        if any(facts.get(name) for name in COVARIATES):
+            raise ValueError(
+                f"the recipe {model} reads the series alone; got covariates. Leave them out, or take another "
+                f"model"
+            )
+        facts = {name: value for name, value in facts.items() if name not in COVARIATES}
     return {"kind": "forecasting", **facts, **made}
