@@ -158,11 +158,7 @@ class TokenForecastingModel(Model):
         """a, the share of the series in a token; one without prompts."""
         if self.gate is not None:
             return self.gate.sigmoid()
-        return (
-            torch.ones_like(self.levels.new_ones(()))
-            if self.fusion is None
-            else self.levels.new_tensor(self.fusion)
-        )
+        return self.location.new_tensor(1.0 if self.fusion is None else self.fusion)
 
     def init_state(self, batch: int, max_length: int | None = None) -> TokenForecastState:
         """The state before the first observation. ``max_length`` counts observations."""
@@ -239,11 +235,8 @@ class TokenForecastingModel(Model):
         """ "mse", "mae" and "pinball" of the horizon on scaled values; "coverage" of the outer quantiles."""
         with torch.no_grad():
             raw, _ = self(batch.past, dt=batch.dt, known=batch.known, static=batch.static)
-            wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
-            forecast = (wide - self.location[:, None]) / self.scale[:, None]
-            target = (batch.future - self.location) / self.scale
-            seen = ~target.isnan()
-            return _window.measured(forecast, torch.where(seen, target, 0.0), seen, self.levels)
+            scaled = _window.on_scale(raw, batch.future, self.location, self.scale)
+            return _window.measured(*scaled, self.levels)
 
     def tokens(self, batch: Any) -> int:
         """Steps of the past, of all rows."""
