@@ -63,10 +63,10 @@ RECIPE = Recipe(
         "Sizes, patches and rate of the authors' script for ETTh1 (look-back 336, up to 100 epochs of 128 "
         "windows with patience); it has width 128, 16 heads and a perceptron of 256 for ETTm1. Three layers "
         "are six here, attention and perceptron counted each. Not as published: norms are over the channels "
-        "of a token where theirs are over the batch; scores are not added to those of the layer before; "
-        "nothing is dropped between embedding and layers or inside the perceptron; a last patch that repeats "
-        "the last value is left out; quantiles are trained beside the point. At a look-back of 96 the "
-        "numbers claimed are those that the authors of iTransformer measured, with sizes that they do not "
-        "give."
+        "of a token where theirs are over the batch, and one more stands at the end; scores are not added to "
+        "those of the layer before; nothing is dropped between embedding and layers or inside the "
+        "perceptron; a last patch that repeats the last value is left out; quantiles are trained beside the "
+        "point. At a look-back of 96 the numbers claimed are those that iTransformer's authors measured, "
+        "with sizes that they do not give."
     ),
 )
