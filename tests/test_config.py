@@ -271,7 +271,7 @@ def test_blocks_get_a_perceptron_where_the_published_block_has_one():
     }
     with_gate = {"s4d", "lru", "long_conv", "s4", "s5", "dss", "gss", "lssl", "liquid_s4", "sgconv"}
     others = {"channel_scan", "chimera", "conv_lstm", "conv_s5", "mamba", "mamba2"}
-    assert alone == with_gate | others | {"mixture_of_mamba", "mlp", "mlstm", "moe", "space_time"}
+    assert alone == with_gate | others | {"mixture_of_mamba", "mlp", "mlstm", "moe", "space_time", "stnn"}
 
 
 def test_the_backbones_that_are_mixers_are_those_listed():
