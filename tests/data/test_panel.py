@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hippodrome.data import _clock, open_source
-from hippodrome.data._fitting import default_look_back, fit_task, own_scales, scaled
+from hippodrome.data._fitting import before, default_look_back, fit_task, own_scales, scaled
 from hippodrome.data._panel import Reading, read_panel
 
 H = {"look_back": 4, "horizon": 2}
@@ -263,3 +263,20 @@ def test_numbers_as_stamps() -> None:
     assert read_panel(years, Reading()).times.tolist() == [2001, 2002]
     irregular = read_panel(pd.DataFrame({"ds": [0, 1, 3], "y": 1.0}), Reading(irregular=True))
     assert _clock.ahead(irregular.usual, irregular.times[-1:], 2).tolist() == [[4.5, 6.0]]
+
+
+def test_dates_that_nanoseconds_do_not_reach_are_told() -> None:
+    far = [f"{year}-01-01" for year in range(2255, 2270)]
+    for stamps in (far, np.array(far, "datetime64[us]")):
+        with pytest.raises(ValueError, match=r"row 9 .* a date from 1678 to 2262; got 2263-01-01"):
+            read_panel(pd.DataFrame({"ds": stamps, "y": 1.0}), Reading())
+
+
+def test_a_panel_cut_at_some_rows_is_what_a_table_of_these_rows_gives() -> None:
+    frame = long(a=("D", 6), b=("D", 5), c=("D", 1)).assign(x=np.arange(12.0), s=[1] * 6 + [2] * 5 + [3])
+    reading = Reading(known=("x",), static=("s",), calendar=True)
+    cut = before(read_panel(frame, reading), np.array([4, 2, 0]))
+    rows = read_panel(frame.iloc[[0, 1, 2, 3, 6, 7]], reading)
+    assert cut.ids == rows.ids == ["a", "b"]
+    for name in ("keys", "offsets", "times", "values", "known", "static"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(rows, name))

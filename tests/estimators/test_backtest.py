@@ -131,3 +131,34 @@ def test_conformal_bands_are_kept_with_the_run_and_reach_any_level(tmp_path) -> 
         forecaster().set_params(intervals="bands").fit(data)
     with pytest.raises(ValueError, match="validation=0"):
         forecaster(intervals="conformal", validation=0.0).fit(data)
+
+
+def test_rows_that_are_absent_at_a_cutoff_do_not_shift_its_forecast() -> None:
+    """An absent row that is filled in is the row of a missing value."""
+    data = frame()
+    absent = data["ds"].isin([HOURS[107], HOURS[113]])
+    given = data.assign(y=data["y"].where(~absent))
+    whole = forecaster(gaps="fill").cross_validation(given, n_windows=2)
+    gaps = forecaster(gaps="fill").cross_validation(data[~absent], n_windows=2)
+    assert HOURS[113] in set(whole["cutoff"])
+    second = whole["cutoff"] == HOURS[113]
+    # The first cutoff is where the training ends, which has a row less to learn from.
+    assert (gaps.loc[second, "ds"] == whole.loc[second, "ds"]).all()
+    made = Backtest(forecaster(gaps="fill"), data[~absent], n_windows=2)
+    found = made.run()
+    told = made.trained.predict(given[given["ds"] <= HOURS[113]])
+    np.testing.assert_array_equal(found.loc[second, "min_gru"], told["min_gru"])
+    assert (found.loc[second, "ds"].to_numpy() == told["ds"].to_numpy()).all()
+
+
+def test_series_too_short_for_a_window_stay_out_of_it_and_names_keep_their_kind() -> None:
+    data = pd.concat(
+        [
+            pd.DataFrame({"unique_id": key, "ds": HOURS[:n], "y": np.sin(np.arange(n)), "x": np.arange(n)})
+            for key, n in ((7, 90), (8, 5), (9, 4))
+        ]
+    )
+    found = forecaster(known=["x"]).cross_validation(data, n_windows=2)
+    assert found["unique_id"].tolist() == [7] * 12
+    assert found["unique_id"].dtype == np.int64
+    assert len(found.merge(data, on=["unique_id", "ds"])) == 12

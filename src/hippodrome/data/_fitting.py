@@ -17,6 +17,8 @@ MOST = 2000
 def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: float, scaler: str) -> Task:
     """The task of learning to forecast what comes after the end of each series.
 
+    No statistic is taken of what the weights are chosen by, as errors there stand for those of the future.
+
     The last ``validation`` part of each series, a horizon at least and ``MOST`` windows at most, is what the
     best weights are chosen by, with ``MOST`` windows of all series; a series too short for that is learned
     from whole. Where no window of
@@ -24,11 +26,11 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
     series of ``horizon`` rows or fewer teaches nothing.
 
     Args:
-        panel: the series, scaled already where ``scaler`` is "local".
+        panel: the series, in raw units.
         look_back: None takes ``default_look_back``.
         horizon: steps to forecast.
         validation: share of each series; 0 learns from all and keeps the last weights.
-        scaler: for the report.
+        scaler: "local" scales each series by its own mean and deviation.
 
     Raises:
         ValueError: no series is longer than the horizon, or a variate has no value to learn from.
@@ -49,12 +51,14 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
         kept = np.clip(np.floor(validation * counts).astype(np.int64), horizon, horizon + MOST)
         kept = np.where(counts - kept > horizon, kept, 0)
     learned = counts - kept
+    if scaler == "local":
+        panel = scaled(panel, *own_scales(panel, learned))
     back = default_look_back(learned, horizon) if look_back is None else look_back
     cuts = np.stack([learned, counts, counts], 1)
     series = [_padded(one, back, horizon) for one in series_of(panel, cuts) if one.borders[0] > horizon]
     sets = [SeriesWindows(series, part, back, horizon) for part in range(2)]
     few = Subset(sets[1], spread(len(sets[1]))) if len(sets[1]) > MOST else sets[1]
-    location, scale = moments(panel)
+    location, scale = moments(panel, learned)
     details = {
         **panel_details(panel),
         "scaler": scaler,
@@ -99,30 +103,33 @@ def default_look_back(rows: np.ndarray, horizon: int) -> int:
     return max(1, min(512, max(96, 4 * horizon), int(np.median(room)), int(room.max()) // 2))
 
 
-def moments(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation (c,) of each variate over all series.
+def moments(panel: Panel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (c,) of each variate over the first ``rows`` (n,) of all series.
 
     Raises:
-        ValueError: a variate without a value.
+        ValueError: a variate without a value there.
     """
-    absent = np.isnan(panel.values).all(0)
+    values = panel.values[_first(panel, rows)]
+    absent = np.isnan(values).all(0)
     if absent.any():
         column = list(panel.reading.targets or ())[int(np.flatnonzero(absent)[0])]
         raise ValueError(
             f"{panel.where}: every variate needs a value to learn from; {column!r} has none. Leave it out of "
             f"the targets."
         )
-    location, scale = np.nanmean(panel.values, 0), np.nanstd(panel.values, 0)
+    location, scale = np.nanmean(values, 0), np.nanstd(values, 0)
     return location, _sized(location, scale)
 
 
-def own_scales(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation (n, c) of each series over all that was seen of it.
+def own_scales(panel: Panel, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (n, c) of each series over all that was seen of it, or of its first ``rows`` (n,).
 
     The deviation of a constant series is its size, or one for a series of zeros, so that its bands are narrow
     beside it. Zero and one stand for a series of which nothing was seen.
     """
     seen = ~np.isnan(panel.values)
+    if rows is not None:
+        seen &= _first(panel, rows)[:, None]
     start = panel.offsets[:-1]
     count = np.maximum(np.add.reduceat(seen, start, dtype=np.int64), 1)
     location = np.add.reduceat(np.where(seen, panel.values, 0.0), start) / count
@@ -136,6 +143,31 @@ def scaled(panel: Panel, location: np.ndarray, scale: np.ndarray) -> Panel:
     counts = panel.counts
     values = (panel.values - np.repeat(location, counts, axis=0)) / np.repeat(scale, counts, axis=0)
     return panel._replace(values=values)
+
+
+def before(panel: Panel, rows: np.ndarray) -> Panel:
+    """The panel as it was when each series had ``rows`` (n,) rows; one that had none is left out."""
+    kept = np.flatnonzero(rows > 0)
+    part = _first(panel, rows)
+    cut = {
+        name: getattr(panel, name)[part]
+        for name in ("times", "values", "observed", "known", "dt", "rows")
+        if getattr(panel, name) is not None
+    }
+    return panel._replace(
+        ids=[panel.ids[i] for i in kept],
+        keys=panel.keys[kept],
+        offsets=np.concatenate([[0], np.cumsum(rows[kept])]),
+        static=None if panel.static is None else panel.static[kept],
+        rhythm=panel.rhythm._replace(codes=panel.rhythm.codes[kept]),
+        **cut,
+    )
+
+
+def _first(panel: Panel, rows: np.ndarray) -> np.ndarray:
+    """Which rows of a panel are among the first ``rows`` (n,) of their series."""
+    counts = panel.counts
+    return np.arange(len(panel.times)) < np.repeat(panel.offsets[:-1] + rows, counts)
 
 
 def _sized(location: np.ndarray, scale: np.ndarray) -> np.ndarray:

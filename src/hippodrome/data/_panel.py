@@ -100,6 +100,8 @@ class Panel(NamedTuple):
     long: bool
     rows: np.ndarray
     """(rows,) where each row stands in the table, -1 of one that was put in"""
+    keys: np.ndarray
+    """(n,) the ids as the table has them, which may be numbers"""
 
     @property
     def usual(self) -> Sampling:
@@ -129,9 +131,9 @@ def read_panel(source: Any, reading: Reading, static: Any = None) -> Panel:
     long = "unique_id" in table.columns
     clock = reading.time or ("ds" if long else _clock_column(table))
     if long:
-        codes, ids = _ids(table)
+        codes, ids, keys = _ids(table)
     else:
-        codes, ids = np.zeros(table.rows, np.int64), [name]
+        codes, ids, keys = np.zeros(table.rows, np.int64), [name], np.array([name], object)
     times = np.arange(table.rows) if clock is None else stamps(table, clock)
     order = np.argsort(codes, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(ids)))])
@@ -170,6 +172,7 @@ def read_panel(source: Any, reading: Reading, static: Any = None) -> Panel:
         reading,
         long,
         take,
+        keys,
     )
 
 
@@ -202,8 +205,9 @@ def _check(table: Table, reading: Reading) -> None:
         )
 
 
-def _ids(table: Table) -> tuple[np.ndarray, list[str]]:
-    """Of each row which series it is of, and the names of the series in the order of their first rows."""
+def _ids(table: Table) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Of each row which series it is of, and the names of the series in the order of their first rows, as
+    text and as they are."""
     import pandas
 
     codes, names = pandas.factorize(np.asarray(column(table, "unique_id")))
@@ -216,7 +220,7 @@ def _ids(table: Table) -> tuple[np.ndarray, list[str]]:
             table.where, "a name of the series", came, "Name each series in one way.",
             row=row + 1, column="unique_id",
         )  # fmt: skip
-    return codes.astype(np.int64), ids
+    return codes.astype(np.int64), ids, np.asarray(names)
 
 
 def _second(ids: list[str]) -> int:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,9 +47,14 @@ def read_csv(path: Path) -> Table:
         raise fault(
             path, "text in UTF-8", f"bytes that are not ({error.reason})", "Convert the file."
         ) from None
+    except (EOFError, zlib.error) as error:
+        raise fault(path, "a whole gzip file", f"one that is not ({error})", "Copy it again.") from None
     header = [name.strip() for name in header]
     split = _split if len(header) > 1 and '"' not in text else _split_quoted
-    cells, counts = split(text, delimiter, len(header))
+    try:
+        cells, counts = split(text, delimiter, len(header))
+    except csv.Error as error:
+        raise fault(path, "rows of CSV", f"one that is none ({error})", "Correct its quotes.") from None
     _check_header(path, header, bool(counts))
     for number, count in enumerate(counts, 1):
         if count != len(header):
@@ -113,6 +119,8 @@ def from_frame(frame: Any, where: str = "data frame") -> Table:
     Raises:
         ValueError: it has no rows, or two columns of one name.
     """
+    if not (hasattr(frame, "iloc") and hasattr(frame, "columns")):
+        raise fault(where, "a pandas data frame", f"a {type(frame).__name__}", "Make one.")
     if frame.index.names != [None]:
         frame = frame.reset_index()
     elif frame.index.dtype.kind == "M":
@@ -189,7 +197,7 @@ def stamps(table: Table, name: str) -> np.ndarray:
                 table.where, "a stamp in every row", "none", "Fill it in, or drop the row.",
                 row=int(absent[0]) + 1, column=name,
             )  # fmt: skip
-        return cells.astype("datetime64[ns]" if cells.dtype.kind == "M" else np.int64)
+        return _dates(table, name, cells) if cells.dtype.kind == "M" else cells.astype(np.int64)
     if isinstance(cells, np.ndarray) and cells.dtype.kind == "f" and np.isfinite(cells).all():
         return cells.astype(np.int64) if (cells == np.floor(cells)).all() else cells.astype(np.float64)
     # Series that run side by side have the same stamps: each different text is read once.
@@ -210,13 +218,32 @@ def _read_stamps(table: Table, name: str, texts: list[str], codes: np.ndarray) -
     for style in ("%Y%m%d",) if dated else ("ISO8601", None):
         parsed = pandas.to_datetime(pandas.Series(texts), format=style, errors="coerce", utc=True)
         if parsed.notna().all():
-            return parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+            return _dates(table, name, parsed.dt.tz_localize(None).to_numpy(), codes)
     bad = parsed.isna().to_numpy()
     row = int(np.flatnonzero(bad[codes])[0])
     raise fault(
         table.where, "a date and time like the rows before", shown(texts[codes[row]]),
         "Write dates as 2024-01-31 or 2024-01-31 12:00:00, all in one way.", row=row + 1, column=name,
     )  # fmt: skip
+
+
+def nanoseconds(dates: np.ndarray) -> np.ndarray:
+    """Dates as datetime64[ns], NaT where there is none or it is before 1678 or after 2262."""
+    found = dates.astype("datetime64[ns]")
+    return np.where(found.astype(dates.dtype) == dates, found, np.datetime64("NaT", "ns"))
+
+
+def _dates(table: Table, name: str, dates: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+    """Dates of which a column has those of ``codes``, or all in order."""
+    found = nanoseconds(dates)
+    far = np.flatnonzero(np.isnat(found if codes is None else found[codes]))
+    if len(far):
+        row = int(far[0])
+        raise fault(
+            table.where, "a date from 1678 to 2262", str(dates[row if codes is None else codes[row]])[:10],
+            "Number the rows instead.", row=row + 1, column=name,
+        )  # fmt: skip
+    return found
 
 
 def _counted(text: str) -> bool:

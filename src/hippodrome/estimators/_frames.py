@@ -67,7 +67,7 @@ def frame_of(
 
     n, h, c, _ = outputs.shape
     flat = outputs.reshape(n * h, c, -1)
-    head: dict[str, Any] = {"unique_id": np.repeat(np.array(panel.ids, object), h)} if panel.long else {}
+    head: dict[str, Any] = {"unique_id": np.repeat(panel.keys, h)} if panel.long else {}
     head["ds"] = times.reshape(-1)
     names = [model] if panel.long and c == 1 else list(variates)
     body = {f"{name}{end}": flat[:, i, place] for i, name in enumerate(names) for end, place in columns}
@@ -88,10 +88,10 @@ def ahead_of(panel: Panel, count: int, least: int, reading: Reading, future: Any
         ValueError: covariates are needed and not given, or given and not known; rows are missing or double; a
             cell is no number.
     """
-    _check_future(reading, future)
+    table = None if future is None else table_of(future)[0]._replace(where="X_df")
+    _check_future(reading, table)
     last = panel.times[panel.offsets[1:] - 1]
     times = _following(panel, last, count)
-    table = None if future is None else table_of(future)[0]._replace(where="X_df")
     rows = None
     if table is not None:
         series, when = _keys(table, panel, reading)
@@ -128,8 +128,8 @@ def _following(panel: Panel, last: np.ndarray, count: int) -> np.ndarray:
     return times
 
 
-def _check_future(reading: Reading, future: Any) -> None:
-    if future is None:
+def _check_future(reading: Reading, table: Table | None) -> None:
+    if table is None:
         if reading.known:
             raise ValueError(
                 f"this forecaster learned covariates that are known ahead ({_listed(reading.known)}): give "
@@ -143,7 +143,7 @@ def _check_future(reading: Reading, future: Any) -> None:
         )
     learned = {*reading.known, *reading.observed, *reading.static, *(reading.targets or ())}
     learned |= {"unique_id", "y", "ds", reading.time or "ds", *(reading.levels or {})}
-    other = [str(name) for name in future.columns if str(name) not in learned]
+    other = [name for name in table.columns if name not in learned]
     if other:
         raise ValueError(
             f"X_df holds {_listed(other)}, which this forecaster did not learn; known ahead are "
@@ -180,9 +180,10 @@ def _rows_at(
     import pandas
 
     n, h = times.shape
-    index = pandas.MultiIndex.from_arrays([series, when])
+    own = np.flatnonzero(series >= 0)
+    index = pandas.MultiIndex.from_arrays([series[own], when[own]])
     if not index.is_unique:
-        row = int(np.flatnonzero(index.duplicated())[0])
+        row = int(own[np.flatnonzero(index.duplicated())[0]])
         raise fault(
             table.where, "one row a stamp", f"{_clock.said(when[row])} a second time", "Drop the duplicate.",
             row=row + 1,
@@ -199,14 +200,14 @@ def _rows_at(
             f"none for {_clock.said(times.reshape(-1)[at])}",
             "Add it, or ask for fewer steps with h.",
         )
-    return rows.reshape(n, h)
+    return own[rows].reshape(n, h)
 
 
 def _given_stamps(
     table: Table, panel: Panel, series: np.ndarray, when: np.ndarray, last: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of irregular series the first stamps (n, count) after each end that X_df has, and their rows."""
-    times = np.empty((len(last), count), last.dtype)
+    times = np.empty((len(last), count), np.promote_types(last.dtype, when.dtype))
     rows = np.empty((len(last), count), np.int64)
     order = np.argsort(series, kind="stable")
     bounds = np.searchsorted(series[order], np.arange(len(last) + 1))

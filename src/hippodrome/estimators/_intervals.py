@@ -37,6 +37,18 @@ def checked_words(intervals: str, validation: Number) -> None:
         )
 
 
+def check_scored(task: Task) -> None:
+    """Raise before training where no window is left to score bands by."""
+    windows = task.details["windows"]["valid"]
+    if not windows:
+        horizon = task.facts["horizon"]
+        raise ValueError(
+            f"conformal bands are made of errors on the validation part, the last {horizon} rows or more of "
+            f"series of {2 * horizon + 1} rows or more; there is no such series. Give longer ones, take a "
+            f"shorter horizon, or intervals='quantiles'"
+        )
+
+
 def checked_levels(model: AnyForecaster, conformal: Conformal | None, level: Sequence[Number] | None) -> None:
     """Raise before the frame is read where a level cannot be had."""
     if conformal is None:
@@ -146,7 +158,7 @@ def calibrated(
     found: list[Windows] = []
     for low in range(0, len(kept), batch_size):
         batch = task.collate([dataset[int(i)] for i in kept[low : low + batch_size]])
-        batch = SeriesBatch(*(None if part is None else part.to(device) for part in batch))
+        batch = SeriesBatch(*(None if part is None else part.to(device) for part in batch))  # type: ignore[arg-type]
         with torch.no_grad():
             outputs, _ = model(batch.past, dt=batch.dt, known=batch.known, static=batch.static)
         past = batch.past[..., : model.channels].cpu().numpy()

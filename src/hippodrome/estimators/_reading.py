@@ -11,6 +11,9 @@ from hippodrome.data._table import Table
 from hippodrome.estimators.conformal import FILE
 from hippodrome.models.base import accepts_dt
 
+OWN = ("model", "validation", "dropout", "language", "settings")
+"""Arguments that a run folder has by their names."""
+
 
 def wanted(forecaster: Any) -> Reading:
     """How the frame of a ``Forecaster``'s ``fit`` is to be read.
@@ -48,6 +51,18 @@ def again(details: dict[str, Any], table: Table) -> Reading:
     return reading
 
 
+def kept(forecaster: Any) -> dict[str, Any]:
+    """The arguments that a run folder keeps beside what its model and its settings tell, so that a forecaster
+    that is loaded trains as the one that was saved did."""
+    language, settings = forecaster.language, forecaster.settings
+    return {
+        "validation": forecaster.validation,
+        "dropout": forecaster.dropout,
+        "language": None if language is None else str(language),
+        "settings": None if settings is None else dict(settings),
+    }
+
+
 def described(run: runs.Run) -> dict[str, Any]:
     """The constructor's arguments that a run folder tells."""
     reading = run.details.get("reading") or {}
@@ -60,7 +75,7 @@ def described(run: runs.Run) -> dict[str, Any]:
         "calendar": bool(reading.get("calendar")),
         "intervals": "conformal" if (run.folder / FILE).exists() else "quantiles",
         **{name: reading[name] for name in names if name in reading},
-        **({"model": run.details["model"]} if "model" in run.details else {}),
+        **{name: run.details[name] for name in OWN if name in run.details},
     }
 
 

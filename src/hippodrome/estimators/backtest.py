@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hippodrome.data._fitting import before
 from hippodrome.data._panel import read_panel, table_of
 from hippodrome.data._table import stamps
+from hippodrome.estimators import _intervals
 from hippodrome.estimators._reading import wanted
 
 if TYPE_CHECKING:
@@ -92,14 +94,25 @@ class Backtest:
 
         made = type(self.forecaster)(**{**self.forecaster.get_params(), "folder": None})
         made.fit(self.past(0), self.static_df)
+        _intervals.checked_levels(made._network, made.conformal_, level)
+        # Read as the model learned to. Its first rows are what a frame cut at a cutoff would give, with rows
+        # that are absent just before a cutoff, which such a frame would end in front of.
+        whole = made._panel(self.df, self.static_df)
+        if not np.array_equal(whole.offsets, self.panel.offsets):
+            raise ValueError(
+                f"all rows are read as {self.panel.usual.name} apart, and those before the first cutoff as "
+                f"{whole.usual.name}. Take fewer windows, or put in the absent rows"
+            )
         parts = []
         for window in range(self.ends.shape[1]):
-            past = self.past(window)
             if refit and window:
-                made.refit(past, self.static_df, *([] if refit is True else [refit]))
-            ahead = self._ahead(window)
-            found = made.predict(past, self.h, ahead, level, self.static_df)
-            parts.append(self._joined(self.truth(window), found))
+                made.refit(self.past(window), self.static_df, *([] if refit is True else [refit]))
+            past = before(whole, np.maximum(self.ends[:, window], 0))
+            _, outputs, columns = made._forecast(past, self.h, self._ahead(window), level)
+            found = {
+                f"{made.model}{end}": outputs[..., place].swapaxes(1, 2).reshape(-1) for end, place in columns
+            }
+            parts.append(self.truth(window).assign(**found))
         self.trained = made
         return pandas.concat(parts, ignore_index=True)
 
@@ -107,20 +120,22 @@ class Backtest:
         """What came in a window: ``unique_id, ds, cutoff, y``, series by series and variate by variate."""
         import pandas
 
-        panel, parts = self.panel, []
-        for i, (low, end) in enumerate(zip(panel.offsets[:-1], self.ends[:, window], strict=True)):
-            if end < 1:
-                continue
-            part = slice(low + end, low + end + self.h)
-            stamp = panel.times[low + end - 1]
-            for j, name in enumerate(self.names(i)):
-                columns = {"unique_id": name, "ds": panel.times[part], "cutoff": stamp}
-                parts.append(pandas.DataFrame({**columns, "y": panel.values[part, j]}))
-        return pandas.concat(parts, ignore_index=True)
+        panel = self.panel
+        which = np.flatnonzero(self.ends[:, window] > 0)
+        first = panel.offsets[which] + self.ends[which, window]
+        rows = first[:, None] + np.arange(self.h)
+        values = panel.values[rows].swapaxes(1, 2)  # n c h
+        names = [name for i in which for name in self.names(int(i))]
+        columns = {
+            "unique_id": np.repeat(np.asarray(names), self.h),
+            "ds": np.repeat(panel.times[rows][:, None], values.shape[1], 1).reshape(-1),
+            "cutoff": np.repeat(panel.times[first - 1], values.shape[1] * self.h),
+        }
+        return pandas.DataFrame({**columns, "y": values.reshape(-1)})
 
-    def names(self, series: int) -> list[str]:
+    def names(self, series: int) -> list[Any]:
         """What the variates of a series are called in the frame."""
-        targets, key = list(self.panel.reading.targets or ()), self.panel.ids[series]
+        targets, key = list(self.panel.reading.targets or ()), self.panel.keys[series]
         if not self.panel.long:
             return targets
         return [key] if len(targets) == 1 else [f"{key}/{target}" for target in targets]
@@ -159,20 +174,9 @@ class Backtest:
         ends = self.panel.offsets[:-1] + self.ends[:, window]
         last = self.panel.times[np.clip(ends + self.h - 1, 0, len(self.panel.times) - 1)]
         inside = (self.when > self._cutoffs(window)[self.series]) & (self.when <= last[self.series])
+        inside &= (self.ends[:, window] > 0)[self.series]
         kept = [name for name in ("unique_id", reading.time, *reading.known) if name in self.df.columns]
         return self.df.loc[inside, kept]
-
-    def _joined(self, truth: "pandas.DataFrame", found: "pandas.DataFrame") -> "pandas.DataFrame":
-        """The truth with the columns of a forecast beside it, row by row."""
-        model, targets = self.forecaster.model, list(self.panel.reading.targets or ())
-        named = [model] if self.panel.long and len(targets) == 1 else targets
-        ends = [c.removeprefix(named[0]) for c in found.columns if c not in ("unique_id", "ds")]
-        ends = ends[: len(ends) // len(named)]
-        rows = len(found) // self.h
-        for end in ends:
-            values = np.stack([found[f"{name}{end}"].to_numpy() for name in named], -1)
-            truth[f"{model}{end}"] = values.reshape(rows, self.h, len(named)).swapaxes(1, 2).reshape(-1)
-        return truth
 
 
 def metrics(

@@ -70,6 +70,8 @@ class Forecaster(Estimator):
         folder: the run folder to train in; None trains in one that goes away with the estimator.
     """
 
+    conformal_: Conformal | None
+
     def __init__(
         self,
         model: str = "s4d",
@@ -229,7 +231,7 @@ class Forecaster(Estimator):
     def stream(
         self,
         df: "pandas.DataFrame | None" = None,
-        series: str | None = None,
+        series: str | int | None = None,
         *,
         static_df: "pandas.DataFrame | None" = None,
         renew: int | None = None,
@@ -267,13 +269,14 @@ class Forecaster(Estimator):
     def _calibrate(self, task: "Task") -> None:
         """Keep the scores of the validation part beside the weights, where bands are to be conformal."""
         if self.intervals == "conformal":
-            found = _intervals.calibrated(self._network, task)
-            found.save(self._fitted().folder)
-            self.conformal_ = found
+            folder = self._fitted().folder
+            _intervals.calibrated(self._network, task).save(folder)
+            # As the folder holds them, so that the forecaster that is loaded from it has the same bands.
+            self.conformal_ = Conformal.load(folder)
 
     def _open(self, run: runs.Run) -> None:
         super()._open(run)
-        self.conformal_: Conformal | None = Conformal.load(run.folder)
+        self.conformal_ = Conformal.load(run.folder)
 
     def _panel(self, df: "pandas.DataFrame | None", static_df: "pandas.DataFrame | None") -> "Panel":
         """The series to go on from, read as those learned from were."""
@@ -292,12 +295,12 @@ class Forecaster(Estimator):
         return read_panel(table, reading, static)
 
     def _task(self, panel: "Panel", look_back: int | None, horizon: int, scaler: str) -> "Task":
-        from hippodrome.data._fitting import fit_task, own_scales, scaled
+        from hippodrome.data._fitting import fit_task
 
-        if scaler == "local":
-            panel = scaled(panel, *own_scales(panel))
         task = fit_task(panel, look_back, horizon, self.validation, scaler)
-        return task._replace(details={**task.details, "model": self.model})
+        if self.intervals == "conformal":
+            _intervals.check_scored(task)
+        return task._replace(details={**task.details, "model": self.model, **_reading.kept(self)})
 
     def _keep(self, df: "pandas.DataFrame", static_df: "pandas.DataFrame | None", panel: "Panel") -> None:
         self.frame_, self.static_, self.panel_ = df, static_df, panel
