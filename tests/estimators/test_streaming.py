@@ -119,3 +119,34 @@ def test_adaptive_bands_follow_a_series_whose_noise_grows(forecaster: Forecaster
         inside.append(low <= value <= high)
         stream.update(value)
     assert abs(np.mean(inside) - 0.8) <= (0.8 + 0.1) / (0.1 * 160) + 1e-9
+
+
+def test_rows_that_do_not_belong_are_refused_and_leave_a_stream_as_it_was(forecaster: Forecaster) -> None:
+    stream = Stream(forecaster, pd.DataFrame({"unique_id": "a", "ds": HOURS, "y": wave()}))
+    before = stream.forecast()
+    for row, stamp, words in (
+        ({"unique_id": "b", "y": 1.0}, None, "stream of series 'a'; got a row of 'b'"),
+        (np.inf, None, "finite numbers"),
+        ({"y": "warm"}, None, "finite numbers"),
+        (1.0, pd.NaT, "a date such as"),
+        (1.0, "2926-01-01", "a date such as"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            stream.update(row, stamp)
+    pd.testing.assert_frame_equal(stream.forecast(), before)
+    stream.update(1.0, "2261-12-31 23:00")  # two million absent rows are counted, not written down
+    assert stream.forecast()["ds"][0] == pd.Timestamp("2262-01-01")
+
+
+def test_stamps_that_are_numbers_are_read_as_they_are() -> None:
+    at = np.cumsum(np.tile([1, 2, 1, 3], 10))
+    data = pd.DataFrame({"unique_id": "a", "ds": at, "y": 1.0 + np.arange(40)})
+    made = Forecaster(horizon=2, look_back=8, irregular=True, **{**TINY, "model": "s4d"}).fit(data)
+    stream = made.stream()
+    stream.update(41.0, 70.5)
+    assert stream.ticker.last == 70.5
+    even = made.set_params(irregular=False, model="min_gru").fit(data.assign(ds=np.arange(40))).stream()
+    with pytest.raises(ValueError, match="lies between"):
+        even.update(1.0, 40.5)
+    even.update(1.0, "42.0")
+    assert even.forecast()["ds"].tolist() == [43, 44]

@@ -7,6 +7,7 @@ import numpy as np
 
 from hippodrome.data import _clock
 from hippodrome.data._panel import Reading
+from hippodrome.data._table import nanoseconds
 
 
 class Ticker:
@@ -30,11 +31,11 @@ class Ticker:
         self.last = anchor if last is None else last
         self.dates = np.asarray(anchor).dtype.kind == "M"
 
-    def ahead(self, count: int) -> np.ndarray:
-        """The next stamps (count,), at the usual step."""
+    def ahead(self, count: int, skipped: int = 0) -> np.ndarray:
+        """The next stamps (count,) after some that are ``skipped``, at the usual step."""
         if self.reading.irregular:
-            return _clock.ahead(self.sampling, np.asarray([self.last]), count)[0]
-        return _clock.ahead(self.sampling, np.asarray([self.anchor]), count, self.steps + 1)[0]
+            return _clock.ahead(self.sampling, np.asarray([self.last]), count, skipped + 1)[0]
+        return _clock.ahead(self.sampling, np.asarray([self.anchor]), count, self.steps + skipped + 1)[0]
 
     def place(self, stamp: Any) -> tuple[int, Any]:
         """How many steps after the last one a stamp is, and the stamp as the series has them.
@@ -53,17 +54,27 @@ class Ticker:
             )
         if self.reading.irregular:
             return 1, time
+        if self.sampling.unit == "step":
+            # Counted, as a stamp far off would take a grid of any size.
+            far = (time - self.last).astype(np.int64) if self.dates else time - self.last
+            count, rest = divmod(far, self.sampling.size)
+            if rest:
+                raise self._between(following, time)
+            return int(count), time
         span, grid = 64, self.ahead(64)
         while grid[-1] < time:
             span *= 8
             grid = self.ahead(span)
         at = int(np.searchsorted(grid, time))
         if grid[at] != time:
-            raise ValueError(
-                f"the series has one stamp every {self.sampling.name}: {_clock.said(following)} comes next, "
-                f"and {_clock.said(time)} lies between two. Round it, or leave the stamps out"
-            )
+            raise self._between(following, time)
         return at + 1, time
+
+    def _between(self, following: Any, time: Any) -> ValueError:
+        return ValueError(
+            f"the series has one stamp every {self.sampling.name}: {_clock.said(following)} comes next, and "
+            f"{_clock.said(time)} lies between two. Round it, or leave the stamps out"
+        )
 
     def pace(self, time: Any) -> float:
         """The step in front of a stamp beside the usual one: 1 of an even series."""
@@ -107,10 +118,17 @@ class Ticker:
 
         if self.dates:
             try:
-                return pandas.Timestamp(stamp).to_datetime64().astype("datetime64[ns]")
+                found = nanoseconds(np.asarray(pandas.Timestamp(stamp).to_datetime64()))
             except (ValueError, TypeError):
-                raise ValueError(f"a stamp is a date such as 2024-01-31 12:00:00; got {stamp!r}") from None
+                found = np.asarray(np.datetime64("NaT"))
+            if np.isnat(found):
+                raise ValueError(f"a stamp is a date such as 2024-01-31 12:00:00; got {stamp!r}")
+            return found[()]
         try:
-            return np.asarray(self.anchor).dtype.type(stamp)
+            number = float(stamp)
         except (ValueError, TypeError):
-            raise ValueError(f"the stamps of this series are numbers; got {stamp!r}") from None
+            number = np.nan
+        if not np.isfinite(number):
+            raise ValueError(f"the stamps of this series are numbers; got {stamp!r}")
+        # A fraction beside whole numbers is one, of irregular stamps; others are told that it lies between.
+        return np.int64(number) if number == np.floor(number) else np.float64(number)

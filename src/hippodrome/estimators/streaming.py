@@ -26,10 +26,10 @@ FORMAT = "hippodrome.stream.1"
 
 
 class _Issued(NamedTuple):
-    """A forecast that was asked for: after how many observations, its outputs (h, c, 1 + q), the scale (c,),
-    and how wide the band of each level was made (levels, h, c)."""
+    """A forecast that was asked for: ``after`` how many observations, its outputs (h, c, 1 + q), the scale
+    (c,), and how wide the band of each level was made (levels, h, c)."""
 
-    count: int
+    after: int
     outputs: np.ndarray
     scale: np.ndarray
     wide: np.ndarray
@@ -65,7 +65,7 @@ class Stream:
         self,
         forecaster: Any,
         df: Any = None,
-        series: str | None = None,
+        series: str | int | None = None,
         static_df: Any = None,
         renew: int | None = None,
         adaptive: Sequence[Number] = (),
@@ -80,11 +80,12 @@ class Stream:
                 f"a stream follows one series; the frame has {len(panel.ids)}, {panel.ids[0]!r} and others. "
                 f"Name it: series={panel.ids[0]!r}"
             )
+        series = None if series is None else str(series)
         if series is not None and series not in panel.ids:
             raise ValueError(f"there is no series {series!r} in the frame; it has {panel.ids[:5]}. Name one")
         at = 0 if series is None else panel.ids.index(series)
         part = slice(int(panel.offsets[at]), int(panel.offsets[at + 1]))
-        self.key, self.long = panel.ids[at], panel.long
+        self.key, self.long = panel.keys[at], panel.long
         self.ticker = Ticker(self.reading, panel.rhythm.of(at), panel.times[part][-1])
         values = panel.values[part]
         if np.isnan(values[-self.network.look_back :]).all():
@@ -134,7 +135,7 @@ class Stream:
         lost = max(0, count - 1 - self.network.look_back)  # before the window that the model will look at
         if lost:
             self.issued.clear()
-        between = self.ticker.ahead(count - 1)[lost:] if count > 1 else ()
+        between = self.ticker.ahead(count - 1 - lost, lost)
         for i, absent in enumerate(between):
             self._take(*missing, absent, 1 + lost if not i else 1)
         self._take(parts[0], np.concatenate(parts[1:]), time)
@@ -182,7 +183,7 @@ class Stream:
             low, high, _ = self._base(one)
             found[one] = banded(outputs[..., low], outputs[..., high], far * scale)
         if self.adaptive:
-            if self.issued and self.issued[-1].count == self.running.count:
+            if self.issued and self.issued[-1].after == self.running.count:
                 self.issued.pop()
             self.issued.append(_Issued(self.running.count, outputs, scale, np.stack(wide)))
         lows = {f"-lo-{one:g}": found[one][..., 0] for one in sorted(levels, reverse=True)}
@@ -212,7 +213,7 @@ class Stream:
     def _learn(self, truth: np.ndarray) -> None:
         """Score the forecasts that were asked for by the observation that came (c,)."""
         h, now = self.network.horizon, self.running.count
-        while self.issued and now - self.issued[0].count > h:
+        while self.issued and now - self.issued[0].after > h:
             self.issued.popleft()
         if not self.issued:
             return
@@ -221,7 +222,7 @@ class Stream:
             scores = np.full((h, len(truth)), np.nan)
             wide = np.zeros_like(scores)
             for one in self.issued:
-                lead = now - one.count - 1
+                lead = now - one.after - 1
                 base = one.outputs[lead]
                 scores[lead] = np.maximum(base[:, low] - truth, truth - base[:, high]) / one.scale
                 wide[lead] = one.wide[place, lead]
@@ -254,6 +255,9 @@ class Stream:
         reading = self.reading
         known = {*(reading.targets or ()), *reading.observed, *reading.known, "unique_id"}
         known |= {reading.time, *reading.static}
+        other = str(row.get("unique_id", self.key))
+        if self.long and other != str(self.key):
+            raise ValueError(f"this is a stream of series {self.key!r}; got a row of {other!r}. Leave it out")
         strange = [name for name in row if name not in known]
         if strange:
             raise ValueError(
@@ -278,7 +282,7 @@ class Stream:
                 tensors[f"issued.{name}"] = torch.from_numpy(stacked)
         facts = {
             "running": self.running.facts(),
-            "key": self.key,
+            "key": self.key.item() if isinstance(self.key, np.generic) else self.key,
             "long": self.long,
             "scales": [self.location.tolist(), self.size.tolist()],
             "reading": self.reading.kept(),
@@ -321,14 +325,19 @@ class Stream:
             for name in ("alpha", "scores", "places"):
                 setattr(one, name, tensors[f"adaptive.{text}.{name}"].numpy())
             made.adaptive[float(text)] = one
-        parts = [tensors[f"issued.{name}"].numpy() for name in _Issued._fields if "issued.count" in tensors]
+        parts = [tensors[f"issued.{name}"].numpy() for name in _Issued._fields if "issued.after" in tensors]
         made.issued = deque(_Issued(int(n), *rest) for n, *rest in zip(*parts, strict=True))
         return made
 
 
 def _row(values: Any, count: int, what: str) -> np.ndarray:
     """Numbers (count,) of one row."""
-    found = np.zeros(0) if values is None else np.atleast_1d(np.asarray(values, dtype=np.float64))
+    try:
+        found = np.zeros(0) if values is None else np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (ValueError, TypeError):
+        found = np.full(1, np.inf)
+    if np.isinf(found).any():
+        raise ValueError(f"{what} are finite numbers, NaN where one is missing; got {values!r}. Correct them")
     if found.shape != (count,):
         raise ValueError(f"a row has {count} {what}; got {found.size}. Give them in the order learned")
     return found
