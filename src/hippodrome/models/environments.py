@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
+from hippodrome.models._regressed import check_widths, mean_square, measured, positive
 from hippodrome.models.base import Model, Objective, exact_sum
 from hippodrome.shapes import Mean, RegressionBatch
 
@@ -91,20 +92,12 @@ class EnvironmentsModel(Model):
         self.own_bias = nn.Parameter(torch.empty(environments, hidden).uniform_(-spread, spread))
         # Zero, so that at first all environments move alike.
         self.own_out = nn.Parameter(torch.zeros(environments, targets, hidden))
-        for name, values, width in (
-            ("location", location, channels),
-            ("target_location", target_location, targets),
-            ("scale", scale, channels),
-            ("target_scale", target_scale, targets),
-        ):
-            if values is not None and len(values) != width:
-                raise ValueError(
-                    f"{name} holds one number for each of {width}; got {len(values)}. Take the train "
-                    f"statistics of the same values."
-                )
-            empty = 1.0 if name.endswith("scale") else 0.0
-            numbers = torch.tensor(values or [empty] * width)[:targets]
-            self.register_buffer(name, torch.where(numbers > 0, numbers, 1.0) if empty else numbers)
+        check_widths(channels, targets, location, scale, target_location, target_scale)
+        # Of the channels the last is no state.
+        self.register_buffer("location", torch.tensor(location or [0.0] * channels)[:targets])
+        self.register_buffer("scale", positive(scale or [1.0] * channels)[:targets])
+        self.register_buffer("target_location", torch.tensor(target_location or [0.0] * targets))
+        self.register_buffer("target_scale", positive(target_scale or [1.0] * targets))
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
         """The backbone's state before the first step."""
@@ -143,20 +136,13 @@ class EnvironmentsModel(Model):
     def loss(self, batch: RegressionBatch) -> Float[Tensor, ""]:
         """Mean squared error on scaled changes over the targets that are there, and the penalty."""
         error, own, seen = self._error(batch)
-        return error.square().sum() / seen.sum().clamp(min=1) + self.penalty * own.square().mean()
+        return mean_square(error, seen) + self.penalty * own.square().mean()
 
     def metrics(self, batch: RegressionBatch) -> Mapping[str, Mean]:
         """ "mse" and "mae" on scaled changes; "r2", one minus the first; "own", the mean square of g_e."""
         with torch.no_grad():
             error, own, seen = self._error(batch)
-        count = int(seen.sum())
-        squared = exact_sum(error.square())
-        return {
-            "mse": Mean(squared, count),
-            "mae": Mean(exact_sum(error.abs()), count),
-            "r2": Mean(count - squared, count),
-            "own": Mean(exact_sum(own.square()), own.numel()),
-        }
+        return {**measured(error, seen), "own": Mean(exact_sum(own.square()), own.numel())}
 
     def tokens(self, batch: Any) -> int:
         """Steps of all rows."""

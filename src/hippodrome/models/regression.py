@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models.base import Model, Objective, accepts_dt, exact_sum
+from hippodrome.models._regressed import check_widths, mean_square, measured, positive
+from hippodrome.models.base import Model, Objective, accepts_dt
 from hippodrome.shapes import Mean, RegressionBatch
 
 
@@ -66,17 +67,7 @@ class RegressionModel(Model):
                 f"a regression reads one channel at least and predicts one target at least; got {channels} "
                 f"and {targets}. Correct the smaller."
             )
-        for name, values, width in (
-            ("location", location, channels),
-            ("scale", scale, channels),
-            ("target_location", target_location, targets),
-            ("target_scale", target_scale, targets),
-        ):
-            if values is not None and len(values) != width:
-                raise ValueError(
-                    f"{name} holds one number for each of {width}; got {len(values)}. Take the train "
-                    f"statistics of the same values."
-                )
+        check_widths(channels, targets, location, scale, target_location, target_scale)
         if increments and targets > channels:
             raise ValueError(
                 f"increments are those of channels, so there are no more targets than channels; got "
@@ -93,9 +84,9 @@ class RegressionModel(Model):
         self.input = nn.Linear(channels, d_model)
         self.head = nn.Linear(d_model, targets)
         self.register_buffer("location", torch.tensor(location or [0.0] * channels))
-        self.register_buffer("scale", _positive(scale or [1.0] * channels))
+        self.register_buffer("scale", positive(scale or [1.0] * channels))
         self.register_buffer("target_location", torch.tensor(target_location or [0.0] * targets))
-        self.register_buffer("target_scale", _positive(target_scale or [1.0] * targets))
+        self.register_buffer("target_scale", positive(target_scale or [1.0] * targets))
 
     def init_state(self, batch: int, max_length: int | None = None) -> tuple:
         """The backbone's state before the first step."""
@@ -140,19 +131,13 @@ class RegressionModel(Model):
     def loss(self, batch: RegressionBatch) -> Float[Tensor, ""]:
         """Mean squared error over the targets that are there, on scaled values."""
         error, seen = self._error(batch)
-        return error.square().sum() / seen.sum().clamp(min=1)
+        return mean_square(error, seen)
 
     def metrics(self, batch: RegressionBatch) -> Mapping[str, Mean]:
         """ "mse" and "mae" on scaled values; "r2", one minus the share of the train variance left over."""
         with torch.no_grad():
             error, seen = self._error(batch)
-        count = int(seen.sum())
-        squared = exact_sum(error.square())
-        return {
-            "mse": Mean(squared, count),
-            "mae": Mean(exact_sum(error.abs()), count),
-            "r2": Mean(count - squared, count),
-        }
+        return measured(error, seen)
 
     def tokens(self, batch: Any) -> int:
         """Steps of all rows."""
@@ -207,9 +192,3 @@ class RegressionModel(Model):
         targets = torch.randn(3, 9, 3, generator=numbers)
         targets[:, :2] = targets[1, 5, 0] = float("nan")
         return RegressionBatch(inputs, targets)
-
-
-def _positive(values: list[float]) -> Tensor:
-    """The numbers, with one in the place of a zero."""
-    spread = torch.tensor(values)
-    return torch.where(spread > 0, spread, 1.0)
