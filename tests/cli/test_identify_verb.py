@@ -58,6 +58,10 @@ def test_a_law_in_seconds_of_dates_is_followed_row_by_row(
     assert told["unit"] == "seconds"
     assert told["coefficients"][0][1] == pytest.approx(-1 / 86400, rel=1e-3)
     assert len(asked) < 1000
+    lost = cli("identify", path, "--degree", "1")
+    assert lost.code == 2
+    assert "Give a lower --threshold, or --dt 1 to count time in rows" in lost.err
+    assert lost.err.count("\n") == 1
 
 
 def test_a_map_of_delays_is_found_and_told(cli: Callable, states: Path) -> None:

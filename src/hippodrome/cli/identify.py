@@ -104,6 +104,11 @@ def _sindy(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[d
     states = np.concatenate([path[2:-2] for path in long])
     rates = np.concatenate([derivatives(path, read.dt) for path in long])
     law = identify(states, rates, **options)
+    if rates.any() and not law.coefficients.any():
+        dated = ", or --dt 1 to count time in rows and not in seconds" if read.unit == "seconds" else ""
+        raise ValueError(
+            f"no coefficient of the law is as large as the threshold. Give a lower --threshold{dated}"
+        )
     equations = law.equations(read.names)
     if say:
         for line in equations:
