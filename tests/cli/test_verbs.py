@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from hippodrome.cli._app import verbs
+from hippodrome.cli._app import app, verbs
 
 
 def test_every_verb_has_help_of_its_own(cli) -> None:
@@ -15,6 +16,19 @@ def test_every_verb_has_help_of_its_own(cli) -> None:
         answer = cli(verb, "--help")
         assert answer.code == 0
         assert f"hippodrome {verb}" in answer.out
+
+
+def test_help_tells_the_defaults_that_are_not_in_a_signature(cli) -> None:
+    known = get_command(app)
+    for verb in verbs():
+        told = [
+            text
+            for p in known.commands[verb].params
+            if "[default: " in (text := getattr(p, "help", "") or "")
+        ]
+        assert cli(verb, "--help").out.count("[default:") >= len(told), verb
+    shown = "".join(cli("impute", "--help").out.replace("│", " ").split())
+    assert "whichmustbenew.[default:NAME-filled]" in shown
 
 
 def test_version(cli) -> None:

@@ -1,6 +1,7 @@
 """How the command line is put together: the group of verbs, its way of telling errors, and its start."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,14 @@ class _Verbs(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words.set(tuple(args))
         return super().parse_args(ctx, [word for word in args if word != "--debug"])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        for option in [] if found is None else found.params:
+            text = getattr(option, "help", None)
+            if text:  # Rich would take "[default: 60s]" for markup and leave it out, so it is escaped, once.
+                option.help = re.sub(r"(?<!\\)\[", r"\\[", text)
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         if "--debug" in words.get():

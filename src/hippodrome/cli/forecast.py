@@ -21,7 +21,7 @@ def command(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TABLE]", help="With a run: a table that ends where the forecast begins, or - for rows."
+            metavar="TABLE", help="With a run: a table that ends where the forecast begins, or - for rows."
         ),
     ] = None,
     out: Annotated[
