@@ -11,6 +11,7 @@ from hippodrome.estimators._charts import MOST, Drawing, _drawn, _plain, _time_a
 STEPS = 400
 """Steps of a long series that are drawn: the stretch with the most to see."""
 _FILLED, _FLAGGED, _LABELLED = figures.COLOURS[1], figures.COLOURS[1], figures.COLOURS[4]
+_VARIATES = tuple(colour for colour in figures.COLOURS if colour not in (_FLAGGED, _LABELLED))
 
 
 class Filling(NamedTuple):
@@ -36,8 +37,8 @@ class Watch(NamedTuple):
     labels: np.ndarray | None = None
 
 
-def filling(variates: Sequence[Filling], title: str) -> Drawing:
-    """Each variate around its holes, the filled values in another colour with their bands."""
+def filling(variates: Sequence[Filling], title: str, level: float | None = None) -> Drawing:
+    """The first variates around their holes, filled values in another colour with bands of ``level`` %."""
 
     def draw(colours: Mapping[str, str]) -> Any:
         shown = variates[:MOST]
@@ -45,7 +46,12 @@ def filling(variates: Sequence[Filling], title: str) -> Drawing:
         for one, (ax,) in zip(shown, grid, strict=True):
             cut = busiest(~np.isnan(one.point), STEPS)
             stamps, point = one.stamps[cut], one.point[cut]
-            ax.fill_between(stamps, one.low[cut], one.high[cut], color=_FILLED, alpha=0.25, linewidth=0)
+            low, high = one.low[cut], one.high[cut]
+            ax.fill_between(stamps, low, high, color=_FILLED, alpha=0.25, linewidth=0)
+            # A hole of one step is too narrow to be filled between.
+            one_step = alone(point)
+            ends = (low[one_step], high[one_step])
+            ax.vlines(stamps[one_step], *ends, color=_FILLED, alpha=0.25, linewidth=3)
             ax.plot(stamps, one.values[cut], color=colours["ink"], linewidth=1.0)
             # A line from the last value known to the next, so that a hole of one step is seen too.
             hole = ~np.isnan(point)
@@ -57,15 +63,21 @@ def filling(variates: Sequence[Filling], title: str) -> Drawing:
             ax.margins(x=0.01)
             _plain(ax)
             _time_axis(ax, stamps)
-        _key(figure, [(colours["ink"], "series", 1.0), (_FILLED, "filled in", 1.2)])
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        marks = [_line(colours["ink"], "series", 1.0), _line(_FILLED, "filled in", 1.2, "o")]
+        if level is not None:
+            marks.append(_line(_FILLED, f"{level:g} % band", 6.0, alpha=0.25))
+        _key(figure, marks)
+        figure.suptitle(_counted(title, len(shown), len(variates)), x=0.01, ha="left", fontsize=11)
         return figure
 
     return _drawn(draw, title)
 
 
-def alarms(series: Sequence[Watch], threshold: float, title: str) -> Drawing:
-    """Each series above its scores, flagged steps marked, labelled ones shaded."""
+def alarms(series: Sequence[Watch], threshold: float, title: str, names: Sequence[str] = ()) -> Drawing:
+    """The first series above their scores, flagged steps marked, labelled ones shaded.
+
+    ``names`` are the variates, of which the first few are drawn.
+    """
 
     def draw(colours: Mapping[str, str]) -> Any:
         shown = series[: MOST // 2]
@@ -73,11 +85,11 @@ def alarms(series: Sequence[Watch], threshold: float, title: str) -> Drawing:
         for one, (upper,), (lower,) in zip(shown, grid[::2], grid[1::2], strict=True):
             cut = busiest(one.flagged if one.labels is None else one.flagged | one.labels, 5 * STEPS)
             stamps, flagged = one.stamps[cut], one.flagged[cut]
-            for i in range(min(one.values.shape[1], MOST)):
+            several = one.values.shape[1] > 1
+            for i in range(min(one.values.shape[1], len(_VARIATES))):
                 values = one.values[cut, i]
-                ink = colours["ink"] if one.values.shape[1] == 1 else figures.COLOURS[(0, 2, 3, 5, 6, 7)[i]]
-                upper.plot(stamps, values, color=ink, linewidth=0.8)
-                if one.values.shape[1] == 1:
+                upper.plot(stamps, values, color=_VARIATES[i] if several else colours["ink"], linewidth=0.8)
+                if not several:
                     marked = np.where(flagged, values, np.nan)
                     upper.plot(stamps, marked, color=_FLAGGED, marker="o", markersize=2.5, linestyle="none")
             lower.plot(stamps, one.scores[cut], color=colours["ink"], linewidth=0.8)
@@ -96,11 +108,14 @@ def alarms(series: Sequence[Watch], threshold: float, title: str) -> Drawing:
                 ax.set_xlim(stamps[0], stamps[-1])
                 _plain(ax)
                 _time_axis(ax, stamps)
-        marks = [(_FLAGGED, "flagged", 1.2)]
+        marks = [_line(_FLAGGED, "flagged", 0.0, "o"), _line(_FLAGGED, "threshold", 0.8, dash=(0, (4, 3)))]
         if any(one.labels is not None for one in shown):
-            marks.append((_LABELLED, "labelled", 5.0))
+            marks.append(_line(_LABELLED, "labelled", 6.0, alpha=0.3))
+        if len(names) > 1:
+            told = zip(_VARIATES, names, strict=False)
+            marks = [*(_line(ink, figures.shortened(name, 12), 1.2) for ink, name in told), *marks]
         _key(figure, marks)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(_counted(title, len(shown), len(series)), x=0.01, ha="left", fontsize=11)
         return figure
 
     return _drawn(draw, title)
@@ -125,8 +140,24 @@ def _stretches(marked: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True))
 
 
-def _key(figure: Any, marks: Sequence[tuple[str, str, float]]) -> None:
+def alone(point: np.ndarray) -> np.ndarray:
+    """Which steps (t,) have a value and none right before or after."""
+    there = np.pad(~np.isnan(point), 1)
+    return there[1:-1] & ~there[:-2] & ~there[2:]
+
+
+def _counted(title: str, shown: int, count: int) -> str:
+    return title if shown == count else f"{title}, {shown} of {count}"
+
+
+def _line(colour: str, name: str, width: float, mark: str = "", dash: Any = "-", alpha: float = 1.0) -> Any:
     from matplotlib.lines import Line2D
 
-    lines = [Line2D([], [], color=colour, linewidth=width, label=name) for colour, name, width in marks]
-    figure.legend(handles=lines, loc="outside upper right", ncols=len(lines), fontsize=8.5)
+    look: dict[str, Any] = {"linewidth": width, "marker": mark, "markersize": 3.5, "linestyle": dash}
+    return Line2D([], [], color=colour, alpha=alpha, label=name, **look)
+
+
+def _key(figure: Any, marks: Sequence[Any]) -> None:
+    # Many go below, where they do not meet the title.
+    place = "outside upper right" if len(marks) < 5 else "outside lower left"
+    figure.legend(handles=marks, loc=place, ncols=min(len(marks), 9), fontsize=8.5)

@@ -168,10 +168,17 @@ def _limits(ax: Any, panel: Panel) -> None:
 
 
 def _plain(ax: Any) -> None:
-    """Short numbers at the ticks, unless two of them would read the same."""
+    """Short numbers at the ticks, unless one of them would read as another number: 372 for 372.5."""
     ticks = ax.get_yticks()
-    if len({figures.short(tick) for tick in ticks}) == len(ticks):
+    near = 1e-3 * np.ptp(ticks)
+    if all(abs(_read(figures.short(tick)) - tick) <= near for tick in ticks):
         ax.yaxis.set_major_formatter(lambda value, _: figures.short(value))
+
+
+def _read(text: str) -> float:
+    """The number that a short one stands for: 1500 for 1.5k."""
+    unit = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1])
+    return float(text) if unit is None else float(text[:-1]) * unit
 
 
 def _time_axis(ax: Any, stamps: np.ndarray) -> None:

@@ -163,20 +163,19 @@ class AnomalyDetector(Estimator):
         from hippodrome.estimators._cell_charts import Watch, alarms
 
         df = self._frame(df)
-        found = self.predict(df)
+        found, grids = self.predict(df), read_grids(df, targets=self.targets)
         drawn = [
             Watch(
-                one.name if len(grids.series) > 1 else ", ".join(grids.names),
+                one.name if len(grids.series) > 1 else grids.names[0] if len(grids.names) == 1 else "values",
                 one.stamps,
                 one.values,
                 found["score"].to_numpy()[one.rows],
                 found["anomaly"].to_numpy()[one.rows],
                 None if labels is None else np.asarray(labels, dtype=bool)[one.rows],
             )
-            for grids in [read_grids(df, targets=self.targets)]
             for one in grids.series
         ]
-        return alarms(drawn, self.threshold_, title)
+        return alarms(drawn, self.threshold_, title, grids.names)
 
     def measure(self, df: "pandas.DataFrame", labels: Any) -> dict[str, float]:
         """AUROC, AUPRC and the best F1 of single steps against labels (true where anomalous), unadjusted."""

@@ -189,7 +189,8 @@ class Imputer(Estimator):
                 drawn.append((int(holes[:, j].sum()), panel))
         drawn.sort(key=lambda pair: -pair[0])
         kept = [panel for count, panel in drawn if count] or [drawn[0][1]]
-        return filling(kept, title)
+        levels = self._network.quantiles
+        return filling(kept, title, 100 * (levels[-1] - levels[0]) if len(levels) > 1 else None)
 
     def _ends(self) -> list[str]:
         """What follows a name in the columns of its quantiles."""
