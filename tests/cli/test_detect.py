@@ -63,6 +63,8 @@ def test_learns_from_another_table_where_one_is_named(cli, watched: Path, tmp_pa
         ({"wrong": 2}, ["--labels", "wrong"], "expected 0 or 1; got 2"),
         ({"flow": "x"}, ["--labels", "wrong"], "row 4 (data rows from 1"),
         ({}, ["--contamination", "0.9"], "inside (0, 0.5)"),
+        ({}, ["--block", "4"], "--block says nothing to the method 'forecast'"),
+        ({}, ["--run", "RUN", "--learn-from", "RUN"], "--learn-from is for training"),
         ({}, ["--window", "200", "--labels", "wrong"], "fits nowhere into the train part"),
     ],
 )
@@ -74,7 +76,7 @@ def test_refuses_in_one_line_and_writes_nothing(
         frame.loc[3, name] = value
     path = tmp_path / "pump.csv"
     frame.to_csv(path, index=False)
-    answer = cli("detect", path, "--out", tmp_path / "out", *SMALL, *words)
+    answer = cli("detect", path, "--out", tmp_path / "out", *([] if "--run" in words else SMALL), *words)
     assert answer.code == 2
     assert said in answer.err
     assert len(answer.err.strip().splitlines()) == 1

@@ -1,6 +1,7 @@
 """`hippodrome forecast`: a table in, a folder out, whole or not at all; rows in, forecasts out."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,10 @@ def test_a_table_becomes_a_folder_with_all_of_it(cli, known_table: Path, tmp_pat
         (["DATA", "--horizon", 300, "--windows", 1], "a horizon of 300 is learned from 301"),
         (["DATA", "--horizon", 6, "--stream"], "goes with a run"),
         (["DATA", "--horizon", 6, "--level", "80,100"], "between 0 and 100"),
+        (["DATA", "--horizon", 6, "--look-back", 1_000_000], "the longest series has, 400 rows"),
+        (["DATA", "--horizon", 6, "--level", ""], "numbers with commas"),
+        (["DATA", "--horizon", 6, "--refit", "soon"], "a budget is a number with a unit"),
+        (["DATA", "--horizon", 6, "--out", "bad.csv/out"], "is no folder to write to"),
         (["DATA", "--horizon", 6, "--known", "wind"], "--targets"),
         (
             ["DATA", "--horizon", 6, "--known", "heat", "--targets", "load"],
@@ -78,6 +83,7 @@ def test_a_table_becomes_a_folder_with_all_of_it(cli, known_table: Path, tmp_pat
         (["RUN"], "name the table"),
         (["RUN", "DATA", "--horizon", 6], "--horizon is for training"),
         (["RUN", "DATA", "--every", 2], "goes with --stream"),
+        (["RUN", "DATA", "--out", "nowhere/x.csv"], "a folder that is there"),
         (["RUN", "-"], "- --stream"),
         (["RUN", "DATA", "--level", "95"], "a band of 95 %"),
     ],
@@ -111,3 +117,28 @@ def test_rows_from_stdin_are_forecast_one_by_one(cli, forecast_run: Path, table_
     said = cli("forecast", forecast_run, "-", "--stream", "--json", stdin=broken)
     assert said.code == 2
     assert "got 2 in row 56" in said.err
+
+
+@pytest.mark.parametrize(
+    ("stdin", "sentence"),
+    [
+        ("", "holds no rows"),
+        ("date,load,load\n", "got 'load' twice"),
+        ("date,load,heat\n" + "x" * 200_000 + ",1,2\n", "a line that is none (field larger"),
+        (b"\xff\xfe\n", "text in UTF-8"),
+    ],
+)
+def test_a_stream_that_is_none_is_refused_in_a_line(
+    cli, forecast_run: Path, stdin: str, sentence: str
+) -> None:
+    said = cli("forecast", forecast_run, "-", "--stream", stdin=stdin)
+    assert (said.code, said.out, len(said.err.strip().splitlines())) == (2, "", 1)
+    assert sentence in said.err
+
+
+def test_a_stream_that_was_closed_is_refused(
+    cli, forecast_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hippodrome.cli._opened.sys", SimpleNamespace(stdin=None))
+    said = cli("forecast", forecast_run, "-", "--stream")
+    assert (said.code, said.err) == (2, "Error: there is no standard input to read from: it was closed\n")

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hippodrome.estimators import Imputer
+
 SMALL = ["--model", "bi-min_gru", "--width", "8", "--depth", "1", "--budget", "2steps", "--window", "24"]
 SMALL += ["--device", "cpu"]
 
@@ -44,6 +46,22 @@ def test_writes_a_folder_and_goes_on_from_the_model_in_it(cli, holed: Path, tmp_
     taken = cli("impute", holed, "--out", out, *SMALL)
     assert taken.code == 2
     assert "is there already" in taken.err
+    for words in (["--model", "bi-s4d"], ["--budget", "9s"], ["--window", 12]):
+        answer = cli("impute", holed, "--run", out / "run", "--out", tmp_path / "no", *words)
+        assert (answer.code, f"{words[0]} is for training" in answer.err) == (2, True)
+    assert not (tmp_path / "no").exists()
+
+
+def test_leaves_nothing_half_written_when_it_is_stopped(
+    cli, holed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Imputer, place: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Imputer, "save", stopped)
+    answer = cli("impute", holed, "--out", tmp_path / "out", *SMALL)
+    assert (answer.code, answer.err.strip()) == (130, "Stopped.")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -69,6 +87,8 @@ def test_refuses_in_one_line_and_writes_nothing(cli, tmp_path: Path, rows: list[
 def test_refuses_what_is_not_there_or_no_imputer(cli, holed: Path, forecast_run: Path) -> None:
     answer = cli("impute", "nowhere.csv", *SMALL)
     assert (answer.code, "there is no table" in answer.err) == (2, True)
+    answer = cli("impute", holed, "--out", holed / "out", *SMALL)
+    assert (answer.code, "is no folder to write to" in answer.err) == (2, True)
     answer = cli("impute", holed, "--run", forecast_run)
     assert (answer.code, "fills in no table" in answer.err) == (2, True)
 

@@ -34,7 +34,7 @@ def learned(
         raise ValueError(f"{path} is a folder: name the table to go on from behind it, or a table alone")
     if given["horizon"] is None:
         raise ValueError("say how many steps to forecast: --horizon 96")
-    levels = levels_of(level or LEVELS)
+    levels = levels_of(LEVELS if level is None else level)
     windows, refit, beside = given.pop("windows"), given.pop("refit"), given.pop("beside")
     columns = {
         name: [part.strip() for part in value.split(",")]
@@ -57,7 +57,12 @@ def learned(
     frame, future = _split(frame, forecaster, path)
     # Read once here, so that a fault in a cell is told with the name of the file.
     panel = read_panel(_table(frame, path), wanted(forecaster))
-    clock = panel.reading.time
+    clock, longest = panel.reading.time, int(panel.counts.max())
+    if (forecaster.look_back or 0) > longest:
+        raise ValueError(
+            f"{path}: --look-back {forecaster.look_back} is more than the longest series has, {longest} "
+            f"rows. Take a shorter one"
+        )
     thin = given["intervals"] is None and not _enough(panel, forecaster, windows or 5, levels[-1])
     if thin:
         forecaster.set_params(intervals="quantiles")
@@ -84,7 +89,7 @@ def learned(
     rows = made.metrics[made.metrics["unique_id"] == ids[0]]
     models = [column for column in rows.columns if column not in ("unique_id", "metric")]
     cells = [[row["metric"], *(f"{row[m]:.4g}" for m in models)] for row in rows.to_dict("records")]
-    table(f"the backtest on {name}", ["", *models], cells)
+    table(f"the backtest on {name}", ["error", *models], cells, named=True)
     typer.echo()
     for sentence in made.verdict:
         typer.echo(sentence)
@@ -104,11 +109,14 @@ def told(
     json: bool,
 ) -> None:
     """Forecast a table with the model of a run."""
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise ValueError(f"--out names a file in a folder that is there; got {out}")
     forecaster = opened(run, device)
     limit(threads)
     frame, rest = _split(read(source), forecaster, source)
     # Read once here, so that a fault in a cell is told with the name of the file.
-    clock = forecaster._panel(_table(frame, source), None).reading.time
+    going_on: Any = _table(frame, source)
+    clock = forecaster._panel(going_on, None).reading.time
     future = _told_ahead(rest, forecaster, clock)
     found = forecaster.predict(frame, None, future, None if level is None else levels_of(level))
     if json:

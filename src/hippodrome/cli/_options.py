@@ -14,6 +14,11 @@ words: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
 """What was typed behind `hippodrome`, set before a verb runs."""
 
 
+def typed() -> set[str]:
+    """The options that were typed, such as --out, and are not their defaults."""
+    return {word.partition("=")[0] for word in words.get() if word.startswith("--")} - {"--debug"}
+
+
 def command_line() -> str:
     """The command as it was typed, for reports and run folders."""
     return shlex.join(["hippodrome", *words.get()])

@@ -24,15 +24,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout as wide as the terminal; plain lines with tabs where stdout is no terminal."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, named: bool = False
+) -> None:
+    """A table on stdout as wide as the terminal; plain lines with tabs where stdout is no terminal, with the
+    names of the columns above them if ``named``."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        for row in rows:
+        for row in [columns, *rows] if named else rows:
             typer.echo("\t".join(str(cell) for cell in row))
         return
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hippodrome.cli._ahead import levels_of, limit, opened, read
+from hippodrome.cli._opened import standard_input
 
 if TYPE_CHECKING:
     import pandas
@@ -62,8 +63,11 @@ def streamed(
 
 def _rows() -> Iterator[dict[str, str]]:
     """Rows of stdin by the names in its first line."""
-    lines = csv.reader(sys.stdin)
+    lines = _lines()
     names = [name.strip() for name in next(lines, [])]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"stdin: expected a different name for each column; got {twice[0]!r} twice")
     for count, cells in enumerate(lines, 1):
         if not cells:
             continue
@@ -72,6 +76,16 @@ def _rows() -> Iterator[dict[str, str]]:
                 f"stdin: expected {len(names)} cells as in the header; got {len(cells)} in row {count}"
             )
         yield dict(zip(names, cells, strict=True))
+
+
+def _lines() -> Iterator[list[str]]:
+    """The cells of each line of stdin."""
+    try:
+        yield from csv.reader(standard_input())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"stdin: expected text in UTF-8; got bytes that are not ({error.reason})") from None
+    except csv.Error as error:
+        raise ValueError(f"stdin: expected rows of CSV; got a line that is none ({error})") from None
 
 
 def _cell(name: str, value: str, clock: str | None) -> Any:

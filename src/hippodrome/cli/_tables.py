@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hippodrome.cli._options import typed
 from hippodrome.cli._output import as_json, table
 
 if TYPE_CHECKING:
@@ -31,12 +32,26 @@ def results_folder(path: Path | None, source: Path, word: str) -> Path:
     """Where a verb writes: the folder named, or one named after the table, in the working folder.
 
     Raises:
-        ValueError: something is there already.
+        ValueError: something is there already, or no folder can be made there.
     """
-    folder = path or Path(f"{source.name.split('.')[0]}-{word}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already and is not an empty folder. Name another with --out")
+    from hippodrome.train.checkpoint import check_folder
+
+    folder = Path(f"{source.name.split('.')[0]}-{word}") if path is None else path
+    check_folder(folder)
     return folder
+
+
+def refuse_beside_run(*kept: str) -> None:
+    """Refuse what was typed of training beside --run, whose model has learned already.
+
+    Args:
+        kept: options that go with a run.
+
+    Raises:
+        ValueError: another one was given.
+    """
+    for option in typed() - {"--run", *(f"--{name}" for name in kept)}:
+        raise ValueError(f"{option} is for training, and --run names a trained model: leave one out")
 
 
 def told(values: dict[str, Any], title: str, columns: list[str], rows: list[list[Any]], json: bool) -> None:
@@ -44,4 +59,4 @@ def told(values: dict[str, Any], title: str, columns: list[str], rows: list[list
     if json:
         as_json(values)
     else:
-        table(title, columns, rows)
+        table(title, columns, rows, named=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hippodrome.cli._options import Device, Json, present
-from hippodrome.cli._tables import frame_of, results_folder, told
+from hippodrome.cli._options import Device, Json, present, typed
+from hippodrome.cli._tables import frame_of, refuse_beside_run, results_folder, told
 
 if TYPE_CHECKING:
     import numpy
@@ -65,14 +65,18 @@ def command(
     frame, truth = _labelled(source, labels)
     folder = results_folder(out, source, "detected")
     if run is not None:
-        if learn_from is not None:
-            raise ValueError("--run names a detector that has learned: leave --learn-from out, or --run")
+        refuse_beside_run("labels", "out", "column", "device", "json")
         detector: Any = load(run, present(device))
         if not isinstance(detector, AnomalyDetector):
             raise ValueError(f"{run} holds a model for {detector.run_.spec['kind']}, which is no detector")
         detector.set_params(targets=column)
         _check(source, detector.targets, labels)
     else:
+        other = "block" if method == "forecast" else "horizon"
+        if f"--{other}" in typed():
+            raise ValueError(
+                f"--{other} says nothing to the method {method!r}: leave it out, or take the other"
+            )
         detector = AnomalyDetector(
             method,  # type: ignore[arg-type]  # a word from the user, which the detector checks
             model, window, horizon, block, smooth, across,  # type: ignore[arg-type]
@@ -94,13 +98,13 @@ def command(
     def fill(place: Path) -> None:
         table.to_csv(place / "scores.csv", index=False)
         (place / "detected.png").write_bytes(picture)
+        if run is None:
+            detector.save(place / "run")
         if metrics is not None:
             text = plain_json.dumps(metrics, indent=2) + "\n"
             (place / "metrics.json").write_text(text, encoding="utf-8")
 
     write_folder(folder, fill)
-    if run is None:
-        detector.save(folder / "run")
     flagged = int(found["anomaly"].sum())
     values = {"flagged": flagged, "steps": len(found), "threshold": detector.threshold_, **(metrics or {})}
     rows = [[name, value if isinstance(value, int) else f"{value:.4f}"] for name, value in values.items()]

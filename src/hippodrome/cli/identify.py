@@ -1,6 +1,5 @@
 """`hippodrome identify`: the law of motion behind a table of states, as equations or as a matrix."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,12 +137,12 @@ def _dmd(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[dic
     if say:
         labels = [f"{name}(t{f'-{k}' if k else ''})" for k in range(delays) for name in read.names][:SHOWN]
         rows = zip(read.names, law.A[:SHOWN, :SHOWN], strict=False)
-        _matrix(["", *labels], [[f"{name}(t+1)", *map(_number, row)] for name, row in rows])
+        lines = [[f"{name}(t+1)", *map(_number, row)] for name, row in rows]
+        table("", ["", *labels], lines, named=True)
         parts = list(zip(law.eigenvalues, logs, strict=True))[:SHOWN]
-        _matrix(
-            ["eigenvalue, size", "growth a unit of time", "cycles a unit of time"],
-            [map(_number, (abs(z), s.real, abs(s.imag) / (2 * np.pi))) for z, s in parts],
-        )
+        head = ["eigenvalue, size", "growth a unit of time", "cycles a unit of time"]
+        cells = ((abs(z), s.real, abs(s.imag) / (2 * np.pi)) for z, s in parts)
+        table("", head, [[*map(_number, row)] for row in cells], named=True)
     path = max(read.paths, key=len)[:DRAWN]
     with np.errstate(all="ignore"):
         made = np.concatenate([path[:delays], law.roll_out(path[:delays], max(len(path) - delays, 1))])
@@ -171,7 +170,8 @@ def _havok(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[d
     if say:
         whole = np.concatenate([found.A, found.B], 1)[:SHOWN, :SHOWN]
         head = ["", *[f"v{i + 1}" for i in range(whole.shape[1])]]
-        _matrix(head, [[f"dv{i + 1}/dt", *map(_number, row)] for i, row in enumerate(whole)])
+        lines = [[f"dv{i + 1}/dt", *map(_number, row)] for i, row in enumerate(whole)]
+        table("", head, lines, named=True)
         typer.echo(
             f"the last of {len(found.singular)} coordinates forces the others; they hold {found.energy:.4%} "
             f"of the windows, and the system explains {found.r2.min():.2%} or more of each derivative"
@@ -206,15 +206,6 @@ def _beside(read: "Trajectories", path: Any, made: Any, title: str) -> "Chart":
     # A name that begins with an underscore stays out of the legend: all data are drawn alike.
     lines += [Trace("_" if i else "the data", steps, column, ink=True) for i, column in enumerate(path.T)]
     return traces("law", title, lines, x=_time(read), y="state", width=7.5)
-
-
-def _matrix(head: list[str], rows: Iterable[Iterable[str]]) -> None:
-    """Named columns, with the names where stdout is no terminal too."""
-    from rich.console import Console
-
-    if not Console().is_terminal:
-        typer.echo("\t".join(head))
-    table("", head, [list(row) for row in rows])
 
 
 def _time(read: "Trajectories") -> str:

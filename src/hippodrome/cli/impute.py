@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hippodrome.cli._options import Device, Json, present
-from hippodrome.cli._tables import frame_of, results_folder, told
+from hippodrome.cli._tables import frame_of, refuse_beside_run, results_folder, told
 
 if TYPE_CHECKING:
     from hippodrome.estimators import Imputer
@@ -57,6 +57,7 @@ def command(
     frame = frame_of(source)
     folder = results_folder(out, source, "filled")
     if run is not None:
+        refuse_beside_run("out", "column", "gaps", "irregular", "device", "json")
         imputer: Any = load(run, present(device))
         if not isinstance(imputer, Imputer):
             raise ValueError(f"{run} holds a model for {imputer.run_.spec['kind']}, which fills in no table")
@@ -77,10 +78,10 @@ def command(
         holes.to_csv(place / "holes.csv", index=False)
         (place / "score.json").write_text(plain_json.dumps(score, indent=2) + "\n", encoding="utf-8")
         (place / "filled.png").write_bytes(picture)
+        if run is None:
+            imputer.save(place / "run")
 
     write_folder(folder, fill)
-    if run is None:
-        imputer.save(folder / "run")
     rows = [[name, f"{one['mse']:.4f}", f"{one['mae']:.4f}"] for name, one in score.items()]
     told(
         {"out": str(folder), "filled": len(holes), "score": score},

@@ -11,7 +11,8 @@ from hippodrome.estimators import _charts
 from hippodrome.estimators.backtest import NAIVE, Backtest, levels_of, metrics
 from hippodrome.estimators.forecaster import Forecaster
 from hippodrome.estimators.statistical import Statistical
-from hippodrome.train.checkpoint import write_folder
+from hippodrome.train.checkpoint import check_folder, write_folder
+from hippodrome.train.settings import Budget
 
 if TYPE_CHECKING:
     import pandas
@@ -80,8 +81,9 @@ def make(
     Raises:
         ValueError: a folder that is there, or what ``Forecaster`` and ``Backtest`` refuse.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already and is not an empty folder. Name another with --out")
+    check_folder(folder)
+    for budget in (forecaster.budget, refit):
+        Budget.parse(budget)  # a fault in one is told before anything is trained
     backtest = Backtest(forecaster, df, None, windows, step)
     others = [Statistical(each, backtest.h).checked() for each in dict.fromkeys(beside)]
     season = backtest.panel.usual.season if season is None else season
@@ -131,7 +133,8 @@ def _linear(forecaster: Forecaster, backtest: Backtest) -> Forecaster:
     asked = forecaster.get_params()
     kept = ("horizon", "look_back", "time", "gaps", "frequencies", "scaler", "validation", "budget", "seed")
     made = Forecaster(model=LINEAR, **{name: asked[name] for name in (*kept, "device")})
-    return made.set_params(targets=list(backtest.panel.reading.targets or ()), quantiles=())
+    made.set_params(targets=list(backtest.panel.reading.targets or ()), quantiles=())
+    return made
 
 
 def _long(backtest: Backtest) -> "pandas.DataFrame":
@@ -152,19 +155,21 @@ def _verdict(
 ) -> list[str]:
     """Sentences for a person: the error beside the others', and whether the bands hold."""
     table = errors[errors["unique_id"] == "mean"] if series > 1 else errors
-    rows = table.set_index("metric")
+    rows: Any = table.set_index("metric")
     model, others = names[0], names[1:]
     own = rows.loc["mae", model]
     where = f"{windows} window{'s' * (windows > 1)}" + (f" of {series} series" if series > 1 else "")
     said = []
     best = min(others, key=lambda other: rows.loc["mae", other])
-    ratio = own / rows.loc["mae", best] if rows.loc["mae", best] else float("inf")
-    way = "less" if ratio < 1 else "more"
+    least = rows.loc["mae", best]
+    way = "less" if own < least else "more"
+    # Of nothing there are no percent.
+    share = f"{100 * abs(1 - own / least):.0f} % {way}" if least else way
     said.append(
-        f"{model}: its mean absolute error over {where} is {own:.4g}, {100 * abs(1 - ratio):.0f} % {way} "
-        f"than that of {best} ({rows.loc['mae', best]:.4g})."
+        f"{model}: its mean absolute error over {where} is {own:.4g}, {share} "
+        f"than that of {best} ({least:.4g})."
     )
-    if ratio >= 1:
+    if own >= least:
         said.append(f"On this evidence take {best}, or train {model} for longer.")
     held = [
         f"the {metric.removeprefix('coverage-')} % band {100 * rows.loc[metric, model]:.0f} %"
@@ -221,7 +226,7 @@ def _series(backtest: Backtest, predictions: "pandas.DataFrame", model: str) -> 
     """Name, stamps, values and forecast of each variate of each series."""
     panel = backtest.panel
     for i, (low, high) in enumerate(zip(panel.offsets, panel.offsets[1:], strict=False)):
-        rows = predictions[predictions["unique_id"] == panel.ids[i]] if panel.long else predictions
+        rows = predictions[predictions["unique_id"] == panel.keys[i]] if panel.long else predictions
         keys = backtest.names(i)
         for j, key in enumerate(keys):
             name = model if panel.long and len(keys) == 1 else list(panel.reading.targets or ())[j]
@@ -321,9 +326,10 @@ def _page(
     )
     run, panel = trained._fitted(), backtest.panel
     reading = panel.reading
+    ids = list(dict.fromkeys(errors["unique_id"]))
     facts = {
         "source": source,
-        "series": f"{len(panel.ids):,}",
+        "series": f"{len(ids) - (len(ids) > 1):,}",  # the first of several is their mean
         "rows": f"{len(panel.times):,}",
         "forecast": ", ".join(reading.targets or ()),
         "sampling": run.details.get("sampling", ""),
@@ -345,7 +351,6 @@ def _page(
         "training on, to the end": str(run.settings.budget),
         "seed": trained.seed,
     }
-    ids = list(dict.fromkeys(errors["unique_id"]))
     shown = [key for key in ids if key != "mean"][:SHOWN]
     return environment.get_template("forecast_report.html.j2").render(
         title=title,
@@ -368,6 +373,6 @@ def _page(
 
 def _number(value: float, metric: str) -> str:
     """A cell: shares in percent, errors with four digits."""
-    if np.isnan(value):
+    if not np.isfinite(value):
         return "-"
     return f"{100 * value:.1f} %" if metric.startswith(("coverage", "smape")) else f"{value:.4g}"

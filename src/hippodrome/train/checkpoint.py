@@ -49,8 +49,8 @@ def write_atomically(
 ) -> Path:
     """Writes a file under a temporary name, flushes it to the disk, and renames it to ``path``.
 
-    ``name`` may choose the last part of the name when the content is known. Raises OSError, having removed
-    what was written; a file that stood under the name stays as it was.
+    ``name`` may choose the last part of the name when the content is known. Where it is stopped or fails, it
+    removes what was written; a file that stood under the name stays as it was.
     """
     aside = path.with_name(f".{path.name}.tmp")
     try:
@@ -60,7 +60,7 @@ def write_atomically(
             os.fsync(file.fileno())
         target = path if name is None else path.with_name(name())
         aside.replace(target)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         aside.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY) if os.name == "posix" else None
@@ -72,16 +72,26 @@ def write_atomically(
     return target
 
 
-def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Makes a folder that appears whole, with all that ``fill`` writes into it, or not at all.
+def check_folder(folder: Path) -> None:
+    """Tells before long work whether ``write_folder`` can make a folder afterwards.
 
-    Raises ValueError where something is there already, or no folder is named; what ``fill`` raises, having
-    removed what it wrote.
+    Raises ValueError where something is there already, no folder is named, or none can be made at that place.
     """
     if folder.name in ("", ".."):
         raise ValueError(f"{str(folder)!r} names no folder that can be made anew. Name one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already and is not an empty folder. Name another")
+    there = next(place for place in folder.absolute().parents if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(f"{folder} cannot be made: {there} is no folder to write to. Name another")
+
+
+def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Makes a folder that appears whole, with all that ``fill`` writes into it, or not at all.
+
+    Raises ValueError as ``check_folder`` does, and what ``fill`` raises, having removed what it wrote.
+    """
+    check_folder(folder)
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
