@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from hippodrome.data import _clock, open_source
 from hippodrome.data._fitting import before, default_look_back, fit_task, own_scales, scaled
 from hippodrome.data._panel import Reading, read_panel
+from hippodrome.data._series import Series, SeriesWindows, collate, origins
 
 H = {"look_back": 4, "horizon": 2}
 
@@ -280,3 +282,37 @@ def test_a_panel_cut_at_some_rows_is_what_a_table_of_these_rows_gives() -> None:
     assert cut.ids == rows.ids == ["a", "b"]
     for name in ("keys", "offsets", "times", "values", "known", "static"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(rows, name))
+
+
+def test_a_batch_that_is_gathered_is_the_one_that_is_stacked() -> None:
+    rng = np.random.default_rng(0)
+    series = [
+        Series(
+            name,
+            rng.normal(size=(t, 2)),
+            (t - 4, t - 2, t),
+            rng.normal(size=(t, 1)),
+            rng.normal(size=(t, 3)),
+            rng.normal(size=2),
+            rng.uniform(1, 2, size=t),
+        )
+        for name, t in (("a", 20), ("b", 6), ("c", 13), ("d", 30))  # b has no window in its train part
+    ]
+    for whole in (series, [Series(*one[:3]) for one in series]):
+        for part in range(3):
+            windows = SeriesWindows(whole, part, 5, 2)
+            order = rng.permutation(len(windows)).tolist()
+            many, one = collate(windows.__getitems__(order)), collate([windows[i] for i in order])
+            for gathered, stacked in zip(many, one, strict=True):
+                assert gathered is stacked is None or torch.equal(gathered, stacked)
+            at = [(s.name, i) for s in whole for i in origins(s, part, 5, 2)]
+            for i in (0, len(windows) - 1):
+                name, origin = at[i]
+                own = next(s for s in whole if s.name == name)
+                np.testing.assert_array_equal(
+                    windows[i].past[:, :2], own.values[origin - 5 : origin].astype("f4")
+                )
+                np.testing.assert_array_equal(windows[i].future, own.values[origin : origin + 2].astype("f4"))
+    for outside in ([0, len(windows)], [-1]):
+        with pytest.raises(IndexError):
+            windows.__getitems__(outside)
