@@ -1,5 +1,6 @@
 """The forecaster: covariates, stamps, short series, warm starts, rolling out, mistakes."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -432,3 +433,14 @@ def test_what_is_no_frame_and_what_leaves_no_room_for_scores_is_told_before_trai
         Forecaster(horizon=4, intervals="conformal", **TINY).fit(short)
     with pytest.raises(ValueError, match="expected a pandas data frame; got a list"):
         read_panel([1, 2], Reading())
+
+
+def test_a_copy_that_is_cut_off_leaves_nothing(plain: Forecaster, tmp_path: Path, monkeypatch) -> None:
+    def full(source: str, target: str, **_: object) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
+    with pytest.raises(OSError, match="no space left"):
+        plain.save(tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -113,12 +113,12 @@ def test_adaptive_bands_follow_a_series_whose_noise_grows(forecaster: Forecaster
     frame = pd.DataFrame({"unique_id": "a", "ds": HOURS, "y": wave()})
     stream = Stream(forecaster, frame, adaptive=[80], rate=0.1, memory=40)
     inside = []
-    for i in range(160):
+    for i in range(100):
         low, high = stream.forecast([80]).iloc[0][["min_gru-lo-80", "min_gru-hi-80"]]
         value = rng.normal() * (1 + i / 8)
         inside.append(low <= value <= high)
         stream.update(value)
-    assert abs(np.mean(inside) - 0.8) <= (0.8 + 0.1) / (0.1 * 160) + 1e-9
+    assert abs(np.mean(inside) - 0.8) <= (0.8 + 0.1) / (0.1 * 100) + 1e-9
 
 
 def test_rows_that_do_not_belong_are_refused_and_leave_a_stream_as_it_was(forecaster: Forecaster) -> None:

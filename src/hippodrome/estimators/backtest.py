@@ -7,6 +7,7 @@ import numpy as np
 
 from hippodrome.data._fitting import before
 from hippodrome.data._panel import read_panel, table_of
+from hippodrome.data._series import last_seen
 from hippodrome.data._table import stamps
 from hippodrome.estimators import _intervals
 from hippodrome.estimators._reading import wanted
@@ -150,7 +151,9 @@ class Backtest:
         For a missing one stands the last one seen before it. A series shorter than a season repeats its last.
         """
         panel, parts = self.panel, []
-        filled = [_filled(panel.values[a:b]) for a, b in zip(panel.offsets, panel.offsets[1:], strict=False)]
+        filled = [
+            last_seen(panel.values[a:b]) for a, b in zip(panel.offsets, panel.offsets[1:], strict=False)
+        ]
         for window in range(self.ends.shape[1]):
             for values, end in zip(filled, self.ends[:, window], strict=True):
                 if end < 1:
@@ -239,9 +242,3 @@ def levels_of(frame: "pandas.DataFrame", model: str) -> list[Any]:
     """The levels of a model's bands in a frame, in percent, the lowest first."""
     shares = [name.removeprefix(f"{model}-lo-") for name in frame.columns if name.startswith(f"{model}-lo-")]
     return sorted((float(s) if "." in s else int(s)) for s in shares)
-
-
-def _filled(values: np.ndarray) -> np.ndarray:
-    """Each missing value (t, c) replaced by the last one before it."""
-    last = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
-    return np.take_along_axis(values, np.maximum.accumulate(last, 0), 0)

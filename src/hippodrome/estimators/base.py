@@ -13,6 +13,7 @@ from torch import Tensor
 from hippodrome import runs
 from hippodrome.config import grid, published, stack_spec, variates, with_sizes
 from hippodrome.data.base import Task
+from hippodrome.train.checkpoint import write_folder
 from hippodrome.train.settings import Budget, TrainSettings
 
 WIDTH, DEPTH, DROPOUT, RATE, BATCH = 64, 2, 0.1, 1e-3, 32
@@ -64,7 +65,8 @@ class Estimator(ABC):
         run, target = self._fitted(), Path(path)
         if target.exists():
             raise ValueError(f"{target} exists already. Name a new folder, or remove it")
-        shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns("checkpoints"))
+        ignored = shutil.ignore_patterns("checkpoints")
+        write_folder(target, lambda it: shutil.copytree(run.folder, it, ignore=ignored, dirs_exist_ok=True))
         return target
 
     def evaluate(self, task: Task) -> dict[str, float]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hippodrome.config import suggest
+from hippodrome.data._series import last_seen
 from hippodrome.estimators import _frames
-from hippodrome.estimators.backtest import Backtest, _filled
+from hippodrome.estimators.backtest import Backtest
 from hippodrome.estimators.forecaster import Forecaster
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Statistical:
         """Point and bands (c, h, 1 + 2 levels) after the first ``end`` rows of a series."""
         low = int(panel.offsets[series])
         first = 0 if self.history is None else max(0, end - self.history)
-        values = _filled(panel.values[low + first : low + end])
+        values = last_seen(panel.values[low + first : low + end])
         season = panel.rhythm.of(series).season if self.season is None else self.season
         return np.stack([ahead(self.model, column, h, season, levels) for column in values.T])
 
