@@ -39,6 +39,10 @@ def test_writes_a_folder_and_goes_on_from_the_model_in_it(cli, watched: Path, tm
     assert {"auroc", "auprc", "best f1", "share"} == set(metrics)
     assert metrics["share"] == pytest.approx(2 / 144)
     assert (out / "detected.png").read_bytes().startswith(b"\x89PNG")
+    short = tmp_path / "short.csv"
+    pd.read_csv(watched)[:9].to_csv(short, index=False)
+    none = cli("detect", short, "--run", out / "run", "--out", tmp_path / "none", "--column", "flow")
+    assert (none.code, "no step has a score" in none.err, (tmp_path / "none").exists()) == (2, True, False)
     again = cli("detect", watched, "--run", out / "run", "--out", tmp_path / "again", "--json", *words[:2])
     assert again.code == 0, again.err
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / "scores.csv"), scores)

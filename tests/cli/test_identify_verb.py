@@ -110,6 +110,12 @@ def test_dates_count_seconds_and_rows_count_themselves(tmp_path: Path) -> None:
         ("t,x\n0,1\n1,2\n2,3\n", [], "over five rows of a trajectory, and none here has as many"),
         ("t\n0\n1\n", [], "expected a column of states; got 't' alone"),
         ("t,x\n0,1\n1,2\n", ["--columns", "z"], "expected a column 'z'"),
+        ("t,x\n0,1\n1,2\n", ["--columns", "x,x"], "'x' was named twice"),
+        (
+            "t,x\n" + "".join(f"{i},{i * i}\n" for i in range(9)),
+            ["--threshold", "nan"],
+            "0 or more; got 2 and nan",
+        ),
         ("t,x\n0,1\n1,2\n", ["--time", "clock"], "expected a column 'clock'"),
         ("t,x\n0,1\n1,2\n", ["--dt", "-1"], "is a positive number; got -1"),
         ("t,x\n0,1\n1,2\n", ["--method", "magic"], "one of sindy, dmd, havok; got 'magic'"),

@@ -72,6 +72,7 @@ def test_leaves_nothing_half_written_when_it_is_stopped(
         (["date,b", "2024-01-01,1", "2024-01-02,x"], "row 2"),
         (["date,b", *(f"2024-01-{d:02d},1" for d in (1, 2, 3, 5)), "2024-01-06,"], "one step throughout"),
         (["date,b", "2024-01-02,1", "2024-01-01,"], "stamps that increase"),
+        (["b,c", *(f"{i},1" for i in range(20)), ",1"], "no value is left to train on"),
     ],
 )
 def test_refuses_in_one_line_and_writes_nothing(cli, tmp_path: Path, rows: list[str], words: str) -> None:

@@ -92,7 +92,7 @@ def identify(states: np.ndarray, rates: np.ndarray, degree: int = 2, threshold: 
             f"SINDy takes states (n, c) and as many derivatives; got shapes {x.shape} and {dx.shape}. Cut "
             f"them to the same steps."
         )
-    if degree < 0 or threshold < 0:
+    if degree < 0 or not threshold >= 0:
         raise ValueError(
             f"degree and threshold are 0 or more; got {degree} and {threshold:g}. Take 2 and 0.1, say."
         )

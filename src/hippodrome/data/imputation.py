@@ -164,7 +164,11 @@ def imputation_task(
             )
     known = np.concatenate([one.values[one.first : one.last] for one in parts[0]])
     if np.isnan(known).all(0).any():
-        raise _nothing(grids, np.isnan(known).all(0))
+        name = grids.names[int(np.flatnonzero(np.isnan(known).all(0))[0])]
+        raise ValueError(
+            f"{grids.where}: of {name!r} no value is left to train on beside those that are held back. Take "
+            f"a shorter window, or give more rows."
+        )
     location, scale = np.nanmean(known, 0), np.nanstd(known, 0)
     return Task(
         kind="imputation",
@@ -298,12 +302,8 @@ def _check_values(grids: Grids) -> None:
             f"more; {name!r} has {count}. Give more rows, or leave it out of the targets."
         )
     if (counts == 0).any():
-        raise _nothing(grids, counts == 0)
-
-
-def _nothing(grids: Grids, empty: np.ndarray) -> ValueError:
-    name = grids.names[int(np.flatnonzero(empty)[0])]
-    return ValueError(
-        f"{grids.where}: every column to fill in needs values to learn from; {name!r} has none. Leave it out "
-        f"of the targets."
-    )
+        name = grids.names[int(np.flatnonzero(counts == 0)[0])]
+        raise ValueError(
+            f"{grids.where}: every column to fill in needs values to learn from; {name!r} has none. Leave it "
+            f"out of the targets."
+        )

@@ -57,6 +57,9 @@ def read_trajectories(
     names = columns or [name for name in table.columns if name not in (clock, "unique_id")]
     if not names:
         raise fault(path, "a column of states", f"{clock!r} alone", "Add a column of numbers for each.")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: a column is one state; {twice[0]!r} was named twice. Name it once.")
     states = np.stack([_complete(table, name) for name in names], 1)
     rows = _rows(table)
     if dt is not None:

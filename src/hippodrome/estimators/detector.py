@@ -142,6 +142,7 @@ class AnomalyDetector(Estimator):
         for one in grids.series:
             keys[one.rows], stamps[one.rows] = one.name, one.stamps
             scores[one.rows] = self._scores(*self._errors(one.values), usual)
+        self._check_scored(scores)
         long = {"unique_id": keys} if "unique_id" in df.columns else {}
         return pandas.DataFrame({**long, "ds": stamps, "score": scores})
 
@@ -192,12 +193,7 @@ class AnomalyDetector(Estimator):
 
     def _usual(self, errors: np.ndarray) -> np.ndarray:
         """The median error (c, h) of errors (t, c, h)."""
-        known = ~np.isnan(errors).all(0)
-        if not known.any():
-            raise ValueError(
-                f"no step has a score: every series has {self.window} steps or fewer, or no value. Take a "
-                f"shorter window"
-            )
+        self._check_scored(errors)
         size = np.array([[np.median(cell) if cell.size else 0.0 for cell in row] for row in _columns(errors)])
         # Where more than half never err (a switch, a counter at rest), a part of the variate's own scale.
         scale = self._network.scale.double().cpu().numpy()[:, None]
@@ -215,6 +211,13 @@ class AnomalyDetector(Estimator):
         else:
             scores = np.sqrt(np.square(known).sum(1) / np.maximum(seen.sum(1), 1))
         return _smoothed(np.where(seen.any(1), scores, np.nan), self.smooth)
+
+    def _check_scored(self, errors: np.ndarray) -> None:
+        if np.isnan(errors).all():
+            raise ValueError(
+                f"no step has a score: every series has {self.window} steps or fewer, or no value. Give "
+                f"longer ones, or learn with a shorter window"
+            )
 
     def _forecast_task(self, df: "pandas.DataFrame") -> Any:
         from hippodrome.data.tables import open_frame
