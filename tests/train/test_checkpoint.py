@@ -1,6 +1,8 @@
 """Checkpoints: atomic, two kept, damage is seen and passed over, generators go back where they were."""
 
 import random
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -83,3 +85,24 @@ def test_generators_go_back_through_a_file(tmp_path):
         checkpoint.restore_random(checkpoint.read(path)["random"], torch.device("cpu"))
         draws.append(drawn())
     assert draws[0] == draws[1]
+
+
+def test_a_file_that_is_stopped_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def stopped(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "there.csv").write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write_atomically(tmp_path / "there.csv", stopped)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
+    assert (tmp_path / "there.csv").read_bytes() == b"before"
+
+
+def test_a_folder_that_cannot_be_is_told_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for place, words in (("file", "is there already"), ("file/a/b", "folder to write to"), ("", "already")):
+        with pytest.raises(ValueError, match=words):
+            checkpoint.check_folder(tmp_path / place)
+    checkpoint.check_folder(tmp_path / "new/a")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
