@@ -28,7 +28,8 @@ class _Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
-        for option in [] if found is None else found.params:
+        options: list[Any] = [] if found is None else list(found.params)
+        for option in options:
             text = getattr(option, "help", None)
             if text:  # Rich would take "[default: 60s]" for markup and leave it out, so it is escaped, once.
                 option.help = re.sub(r"(?<!\\)\[", r"\\[", text)

@@ -170,8 +170,8 @@ def _havok(read: "Trajectories", options: dict[str, Any], say: bool) -> "tuple[d
     if say:
         whole = np.concatenate([found.A, found.B], 1)[:SHOWN, :SHOWN]
         head = ["", *[f"v{i + 1}" for i in range(whole.shape[1])]]
-        lines = [[f"dv{i + 1}/dt", *map(_number, row)] for i, row in enumerate(whole)]
-        table("", head, lines, named=True)
+        cells = [[f"dv{i + 1}/dt", *map(_number, row)] for i, row in enumerate(whole)]
+        table("", head, cells, named=True)
         typer.echo(
             f"the last of {len(found.singular)} coordinates forces the others; they hold {found.energy:.4%} "
             f"of the windows, and the system explains {found.r2.min():.2%} or more of each derivative"
