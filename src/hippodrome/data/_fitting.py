@@ -41,6 +41,7 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
             f"{look_back} and {validation}. Correct them."
         )
     counts = panel.counts
+    remarks = notes(panel, horizon)
     if counts.max() <= horizon:
         raise ValueError(
             f"{panel.where}: a horizon of {horizon} is learned from series of {horizon + 1} rows or more; "
@@ -66,6 +67,7 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
         "season": panel.usual.season,
         "windows": {"train": len(sets[0]), "valid": min(len(sets[1]), MOST)},
         "missing": int(np.isnan(panel.values).sum()),
+        "notes": remarks,
     }
     return Task(
         kind="forecasting",
@@ -86,6 +88,39 @@ def fit_task(panel: Panel, look_back: int | None, horizon: int, validation: floa
         details=details,
         naive=dict,
     )
+
+
+def notes(panel: Panel, horizon: int) -> list[str]:
+    """What somebody should know of the series before they believe a forecast: a sentence for those that are
+    constant, and one for those that are too short to teach anything."""
+    seen = ~np.isnan(panel.values)
+    start = panel.offsets[:-1]
+    lowest = np.minimum.reduceat(np.where(seen, panel.values, np.inf), start)
+    highest = np.maximum.reduceat(np.where(seen, panel.values, -np.inf), start)
+    names = list(panel.reading.targets or ())
+    constant = [
+        panel.ids[i] + ("" if len(names) < 2 else f" ({names[j]})")
+        for i, j in zip(*np.nonzero(lowest == highest), strict=True)
+    ]
+    short = [panel.ids[i] for i in np.flatnonzero(panel.counts <= horizon)]
+    found = []
+    if constant:
+        found.append(
+            f"{_some(constant)} never changed: the forecast is about that value, its bands mean little."
+        )
+    if short:
+        rows = f"{horizon} rows or fewer" if len(short) > 1 else f"{int(panel.counts.min())} rows"
+        found.append(
+            f"{_some(short)} {'have' if len(short) > 1 else 'has'} {rows}, no more than the horizon: nothing "
+            f"is learned from {'them' if len(short) > 1 else 'it'}, and the forecast rests on other series."
+        )
+    return found
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """A few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 def spread(count: int) -> list[int]:

@@ -110,6 +110,7 @@ def make(
     trained.refit(df, None, refit)
     predictions = trained.predict(None, None, future, level)
     verdict = _verdict(errors, names, windows, frame["unique_id"].nunique(), season)
+    verdict += trained._fitted().details.get("notes", [])
     if told:
         verdict.append(f"{' and '.join(told)} knew the last {history} rows before each window.")
     on_stage("drawing")
