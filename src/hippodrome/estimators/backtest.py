@@ -62,8 +62,8 @@ class Backtest:
         before = max(int(self.ends[:, 0].max()), 0)
         if before <= forecaster.horizon:
             raise ValueError(
-                f"{n_windows} windows of {self.h} steps, {step} rows apart, take {back[0]} rows at the end "
-                f"of a series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon of "
+                f"{n_windows} window{'s' * (n_windows > 1)} of {self.h} steps, {step} rows apart, take "
+                f"{back[0]} rows at the end of a series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon of "
                 f"{forecaster.horizon} is learned from {forecaster.horizon + 1} or more. Take fewer windows, "
                 f"or a shorter horizon"
             )
