@@ -61,11 +61,12 @@ class Backtest:
         """The rows (n, windows) of each series before each cutoff; below 1 where it does not reach so far."""
         before = max(int(self.ends[:, 0].max()), 0)
         if before <= forecaster.horizon:
+            many = "s" * (n_windows > 1)
             raise ValueError(
-                f"{n_windows} window{'s' * (n_windows > 1)} of {self.h} steps, {step} rows apart, take "
-                f"{back[0]} rows at the end of a series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon of "
-                f"{forecaster.horizon} is learned from {forecaster.horizon + 1} or more. Take fewer windows, "
-                f"or a shorter horizon"
+                f"{n_windows} window{many} of {self.h} steps, {step} rows apart, take {back[0]} rows at the "
+                f"end of a series and leave {before} of the longest, of {self.panel.counts.max()}; a horizon "
+                f"of {forecaster.horizon} is learned from {forecaster.horizon + 1} or more. Take fewer "
+                f"windows, or a shorter horizon"
             )
         reading = self.panel.reading
         table, _ = table_of(df)
