@@ -13,7 +13,7 @@ from hippodrome.data.base import Task
 def values_of(task: Task) -> np.ndarray:
     """The train part and what follows, one number a step."""
     windows: Any = task.train
-    return windows.values[0][:, 0].double().numpy()
+    return windows.values[:, 0].double().numpy()
 
 
 def test_best_error_is_what_the_oracle_reaches_and_nothing_simple_does() -> None:

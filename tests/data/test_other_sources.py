@@ -271,7 +271,7 @@ def test_seasonal_best_error_is_what_the_oracle_reaches() -> None:
 
 def test_chaotic_stays_on_the_attractor_and_has_the_noise_it_says() -> None:
     clean, noisy = open_source("chaotic", noise=1e-9), open_source("chaotic", noise=0.1)
-    values, seen = (task.train.values[0].double() for task in (clean, noisy))  # type: ignore[attr-defined]
+    values, seen = (task.train.values.double() for task in (clean, noisy))  # type: ignore[attr-defined]
     assert bool((values[:, 2] > 0).all())
     assert float(values.abs().max()) < 60
     assert clean.details["known best error"]["mse"] < 1e-15
