@@ -91,7 +91,7 @@ def test_classes_are_shown_as_a_confusion_matrix(tmp_path: Path) -> None:
     assert isinstance(load(tmp_path / "r"), Classifier)
 
 
-def test_what_reads_both_ways_races_for_classes_alone(tmp_path: Path) -> None:
+def test_what_reads_both_ways_races_for_classes_and_windows(tmp_path: Path) -> None:
     ways = SETTINGS.model_copy(update={"models": ("bi-min_gru",), "lengths": (8, 16)})
     result = race(classes(tmp_path), settings=ways, folder=tmp_path / "r", live=False)
     both = next(s for s in result.standings if s.name == "bi-min_gru")
@@ -99,10 +99,13 @@ def test_what_reads_both_ways_races_for_classes_alone(tmp_path: Path) -> None:
     assert both.state_bytes is both.bytes_per_token is both.step_seconds is None
     assert both.scaling.step_seconds == [None, None]
     assert result.report.exists()
-    for task in (series(), open_source("delay", length=30, lag=3, count=20)):
-        with pytest.raises(ValueError, match="not causal"):
-            race(task, settings=ways, folder=tmp_path / task.kind, live=False)
-        assert not (tmp_path / task.kind).exists()
+    # A forecaster reads both ways inside its window, which has ended; a target at every step has not.
+    ahead = race(series(), settings=ways, folder=tmp_path / "ahead", live=False)
+    assert next(s for s in ahead.standings if s.name == "bi-min_gru").status == "finished"
+    task = open_source("delay", length=30, lag=3, count=20)
+    with pytest.raises(ValueError, match="not causal"):
+        race(task, settings=ways, folder=tmp_path / task.kind, live=False)
+    assert not (tmp_path / task.kind).exists()
 
 
 def test_a_regression_is_raced_by_its_squared_error(tmp_path: Path) -> None:
