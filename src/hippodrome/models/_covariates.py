@@ -49,6 +49,7 @@ class Covariates(nn.Module):
     ) -> None:
         super().__init__()
         self.observed, self.known, self.static = observed, known, static
+        self.context = d_model if static else 0
         moving = observed + known
         self.past = nn.Linear(patch * moving, d_model, bias=False) if moving and tokens else None
         self.fixed = nn.Linear(static, d_model, bias=False) if static else None

@@ -43,6 +43,17 @@ def check_numbers(
             f"channels, look_back and horizon are 1 or more; got {channels}, {look_back} and {horizon}. "
             f"Correct the smallest."
         )
+    check_scales(channels, quantiles, location, scale)
+
+
+def check_scales(
+    channels: int, quantiles: tuple[float, ...], location: list[float] | None, scale: list[float] | None
+) -> None:
+    """Raise where quantiles are no increasing levels, or statistics are not of each variate.
+
+    Raises:
+        ValueError: then.
+    """
     if sorted(set(quantiles)) != list(quantiles) or not all(0 < level < 1 for level in quantiles):
         raise ValueError(
             f"quantiles are increasing levels inside (0, 1); got {quantiles}. Sort them, drop 0 and 1."

@@ -99,3 +99,11 @@ def paces(dt: Float[Tensor, "b t"], first: int, stride: int, rows: int) -> Float
     if first:
         found = torch.cat([dt[:, :first].mean(1, keepdim=True), found], 1)
     return found.repeat_interleave(rows, 0)
+
+
+def latest(before: Tensor, new: Tensor, dim: int) -> Tensor:
+    """As many of the last entries along a dimension as ``before`` holds, after ``new`` ones came to them."""
+    count, came = before.shape[dim], new.shape[dim]
+    if came < count:
+        new, came = torch.cat([before, new], dim), count + came
+    return new.narrow(dim, came - count, count)

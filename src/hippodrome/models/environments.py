@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models._regressed import check_widths, mean_square, measured, positive
+from hippodrome.models._regressed import check_widths, mean_square, measured, positive, rolled
 from hippodrome.models.base import Model, Objective, exact_sum
 from hippodrome.shapes import Mean, RegressionBatch
 
@@ -123,15 +123,8 @@ class EnvironmentsModel(Model):
         Raises:
             ValueError: no step.
         """
-        if steps < 1:
-            raise ValueError(f"a roll-out has one step or more; got {steps}. Ask for one.")
         number = inputs[:, -1, -1:]
-        latest, state = self.last(inputs, self.init_state(inputs.shape[0], inputs.shape[1] + steps))
-        found = [latest]
-        for _ in range(steps - 1):
-            latest, state = self.step(torch.cat([latest, number], -1), state)
-            found.append(latest)
-        return torch.stack(found, 1)
+        return rolled(self, inputs, steps, lambda states: torch.cat([states, number], -1))
 
     def loss(self, batch: RegressionBatch) -> Float[Tensor, ""]:
         """Mean squared error on scaled changes over the targets that are there, and the penalty."""

@@ -1,6 +1,7 @@
 """The forecaster: a window of the past to a point and quantiles for every step of the horizon."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -170,18 +171,19 @@ class ForecastingModel(Model):
     def init_state(self, batch: int, max_length: int | None = None) -> ForecastState:
         """The state before the first observation. ``max_length`` counts observations."""
         patches = None if max_length is None else max(1, -(-(max_length - self.patch) // self.stride) + 1)
-        zeros, streams = self.location.new_zeros, self.backbone is not None and self.streams
-        fixed = self.covariates is not None and self.covariates.fixed is not None
+        reads = self.backbone is not None and self.streams
+        return self._blank(batch, self.backbone.init_state(batch * self.rows, patches) if reads else ())
+
+    def _blank(self, batch: int, backbone: tuple) -> ForecastState:
+        zeros = self.location.new_zeros
         return ForecastState(
-            self.backbone.init_state(batch * self.rows, patches) if streams else (),
+            backbone,
             zeros(batch, self.patch - self.stride if self.width else 0, self.channels + self.moving),
             zeros(batch, self.rows, 0 if self.streams else self.patches, self.width),
             zeros(batch, self.channels, self.read, self.width),
             zeros(batch, 0 if self.shortcut is None else self.look_back, self.channels),
-            zeros(batch, self.width if fixed else 0),
-            zeros(batch, self.channels),
-            zeros(batch, self.channels),
-            zeros(batch),
+            zeros(batch, 0 if self.covariates is None else self.covariates.context),
+            *(zeros(batch, self.channels), zeros(batch, self.channels), zeros(batch)),
         )
 
     def forward(
@@ -239,9 +241,7 @@ class ForecastingModel(Model):
         count = seen.sum().clamp(min=1)
         error = forecast[..., 0] - target
         error = error.square() if self.error == "squared" else error.abs()
-        loss = error.mul(seen).sum() / count
-        for aid in aids:
-            loss = loss + aid
+        loss = error.mul(seen).sum() / count + sum(aids)
         if self.spreads is not None:
             loss = loss + _window.pinball(forecast[..., 1:], target, self.levels).mul(seen).sum() / count
         return loss
@@ -267,21 +267,20 @@ class ForecastingModel(Model):
         self, inputs: Tensor, state: tuple | None, dt: Tensor | None, static: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, ForecastState]:
         """What the backbone reads and at which pace, and the state so far with all but what it will say."""
-        b, t, _ = inputs.shape
         fresh = is_fresh(state)
-        before = self.init_state(b, t) if state is None else ForecastState(*state)
+        before = self._blank(len(inputs), ()) if state is None else ForecastState(*state)
         values = (inputs[..., : self.channels] - self.location) / self.scale
         mean, spread, start, context = before.mean, before.spread, before.tail, before.context
         if fresh:
             gap = (self.patches - 1) * self.stride + self.patch - self.look_back
-            start = values.new_zeros(b, gap, inputs.shape[-1])
+            start = values.new_zeros(len(inputs), gap, inputs.shape[-1])
             mean, spread = _window.statistics(values[:, : self.look_back], self.normalization)
             if static is not None and self.covariates is not None:
                 context = self.covariates.fixed_term(static)
         after = before._replace(context=context, mean=mean, spread=spread)
         normal = self._normal(values, after)
         if self.shortcut is not None:
-            after = after._replace(window=torch.cat([before.window, normal], 1)[:, -self.look_back :])
+            after = after._replace(window=_window.latest(before.window, normal, 1))
         if self.input is None:
             return None, None, after
         if self.covariates is not None and self.moving:
@@ -297,7 +296,7 @@ class ForecastingModel(Model):
         pace = None if dt is None else _window.paces(dt, *cut)
         after = after._replace(tail=normal[:, normal.shape[1] - (self.patch - self.stride) :])
         if not self.streams:
-            window = torch.cat([before.tokens, tokens], 2)[:, :, -self.patches :]
+            window = _window.latest(before.tokens, tokens, 2)
             after = after._replace(tokens=window)
             tokens = window if self.positions is None else window + self.positions
         return tokens.flatten(0, 1), pace, after
@@ -319,7 +318,7 @@ class ForecastingModel(Model):
         recent = so_far.features
         if features is not None:
             said = features.unflatten(0, (-1, self.rows))[:, : self.channels]
-            recent = torch.cat([recent, said], 2)[:, :, -self.read :]
+            recent = _window.latest(recent, said, 2)
         return so_far._replace(backbone=inner, features=recent, started=torch.ones_like(so_far.started))
 
     def _traced(self, batch: SeriesBatch, roll_out: RollOut) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -350,7 +349,7 @@ class ForecastingModel(Model):
         return found
 
     def _forecast(self, state: ForecastState, known: Tensor | None) -> Tensor:
-        point = torch.stack(list(self._parts(state, known).values())).sum(0)  # b c horizon
+        point = reduce(torch.add, self._parts(state, known).values())  # b c horizon
         outputs = point[..., None]
         if self.spreads is not None:
             features = self.dropout(state.features[:, :, -1]) if self.width else state.window.transpose(1, 2)

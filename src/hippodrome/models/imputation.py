@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
+from hippodrome.models._forecast_check import check_scales
 from hippodrome.models._window import measured, on_scale, ordered, pinball, statistics
 from hippodrome.models.base import Model, Objective, accepts_dt
 from hippodrome.shapes import Mean, RegressionBatch
@@ -216,16 +217,7 @@ class ImputationModel(Model):
     ) -> None:
         if channels < 1:
             raise ValueError(f"an imputation fills one variate at least; got {channels}. Give the number.")
-        if sorted(set(quantiles)) != list(quantiles) or not all(0 < level < 1 for level in quantiles):
-            raise ValueError(
-                f"quantiles are increasing levels inside (0, 1); got {quantiles}. Sort them, drop 0 and 1."
-            )
-        for name, values in (("location", location), ("scale", scale)):
-            if values is not None and len(values) != channels:
-                raise ValueError(
-                    f"{name} holds one number for each of the {channels} variates; got {len(values)}. Take "
-                    f"the train statistics of the same variates."
-                )
+        check_scales(channels, quantiles, location, scale)
         for name, word, words in (
             ("guess", guess, ("linear", "last", "mean")),
             ("normalization", normalization, ("window", "none")),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hippodrome.backbones.stack import Stack
 from hippodrome.mixers.base import ParameterGroup
-from hippodrome.models._regressed import check_widths, mean_square, measured, positive
+from hippodrome.models._regressed import check_widths, mean_square, measured, positive, rolled
 from hippodrome.models.base import Model, Objective, accepts_dt
 from hippodrome.shapes import Mean, RegressionBatch
 
@@ -115,18 +115,13 @@ class RegressionModel(Model):
         Raises:
             ValueError: a model that does not predict all of its inputs, or no step.
         """
-        if self.targets != self.channels or steps < 1:
+        if self.targets != self.channels:
             raise ValueError(
-                f"a roll-out of one step or more feeds predictions back as inputs, so a model has as many "
-                f"targets as channels; got {steps} steps of {self.targets} targets from {self.channels} "
-                f"channels. Train one on the next value of every channel."
+                f"a roll-out feeds predictions back as inputs, so a model has as many targets as channels; "
+                f"got {self.targets} targets from {self.channels} channels. Train one on the next value of "
+                f"every channel."
             )
-        latest, state = self.last(inputs, self.init_state(inputs.shape[0], inputs.shape[1] + steps), dt=dt)
-        found = [latest]
-        for _ in range(steps - 1):
-            latest, state = self.step(latest, state, dt_t=None if dt is None else dt[:, -1])
-            found.append(latest)
-        return torch.stack(found, 1)
+        return rolled(self, inputs, steps, lambda values: values, dt)
 
     def loss(self, batch: RegressionBatch) -> Float[Tensor, ""]:
         """Mean squared error over the targets that are there, on scaled values."""
