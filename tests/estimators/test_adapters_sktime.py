@@ -100,7 +100,7 @@ def test_it_learns() -> None:
 
 
 def test_a_series_too_short_for_the_horizon_is_told() -> None:
-    with pytest.raises(ValueError, match="a horizon of 5 needs"):
+    with pytest.raises(ValueError, match="a horizon of 5 is learned from series of 6 rows"):
         HippodromeForecaster(**SMALL).fit(series(5), fh=[5])
 
 

@@ -20,6 +20,37 @@ WIDTH, DEPTH, DROPOUT, RATE, BATCH = 64, 2, 0.1, 1e-3, 32
 """What stands for a value that is None, where no recipe says another."""
 
 
+def model_spec(
+    model: str,
+    kind: str,
+    facts: Mapping[str, Any],
+    details: Mapping[str, Any],
+    width: int | None,
+    depth: int | None,
+    dropout: float | None,
+    own: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the trainer that a recipe brings, and what the spec of a task's model says of it.
+
+    ``model`` is a mixer, a pattern or a recipe; ``facts`` and ``details`` are the task's, ``own`` settings of
+    the model around its backbone. A width, depth or dropout of None is the recipe's, or the usual one.
+
+    Raises:
+        ValueError: no mixer, pattern or recipe of this name.
+    """
+    if model in published.names():
+        recipe = published.find(model)
+        if dropout is not None:
+            inside = recipe.model.model_copy(update={"dropout": dropout})
+            recipe = recipe.model_copy(update={"model": inside})
+        made = published.spec_of(recipe, kind, facts, details, width, depth, own)
+        return dict(recipe.training), made
+    known = {**facts, **own}
+    options = with_sizes(model, None, grid(kind, known, details), variates(kind, known))
+    share = DROPOUT if dropout is None else dropout
+    return {}, {"backbone": stack_spec(model, width or WIDTH, depth or DEPTH, options=options, dropout=share)}
+
+
 class Estimator(ABC):
     """What the three share: parameters by name, one run, saving and loading."""
 
@@ -117,21 +148,8 @@ class Estimator(ABC):
 
     def _published(self, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings of the trainer that a recipe brings, and what the spec says of the model."""
-        if self.model in published.names():
-            recipe = published.find(self.model)
-            if self.dropout is not None:
-                update = {"dropout": self.dropout}
-                recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=update)})
-            sized = (self.width, self.depth, self._facts())
-            return dict(recipe.training), published.spec_of(
-                recipe, task.kind, task.facts, task.details, *sized
-            )
-        facts = {**task.facts, **self._facts()}
-        sizes, rows = grid(task.kind, facts, task.details), variates(task.kind, facts)
-        options = with_sizes(self.model, None, sizes, rows)
-        dropout = DROPOUT if self.dropout is None else self.dropout
-        width, depth = self.width or WIDTH, self.depth or DEPTH
-        return {}, {"backbone": stack_spec(self.model, width, depth, options=options, dropout=dropout)}
+        sized = (self.width, self.depth, self.dropout)
+        return model_spec(self.model, task.kind, task.facts, task.details, *sized, self._facts())
 
     def _read_by(self, spec: dict[str, Any]) -> tuple[dict[str, Any], Mapping[str, Tensor] | None]:
         """The spec, and tensors by name to begin with, where another trained model is put into this one."""

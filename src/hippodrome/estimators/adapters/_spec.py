@@ -3,33 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hippodrome.config import published, stack_spec, variates, with_sizes
-
-WIDTH, DEPTH = 64, 2
-"""What a pattern is built with where nothing else is said."""
+from hippodrome.estimators.base import model_spec
 
 COVARIATES = ("observed", "known", "static")
 """How many there are of each, which only the kind ``forecasting`` is told."""
 
 
 def forecasting_spec(
-    model: str, facts: Mapping[str, Any], width: int | None, depth: int | None, dropout: float
+    model: str, facts: Mapping[str, Any], width: int | None, depth: int | None, dropout: float | None
 ) -> dict[str, Any]:
     """What ``config.build`` makes a model of.
 
-    ``facts`` are keyword arguments of ``ForecastingModel`` that only data and task know. A recipe has its own
-    width, depth and dropout: the first two count where they are None.
+    ``facts`` are keyword arguments of ``ForecastingModel`` that only data and task know. A width, depth or
+    dropout of None is the recipe's, or the usual one.
 
     Raises:
         ValueError: no mixer, pattern or recipe of this name, or covariates for a recipe that reads none.
     """
-    if model in published.names():
-        made = published.spec_of(published.find(model), "forecasting", facts, {}, width, depth)
-    else:
-        options = with_sizes(model, None, None, variates("forecasting", facts))
-        made = {
-            "backbone": stack_spec(model, width or WIDTH, depth or DEPTH, options=options, dropout=dropout)
-        }
+    _, made = model_spec(model, "forecasting", facts, {}, width, depth, dropout, {})
     if made.get("kind", "forecasting") != "forecasting":
         if any(facts.get(name) for name in COVARIATES):
             raise ValueError(

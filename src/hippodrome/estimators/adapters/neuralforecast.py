@@ -44,7 +44,7 @@ class HippodromeModel(BaseModel):
         stat_exog_list: columns of ``static_df``.
         width: channels of the backbone; None takes 64, or the recipe's.
         depth: its layers; None takes 2, or the recipe's.
-        dropout: in the backbone.
+        dropout: in the backbone; None takes 0.1, or the recipe's.
         loss: of neuralforecast; None takes MAE().
         optimizer: None takes AdamW with the learning rates that our mixers ask for, and no decay.
         alias: name of the forecast's column; None takes ``model``.
@@ -70,7 +70,7 @@ class HippodromeModel(BaseModel):
         stat_exog_list: list[str] | None = None,
         width: int | None = None,
         depth: int | None = None,
-        dropout: float = 0.1,
+        dropout: float | None = None,
         loss: nn.Module | None = None,
         valid_loss: nn.Module | None = None,
         max_steps: int = 1000,

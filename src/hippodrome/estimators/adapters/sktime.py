@@ -10,7 +10,6 @@ from sktime.datatypes import get_cutoff, update_data
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from hippodrome.estimators.adapters._levels import at_levels
-from hippodrome.estimators.adapters._windows import default_look_back, window_task
 from hippodrome.estimators.forecaster import Forecaster
 
 _ROWS = 64
@@ -35,12 +34,12 @@ class HippodromeForecaster(BaseForecaster):
         look_back: steps of the past a forecast reads; None takes four horizons, 96 at least and 512 at most,
             and no more than half of the longest series.
         quantiles: levels that are learned, two at least for intervals.
-        width: channels of the backbone.
-        depth: its layers.
+        width: channels of the backbone; None takes 64, or the recipe's.
+        depth: its layers; None takes 2, or the recipe's.
         budget: of training, such as "30s", "500steps"; only one in steps gives the same model twice.
         lr: peak learning rate.
         batch_size: windows a step.
-        dropout: in the backbone.
+        dropout: in the backbone; None takes 0.1, or the recipe's.
         random_state: seed of weights and order.
         device: cpu, cuda, mps or auto.
 
@@ -80,12 +79,12 @@ class HippodromeForecaster(BaseForecaster):
         model: str = "s4d",
         look_back: int | None = None,
         quantiles: tuple[float, ...] = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975),
-        width: int = 64,
-        depth: int = 2,
+        width: int | None = None,
+        depth: int | None = None,
         budget: str = "30s",
         lr: float = 1e-3,
         batch_size: int = 32,
-        dropout: float = 0.1,
+        dropout: float | None = None,
         random_state: int = 0,
         device: str = "auto",
     ) -> None:
@@ -130,17 +129,22 @@ class HippodromeForecaster(BaseForecaster):
         return pd.DataFrame(found.reshape(len(found), -1), ahead, columns)
 
     def _learn(self) -> None:
-        values, known = [], []
-        for _, one, beside in _series(self._cur_y, self._cur_X):
-            values.append(one.to_numpy(dtype=np.float64))
+        parts = []
+        for number, (_, one, beside) in enumerate(_series(self._cur_y, self._cur_X)):
+            columns = {f"y{i}": one.iloc[:, i].to_numpy(np.float64) for i in range(one.shape[1])}
             if beside is not None:
-                known.append(beside.to_numpy(dtype=np.float64))
-        back = self.look_back or default_look_back(max(map(len, values)), self.horizon_)
+                columns |= {f"x{i}": beside.iloc[:, i].to_numpy(np.float64) for i in range(beside.shape[1])}
+            # Steps are counted: the index is not read for gaps.
+            parts.append(pd.DataFrame({"unique_id": number, "ds": np.arange(len(one)), **columns}))
+        frame = pd.concat(parts)
         learner = Forecaster(
             model=self.model,
             horizon=self.horizon_,
-            look_back=back,
+            look_back=self.look_back,
             quantiles=tuple(self.quantiles),
+            targets=[name for name in frame.columns if name.startswith("y")],
+            known=[name for name in frame.columns if name.startswith("x")],
+            scaler="global",
             width=self.width,
             depth=self.depth,
             budget=self.budget,
@@ -150,8 +154,7 @@ class HippodromeForecaster(BaseForecaster):
             seed=self.random_state,
             device=self.device,
         )
-        learner._train(window_task(values, known or None, back, self.horizon_, "y"))
-        self.network_ = learner._network
+        self.network_ = learner.fit(frame)._network
 
     def _forecasts(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> tuple[list[np.ndarray], pd.Index]:
         """Point and quantiles (steps, c, 1 + q) of each series at ``fh``, and the index of all of them."""
